@@ -1,0 +1,13 @@
+"""Attention you write as mathematics on one head, and JAX transforms take everywhere."""
+
+from attn_jax import masks as masks
+from attn_jax import positions as positions
+from attn_jax import scores as scores
+from attn_jax.attend import attend as attend
+from attn_jax.attend import attend_with_logsumexp as attend_with_logsumexp
+from attn_jax.attend import attention_weights as attention_weights
+from attn_jax.multi_head import dot_product_attention as dot_product_attention
+from attn_jax.self_attention import causal_self_attention as causal_self_attention
+from attn_jax.self_attention import multi_head_self_attention as multi_head_self_attention
+from attn_jax.self_attention import self_attention as self_attention
+from attn_jax.self_attention import simplified_self_attention as simplified_self_attention

@@ -1,0 +1,137 @@
+"""Checks that run before any mathematics: chex' assertions, raised as errors that name the
+argument."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def check_shapes(**named: tuple[Any, str]) -> dict[str, tuple[int, ...]]:
+    """Checks `name=(array, "*B T H")` and returns the size bound to each letter, as a tuple.
+
+    Letters are bound from left to right and must agree wherever they occur again. A first letter
+    with a star stands for any number of leading axes. A letter binds a tuple of one size, a starred
+    one a tuple of many.
+
+    Raises:
+      ValueError: an array does not have the shape its letters ask for.
+    """
+    sizes: dict[str, tuple[int, ...]] = {}
+    for name, (array, axes) in named.items():
+        letters = axes.split()
+        starred = letters[0].startswith("*")
+        trailing = len(letters) - starred
+        leading = np.ndim(array) - trailing
+        splits = ([leading] if starred else []) + [1] * trailing
+        wanted: list[Any] = []
+        for letter, width in zip(letters, splits, strict=True):
+            wanted.extend(sizes.get(letter, (None,) * max(width, 0)))
+        try:
+            chex.assert_shape(array, wanted)
+        except AssertionError:
+            raise ValueError(_shape_message(name, axes, np.shape(array), sizes)) from None
+        shape = iter(np.shape(array))
+        for letter, width in zip(letters, splits, strict=True):
+            sizes[letter] = tuple(next(shape) for _ in range(width))
+    return sizes
+
+
+def _shape_message(name: str, axes: str, shape: tuple[int, ...], sizes: dict) -> str:
+    known = {letter: size for letter, size in sizes.items() if letter in axes.split()}
+    bound = ", ".join(f"{a} = {'×'.join(map(str, size))}" for a, size in known.items())
+    given = f" with {bound} from the arguments before it" if bound else ""
+    return f"{name} must have shape [{axes}]{given}; got {list(shape)}"
+
+
+def check_floating(**arrays: Any) -> None:
+    """Checks that all arrays have one and the same real floating point dtype.
+
+    Raises:
+      TypeError: an array is integer, boolean or complex, or the dtypes differ.
+    """
+    for name, array in arrays.items():
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"{name} must be floating point; got {array.dtype}")
+    if len({array.dtype for array in arrays.values()}) > 1:
+        got = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
+        raise TypeError(f"{' and '.join(arrays)} must share a dtype; got {got}")
+
+
+def check_boolean(name: str, mask: Any) -> None:
+    """Checks that a mask is boolean.
+
+    Raises:
+      TypeError: the mask is additive (floating point) or counts (integer).
+    """
+    if jnp.issubdtype(mask.dtype, jnp.floating):
+        advice = "pass an additive mask as bias="
+    else:
+        advice = f"write {name}.astype(bool)"
+    if mask.dtype != jnp.bool_:
+        raise TypeError(f"{name} must be bool (True = may read); got {mask.dtype}; {advice}")
+
+
+def check_broadcastable(name: str, array: Any, full: Sequence[int], axes: str) -> None:
+    """Checks that each axis of `array` has the full size or 1, the last one the full size.
+
+    Raises:
+      ValueError: the rank is wrong, or an axis has another size.
+    """
+    shape = np.shape(array)
+    letters = axes.split()
+    if len(shape) != len(full):
+        allowed = ", ".join(f"{letter}|1" for letter in letters[:-1])
+        raise ValueError(
+            f"{name} must be {len(full)}-D ({allowed}, {letters[-1]}); got {shape}. "
+            f"For a key padding mask of shape (B, S) write {name}[:, None, None, :]"
+        )
+    for axis, (got, size, letter) in enumerate(zip(shape, full, letters, strict=True)):
+        is_last = axis == len(full) - 1
+        if got != size and (is_last or got != 1):
+            wanted = f"{size}" if is_last else f"1 or {size}"
+            raise ValueError(f"{name} axis {axis} ({letter}) must be {wanted}; got {got}")
+
+
+def check_scale(scale: Any) -> None:
+    """Checks a scale that is known before tracing.
+
+    Raises:
+      ValueError: the scale is zero, negative, infinite or not a number.
+    """
+    if scale is None or isinstance(scale, jax.core.Tracer):
+        return
+    if np.ndim(scale) != 0 or not math.isfinite(scale) or scale <= 0:
+        raise ValueError(f"scale must be a finite number > 0; got {scale}")
+
+
+def check_window(name: str, window: tuple[int, int]) -> None:
+    """Checks a window of (left, right) positions.
+
+    Raises:
+      ValueError: the window is not a pair of integers >= 0.
+    """
+    is_pair = isinstance(window, tuple) and len(window) == 2
+    if not is_pair or not all(isinstance(side, int) and side >= 0 for side in window):
+        raise ValueError(f"{name} must be two ints >= 0 (left, right) or None; got {window}")
+
+
+def check_lengths(name: str, lengths: Any, limit: int) -> None:
+    """Checks sequence lengths that are known before tracing; under `jit` they are taken as they
+    come.
+
+    Raises:
+      ValueError: a length is negative or exceeds the array it describes.
+    """
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"{name} must be integers; got {lengths.dtype}")
+    if isinstance(lengths, jax.core.Tracer):
+        return
+    for index, length in np.ndenumerate(np.asarray(lengths)):
+        if not 0 <= length <= limit:
+            where = ", ".join(map(str, index))
+            raise ValueError(f"{name}[{where}] must be between 0 and {limit}; got {length}")

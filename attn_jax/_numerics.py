@@ -1,0 +1,30 @@
+"""The one place where softmax, its dtype and the query that may read nothing are decided."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, DTypeLike, Float
+
+
+def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype in which sums are taken: float32, or float64 for float64."""
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def masked_softmax(
+    logits: Float[Array, "*B S"], readable: Bool[Array, "*B S"] | None
+) -> tuple[Float[Array, "*B S"], Float[Array, " *B"]]:
+    """Softmax over the readable keys, and the log of its denominator.
+
+    A row that may read nothing, by mask or because all its logits are −inf, has weights 0,
+    log-sum-exp −inf and gradients exactly 0. The maximum is subtracted before `exp`, so logits of
+    any finite size are safe.
+    """
+    if readable is not None:
+        logits = jnp.where(readable, logits, -jnp.inf)
+    maximum = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True, initial=-jnp.inf))
+    reads_nothing = maximum == -jnp.inf
+    unnormalised = jnp.exp(logits - jnp.where(reads_nothing, 0, maximum))
+    total = jnp.sum(unnormalised, axis=-1, keepdims=True)
+    safe_total = jnp.where(reads_nothing, 1, total)
+    logsumexp = jnp.where(reads_nothing, -jnp.inf, maximum + jnp.log(safe_total))
+    return unnormalised / safe_total, logsumexp[..., 0]

@@ -1,0 +1,1 @@
+"""One contract, one implementation a file; implementations never import each other."""
