@@ -1,0 +1,72 @@
+# Two commands: `make run` (the main job) and `make test` (the suite). Both first make `.venv` from the lock.
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+TPU    := .tpu/.installed
+ARGS   ?=
+
+.PHONY: run test env lint types unit wheel tpu lock clean
+
+run: $(STAMP)
+	$(PY) -m experiments.translate $(ARGS)
+
+test: lint types unit wheel
+	@echo "All checks passed."
+
+env: $(STAMP)
+
+# The newest of the usual names that is Python 3.12 or later; made into .venv, whatever came before it.
+$(STAMP): requirements/dev.txt
+	@python=; for name in $(PYTHON) python3.12 python3.13 python3.14 python3 python; do \
+	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then python=$$name; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "attn_jax needs Python 3.12 or newer and found none: install it (for example 'pyenv install 3.12'), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	echo "Making $(VENV) from requirements/dev.txt (once; about 1 GB, one to three minutes) ..."; \
+	rm -rf $(VENV); \
+	if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --python "$$python" $(VENV) && \
+	  uv pip sync --quiet --require-hashes --python $(PY) requirements/dev.txt; \
+	else \
+	  $$python -m venv $(VENV) && \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt; \
+	fi && touch $@
+
+# The TPU compiler, in a folder of its own: inside .venv it would try to start a TPU at every import.
+$(TPU): requirements/tpu.txt $(STAMP)
+	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
+	  echo "Fetching the TPU compiler into .tpu (once; about 500 MB) ..."; \
+	  rm -rf .tpu && $(PY) -m ensurepip >/dev/null 2>&1; \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target .tpu -r requirements/tpu.txt; \
+	else mkdir -p .tpu; fi && touch $@
+
+tpu: $(TPU)
+
+lint: $(STAMP)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+
+types: $(STAMP)
+	$(PY) -m pyrefly check --summary=none
+
+unit: $(STAMP) $(TPU)
+	$(PY) -m pytest -n 2 --doctest-modules --jaxtyping-packages=attn_jax,experiments,beartype.beartype $(ARGS)
+
+# The built package, tested from an empty directory and without the type-checking hook.
+wheel: $(STAMP)
+	@rm -rf build/wheel build/site && mkdir -p build
+	$(PY) -m hatchling build --target wheel --directory build/wheel >/dev/null
+	$(PY) -m zipfile -e build/wheel/*.whl build/site
+	@empty=$$(mktemp -d) && cp -r tests $$empty/tests && cd $$empty && \
+	  PYTHONPATH=$(CURDIR)/build/site $(CURDIR)/$(PY) -m pytest -q -n 2 tests \
+	    --ignore=tests/experiments --ignore=tests/repository --confcutdir=. ; \
+	  status=$$?; rm -rf $$empty; exit $$status
+
+lock:
+	uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-annotate --no-header --group dev pyproject.toml -o requirements/dev.txt
+	echo libtpu | uv pip compile --quiet --python-version 3.12 --generate-hashes --no-annotate --no-header --no-deps - -o requirements/tpu.txt
+
+clean:
+	rm -rf $(VENV) .tpu build
