@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float
 
 def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype in which sums are taken: float32, or float64 for float64."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
 def masked_softmax(

@@ -49,12 +49,13 @@ def attend(
       key: one row for each position that may be read; as wide as the query unless `score` says
         otherwise.
       value: what is read.
-      score: all logits from all queries and keys, one of `attn_jax.scores` or a callable. None is
-        the scaled dot product.
+      score: all logits from all queries and keys, one of `attn_jax.scores` or a callable, which
+        receives both in float32 (float64 for float64). None is the scaled dot product.
       mask: who may read whom: an array (True = may read), one of `attn_jax.masks`, or a callable
         `(query_position, key_position) -> bool` on scalars.
       score_mod: a callable `(logit, query_position, key_position) -> logit` on scalars, applied
-        after `scale`.
+        after `scale`. It is called on every pair, so it and its derivative must be finite on those
+        that the mask hides, too.
       scale: factor on the scores; 1/√H for the scaled dot product, 1 where `score` is given.
       query_position: where each query stands in its sequence; from 0 on where T = S.
       key_position: where each key stands; from 0 on.
@@ -256,9 +257,9 @@ def _options(query, key, score, mask, score_mod, scale, query_position, key_posi
 
 def _positions(name: str, position: Int[Array, " L"] | None, L: int) -> Int[Array, " L"]:
     if position is None:
-        return jnp.arange(L)
+        return jnp.arange(L, dtype=jnp.int32)
     if position.shape != (L,):
         raise ValueError(
             f"{name} must have shape [{L}], one entry a row; got {list(position.shape)}"
         )
-    return position
+    return position.astype(jnp.int32)

@@ -91,6 +91,8 @@ def dot_product_attention(
     _check_pairs(bias, mask, (*B, N, T, S))
     _check_lengths("query_seq_lengths", query_seq_lengths, B, T)
     _check_lengths("key_value_seq_lengths", key_value_seq_lengths, B, S)
+    _check_positions("query_position", query_position, B, T)
+    _check_positions("key_position", key_position, B, S)
     _checks.check_scale(scale)
     rule = _rule(is_causal, local_window_size)
     if rule is not None and query_position is None and T != S:
@@ -131,6 +133,16 @@ def _check_lengths(name: str, lengths: Array | None, B: tuple[int, ...], limit: 
     _checks.check_lengths(name, lengths, limit)
 
 
+def _check_positions(name: str, position: Array | None, B: tuple[int, ...], L: int) -> None:
+    if position is None:
+        return
+    if position.ndim == 1 and position.shape != (L,):
+        raise ValueError(f"{name} must have one entry a row, [{L}]; got {list(position.shape)}")
+    if position.ndim > 1:
+        axes = " ".join([*("B" for _ in B), "L"])
+        _checks.check_broadcastable(name, position, (*B, L), axes)
+
+
 def _rule(is_causal: bool, window: int | tuple[int, int] | None) -> masks.Mask | None:
     if window is None:
         return masks.causal() if is_causal else None
@@ -154,8 +166,8 @@ def _attention(
         "value": jnp.moveaxis(value, batch, -2)[..., None, :, :],
         "bias": _split_heads(bias, batch, K, G),
         "mask": _split_heads(mask, batch, K, G),
-        "lengths": jax.tree.map(lambda length: length[..., None, None], lengths),
-        "positions": jax.tree.map(lambda position: _lead_with_ones(position, batch + 3), positions),
+        "lengths": jax.tree.map(lambda length: _int32(length)[..., None, None], lengths),
+        "positions": jax.tree.map(lambda at: _lead_with_ones(_int32(at), batch + 3), positions),
     }
     head = functools.partial(_head, scale=scale, rule=rule, implementation=implementation)
     out = _vmap_leading(head, batch + 2)(operands)
@@ -165,16 +177,18 @@ def _attention(
 def _head(operands: dict, *, scale, rule, implementation) -> Float[Array, "T V"]:
     """One head of one example: everything optional becomes a score or a mask of `attend`."""
     query, key, bias = operands["query"], operands["key"], operands["bias"]
-    query_position, key_position = operands["positions"]
     readable = operands["mask"]
+    rows = jnp.arange(query.shape[0], dtype=jnp.int32)
+    columns = jnp.arange(key.shape[0], dtype=jnp.int32)
     query_length, key_length = operands["lengths"]
     if query_length is not None:
-        readable = _both(readable, jnp.arange(query.shape[0])[:, None] < query_length)
+        readable = _both(readable, rows[:, None] < query_length)
     if key_length is not None:
-        readable = _both(readable, jnp.arange(key.shape[0])[None, :] < key_length)
+        readable = _both(readable, columns[None, :] < key_length)
     if rule is not None:
-        rows = jnp.arange(query.shape[0]) if query_position is None else query_position
-        columns = jnp.arange(key.shape[0]) if key_position is None else key_position
+        query_position, key_position = operands["positions"]
+        rows = rows if query_position is None else query_position
+        columns = columns if key_position is None else key_position
         readable = _both(readable, masks.evaluate(rule, rows, columns))
     if readable is not None:
         readable = jnp.broadcast_to(readable, (readable.shape[0], key.shape[0]))
@@ -186,6 +200,10 @@ def _head(operands: dict, *, scale, rule, implementation) -> Float[Array, "T V"]
     return attend(
         query, key, operands["value"], score=biased, mask=readable, implementation=implementation
     )
+
+
+def _int32(counts: Int[Array, "..."]) -> Int[Array, "..."]:
+    return counts.astype(jnp.int32)
 
 
 def _both(first: Bool[Array, "..."] | None, second: Bool[Array, "..."]) -> Bool[Array, "..."]:

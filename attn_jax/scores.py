@@ -82,7 +82,7 @@ def general(
       [[10.0]]
     """
     _checks.check_shapes(query=(query, "T H"), key=(key, "S E"), w=(w, "H E"))
-    return dot(jnp.einsum("TH,HE->TE", query, w), key)
+    return dot(jnp.einsum("TH,HE->TE", query, w.astype(query.dtype)), key)
 
 
 def additive(
@@ -122,7 +122,7 @@ def additive(
     _checks.check_shapes(query=(query, "T A"), key=(key, "S A"), v=(v, "A"))
     hidden = jnp.tanh(query[:, None, :] + key[None, :, :])
     dtype = _numerics.accumulation_dtype(query.dtype)
-    return jnp.einsum("TSA,A->TS", hidden, v, preferred_element_type=dtype)
+    return jnp.einsum("TSA,A->TS", hidden, v.astype(hidden.dtype), preferred_element_type=dtype)
 
 
 def concat(
@@ -165,5 +165,5 @@ def concat(
     (H,), (E,), (C,) = sizes["H"], sizes["E"], sizes["C"]
     if C != H + E:
         raise ValueError(f"w must have H + E = {H} + {E} rows, one for each input; got {C}")
-    w_query, w_key = jnp.split(w, [H])
+    w_query, w_key = jnp.split(w.astype(query.dtype), [H])
     return additive(jnp.einsum("TH,HA->TA", query, w_query), jnp.einsum("SE,EA->SA", key, w_key), v)

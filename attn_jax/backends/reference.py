@@ -26,11 +26,12 @@ def weights(
     key_position: Int[Array, " S"],
 ) -> tuple[Float[Array, "T S"], Float[Array, " T"]]:
     """Weights and log-sum-exp in the accumulation dtype: scale, score_mod, mask, softmax."""
+    dtype = _numerics.accumulation_dtype(query.dtype)
+    query, key = query.astype(dtype), key.astype(dtype)
     readable = readable_pairs(mask, query_position, key_position)
     if readable is not None:
         query = _keep(query, jnp.any(readable, axis=1))
         key = _keep(key, jnp.any(readable, axis=0))
-    dtype = _numerics.accumulation_dtype(query.dtype)
     logits = scale * score(query, key).astype(dtype)
     if score_mod is not None:
         over_keys = jax.vmap(score_mod, in_axes=(0, None, 0))
@@ -49,6 +50,8 @@ def attend(
     **options,
 ) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
     """The read itself: weights times values in the query's dtype, and log-sum-exp."""
+    out_dtype = query.dtype
+    value = value.astype(_numerics.accumulation_dtype(out_dtype))
     readable = readable_pairs(mask, query_position, key_position)
     if readable is not None:
         value = _keep(value, jnp.any(readable, axis=0))
@@ -60,8 +63,8 @@ def attend(
         key_position=key_position,
         **options,
     )
-    out = jnp.einsum("TS,SV->TV", normalised, value.astype(normalised.dtype))
-    return out.astype(query.dtype), logsumexp
+    out = jnp.einsum("TS,SV->TV", normalised, value)
+    return out.astype(out_dtype), logsumexp
 
 
 def readable_pairs(
