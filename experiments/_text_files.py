@@ -1,0 +1,105 @@
+"""Lines and tables of text files, plain or compressed; errors say where and what to do."""
+
+import gzip
+import lzma
+import unicodedata
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+def find_file(path: Path, where: str) -> Path:
+    """The file itself, or a compressed one beside it (`.gz`, `.xz`).
+
+    Args:
+      path: the name without a compression suffix.
+      where: where a user gets the file, as a sentence for the error.
+
+    Returns:
+      The path that exists.
+
+    Raises:
+      ValueError: there is none.
+    """
+    for suffix in ("", ".gz", ".xz"):
+        candidate = path.with_name(path.name + suffix)
+        if candidate.is_file():
+            return candidate
+    raise ValueError(f"no file {path} (nor .gz, nor .xz); {where}")
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 text file: NFC, white space collapsed, none of them empty.
+
+    Args:
+      path: a file that is plain, or compressed as its suffix `.gz` or `.xz` says.
+
+    Yields:
+      The lines in order; tabs stay tabs.
+
+    Raises:
+      ValueError: the file is cut short or damaged, or a line is empty or not UTF-8.
+
+    Example:
+      >>> path = getfixture("tmp_path") / "lines.txt"
+      >>> _ = path.write_text("un  café \\ndeux\\n", encoding="utf-8")
+      >>> list(read_lines(path))
+      ['un café', 'deux']
+    """
+    # The whole file first: a damaged one must not pass as a malformed line.
+    for number, raw in enumerate(_content(path).removesuffix(b"\n").split(b"\n"), start=1):
+        yield _line(raw, f"{path}, line {number}")
+
+
+def _content(path: Path) -> bytes:
+    decompress = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix)
+    content = path.read_bytes()
+    try:
+        return decompress(content) if decompress else content
+    except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
+        raise ValueError(
+            f"{path} is cut short or damaged ({error}); fetch the file again"
+        ) from error
+
+
+def _line(raw: bytes, place: str) -> str:
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{place}: byte {error.start} ({raw[error.start]:#04x}) is not UTF-8; "
+            "convert the file to UTF-8"
+        ) from error
+    fields = unicodedata.normalize("NFC", text.rstrip("\r\n")).split("\t")
+    line = "\t".join(" ".join(field.split()) for field in fields)
+    if not line:
+        raise ValueError(f"{place}: the line is empty; remove it, in every language")
+    return line
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """The rows of a tab-separated file without quoting.
+
+    Args:
+      path: as for `read_lines`; a first line that repeats the column names is skipped.
+      columns: what the columns are called; names the empty field in an error.
+
+    Yields:
+      One tuple a row, as long as `columns`; no field is empty.
+
+    Raises:
+      ValueError: as `read_lines`, or a row has another number of fields or an empty one.
+    """
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = tuple(line.split("\t"))
+        if len(fields) != len(columns):
+            raise ValueError(
+                f"{path}, line {number}: {len(fields)} fields where {len(columns)} belong "
+                f"({', '.join(columns)}, parted by tabs)"
+            )
+        if "" in fields:
+            raise ValueError(
+                f"{path}, line {number}: {columns[fields.index('')]} is empty; remove the line"
+            )
+        if number > 1 or fields != tuple(columns):
+            yield fields
