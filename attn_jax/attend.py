@@ -121,8 +121,7 @@ def attend_with_logsumexp(
     key_position: Int[Array, " S"] | None = None,
     implementation: Implementation | None = None,
 ) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-    """`attend`, and the log of each softmax denominator, by which reads over parts of the keys
-    merge.
+    """`attend`, and the log of each softmax denominator, by which reads of parts merge.
 
     Milakov & Gimelshein (2018), https://arxiv.org/abs/1805.02867: two reads over disjoint keys
     combine to the read over their union with weights softmax([logsumexp_1, logsumexp_2]).

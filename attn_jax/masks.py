@@ -52,7 +52,25 @@ class Mask:
 
 
 def is_aligned(mask: MaskFunction) -> bool:
-    """Whether `mask` depends on how queries and keys are aligned; of a callable that is assumed."""
+    """Whether a rule depends on how queries and keys are aligned.
+
+    It decides when `attend` insists on positions: where T ≠ S, "the same position" has no meaning
+    that shapes could give (flash-attention changed its own in version 2.1).
+
+    Args:
+      mask: a mask of this module, or any callable `(query_position, key_position) -> bool`.
+
+    Returns:
+      What a mask of this module says of itself; True of any other callable, for it may.
+
+    Cost:
+      O(1).
+
+    Example:
+      >>> aligned = attn_jax.masks.is_aligned
+      >>> aligned(attn_jax.masks.key_padding(3)), aligned(lambda i, j: j < 3)
+      (False, True)
+    """
     return mask.aligned if isinstance(mask, Mask) else True
 
 

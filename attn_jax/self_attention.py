@@ -94,8 +94,7 @@ def causal_self_attention(
     w_key: Float[Array, "D H"],
     w_value: Float[Array, "D V"],
 ) -> Float[Array, "T V"]:
-    """Adds the causal mask: a token reads itself and what came before, so it can be used to
-    predict.
+    """Adds the causal mask: a token reads itself and what came before, so it can predict.
 
     Vaswani et al. (2017), section 3.2.3, https://arxiv.org/abs/1706.03762; Raschka (2024), section
     3.5.

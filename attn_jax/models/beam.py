@@ -1,0 +1,212 @@
+"""Beam search: keep the few best beginnings, and compare finished translations by their length."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from attn_jax.models.encoder_decoder import EncoderDecoder
+from attn_jax.models.greedy import check_max_length
+from attn_jax.models.ids import BOS, EOS, PAD
+from attn_jax.models.records import State
+from attn_jax.models.trace import emittable_log_probs
+
+type StepFunction = Callable[[State, Int[Array, ""]], tuple[State, Float[Array, " K"]]]
+"""From a state and the last token to the next state and log-probabilities."""
+
+
+class Beams(NamedTuple):
+    """Translations, best first.
+
+    Attributes:
+      tokens: ids, EOS included where it was reached, PAD behind it [W L].
+      log_probs: log p(tokens); −inf, and no tokens, where there was nothing else to say [W].
+      scores: log_probs divided by the length penalty, by which the beams are ordered [W].
+
+    Example:
+      >>> from attn_jax.models import search
+      >>> halves = jnp.log(jnp.array([0.0, 0.0, 0.5, 0.5]))          # EOS = 2 or UNK = 3
+      >>> beams = search(lambda state, token: (state, halves), (), width=1, max_length=3)
+      >>> (beams.tokens.tolist(), jnp.exp(beams.log_probs).tolist())
+      ([[2, 0, 0]], [0.5])
+    """
+
+    tokens: Int[Array, "W L"]
+    log_probs: Float[Array, " W"]
+    scores: Float[Array, " W"]
+
+
+class Hypotheses(NamedTuple):
+    """Beginnings of translations, of which the finished ones only wait.
+
+    Attributes:
+      state: the decoder's state of each, leaves [W …].
+      tokens: what was said so far, PAD behind it [W L].
+      last: the token said last [W].
+      lengths: how many tokens were said [W].
+      log_probs: of what was said [W].
+      finished: whether EOS was said [W].
+    """
+
+    state: State
+    tokens: Int[Array, "W L"]
+    last: Int[Array, " W"]
+    lengths: Int[Array, " W"]
+    log_probs: Float[Array, " W"]
+    finished: Bool[Array, " W"]
+
+
+def beam_search(
+    model: EncoderDecoder,
+    source: Int[Array, " S"],
+    source_mask: Bool[Array, " S"],
+    *,
+    width: int,
+    max_length: int,
+    length_penalty: float = 0.6,
+) -> Beams:
+    """Translates one sentence by beam search, the decoder of every result in the three papers.
+
+    Wu et al., "Google's Neural Machine Translation System" (2016), eq. 14,
+    https://arxiv.org/abs/1609.08144.
+
+      score = log p(tokens | source) / ((5 + length) / 6) ** length_penalty
+
+    Args:
+      model: the encoder–decoder.
+      source: token ids.
+      source_mask: True at tokens, False at padding.
+      width: how many beginnings to keep, W; 1 is `greedy_search`.
+      max_length: the most tokens to say, EOS included; static under `jit`.
+      length_penalty: 0 ranks by plain log-probability, which favours short translations.
+
+    Returns:
+      W translations, best first. PAD and BOS are never said.
+
+    Raises:
+      ValueError: width or max_length is below 1, or the length penalty is negative.
+
+    Cost:
+      W times the steps of greedy search, and it goes on until all W beams have ended.
+
+    Example:
+      >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, beam_search
+      >>> model = EncoderDecoder(EncoderDecoderConfig(9, 4, 2, 3, 4, 5), rngs=nnx.Rngs(0))
+      >>> source, mask = jnp.array([4, 5, 2]), jnp.ones(3, bool)
+      >>> beams = beam_search(model, source, mask, width=4, max_length=2)
+      >>> sorted(beams.tokens.tolist())      # EOS = 2 and UNK = 3 can say three things
+      [[0, 0], [2, 0], [3, 2], [3, 3]]
+    """
+    memory = model.encode(source, source_mask)
+
+    def step(state, token):
+        state, result = model.step(memory, state, token)
+        return state, emittable_log_probs(result.logits)
+
+    start = model.start(memory)
+    return search(step, start, width=width, max_length=max_length, length_penalty=length_penalty)
+
+
+def search(
+    step: StepFunction,
+    state: State,
+    *,
+    width: int,
+    max_length: int,
+    length_penalty: float = 0.6,
+) -> Beams:
+    """Beam search over anything that says tokens: `step` is a pure function, `state` any pytree.
+
+    Args:
+      step: `(state, token) -> (state, log_probs)`; its first token is BOS.
+      state: what the first step is given.
+      width: as `beam_search`, and so all that follow.
+      max_length: see `beam_search`.
+      length_penalty: see `beam_search`.
+
+    Returns:
+      As `beam_search`. With width ≥ Vᵗ for V tokens and t steps nothing is ever dropped, and the
+      search is exhaustive.
+
+    Raises:
+      ValueError: as `beam_search`.
+
+    Cost:
+      As many steps as the longest beam has tokens, each of W calls and one top-k over W·K.
+
+    Example:
+      >>> from attn_jax.models import search
+      >>> log_probs = jnp.log(jnp.array([0.0, 0.0, 0.4, 0.6]))      # EOS = 2 and UNK = 3, always
+      >>> beams = search(lambda state, token: (state, log_probs), (), width=3, max_length=2)
+      >>> print(beams.tokens.tolist(), np.exp(beams.log_probs).round(2))
+      [[2, 0], [3, 3], [3, 2]] [0.4  0.36 0.24]
+    """
+    check_max_length(max_length)
+    if width < 1:
+        raise ValueError(f"width={width} must be at least 1; 1 is greedy search")
+    if length_penalty < 0:
+        raise ValueError(
+            f"length_penalty={length_penalty} must be at least 0, plain log-probability"
+        )
+
+    def unfinished(loop):
+        t, hypotheses = loop
+        can_grow = ~hypotheses.finished & (hypotheses.log_probs > -jnp.inf)
+        return (t < max_length) & jnp.any(can_grow)
+
+    def advance(loop):
+        t, hypotheses = loop
+        state, log_probs = jax.vmap(step)(hypotheses.state, hypotheses.last)
+        return t + 1, extend(hypotheses._replace(state=state), log_probs, t, length_penalty)
+
+    first = _begin(step, state, width, max_length)
+    _, last = jax.lax.while_loop(unfinished, advance, (jnp.array(0), first))
+    scores = last.log_probs / _penalty(last.lengths, length_penalty)
+    tokens = jnp.where(last.log_probs[:, None] > -jnp.inf, last.tokens, PAD)
+    return Beams(tokens, last.log_probs, scores)
+
+
+def extend(
+    hypotheses: Hypotheses,
+    log_probs: Float[Array, "W K"],
+    t: Int[Array, ""],
+    length_penalty: float,
+) -> Hypotheses:
+    """The W best of all W·K continuations. A finished one continues with PAD, at no cost."""
+    W, K = log_probs.shape
+    only_pad = jnp.full(K, -jnp.inf, log_probs.dtype).at[PAD].set(0)
+    log_probs = jnp.where(hypotheses.finished[:, None], only_pad[None], log_probs)
+    totals = hypotheses.log_probs[:, None] + log_probs
+    lengths = jnp.where(hypotheses.finished, hypotheses.lengths, hypotheses.lengths + 1)
+    scores = totals / _penalty(lengths, length_penalty)[:, None]
+    _, best = jax.lax.top_k(scores.reshape(-1), W)
+    parent, token = best // K, best % K
+    state, tokens, lengths, finished = jax.tree.map(
+        lambda leaf: leaf[parent],
+        (hypotheses.state, hypotheses.tokens, lengths, hypotheses.finished),
+    )
+    tokens = tokens.at[:, t].set(token)
+    finished |= token == EOS
+    return Hypotheses(state, tokens, token, lengths, totals.reshape(-1)[best], finished)
+
+
+def _begin(step: StepFunction, state: State, width: int, max_length: int) -> Hypotheses:
+    """W copies of one beginning, all but the first impossible, so that none is said twice."""
+    state = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * width), state)
+    last, lengths = jnp.full(width, BOS), jnp.zeros(width, int)
+    _, log_probs = jax.eval_shape(jax.vmap(step), state, last)
+    return Hypotheses(
+        state,
+        jnp.full((width, max_length), PAD),
+        last,
+        lengths,
+        jnp.full(width, -jnp.inf, log_probs.dtype).at[0].set(0),
+        jnp.zeros(width, bool),
+    )
+
+
+def _penalty(lengths: Int[Array, " W"], length_penalty: float) -> Float[Array, " W"]:
+    """By what a log-probability is divided, so that long translations may compete."""
+    return ((5 + lengths.astype(jnp.float32)) / 6) ** length_penalty

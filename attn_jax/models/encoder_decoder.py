@@ -1,0 +1,131 @@
+"""The encoder–decoder: encode a sentence once, then step through its translation word by word."""
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from attn_jax.models.bahdanau_decoder import BahdanauDecoder
+from attn_jax.models.config import EncoderDecoderConfig
+from attn_jax.models.encoder import Encoder
+from attn_jax.models.luong_decoder import LuongDecoder
+from attn_jax.models.records import Emission, Memory, State, Step
+
+DECODERS = {"bahdanau": BahdanauDecoder, "luong": LuongDecoder}
+
+
+class EncoderDecoder(nnx.Module):
+    """A recurrent translation model on one sentence; batch it with `jax.vmap`.
+
+    Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and Translate" (2014),
+    https://arxiv.org/abs/1409.0473 (RNNsearch, and RNNenc by context="final"); Luong et al.,
+    "Effective Approaches to Attention-based NMT" (2015), https://arxiv.org/abs/1508.04025, by
+    decoder="luong".
+
+      memory = encode(source)    state = start(memory)    state, step = step(memory, state, token)
+
+    Args:
+      config: sizes and choices.
+      rngs: where the parameters come from.
+
+    Returns:
+      A module. Ids outside the vocabulary cannot be refused under `jit`; they give NaN.
+
+    Cost:
+      Every product that no state enters is taken for all positions at once, before or after the
+      recurrence: input gates, U_a h_j, readout.
+
+    Example:
+      >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig
+      >>> model = EncoderDecoder(EncoderDecoderConfig(9, 7, 2, 3, 4, 5), rngs=nnx.Rngs(0))
+      >>> source, mask, inputs = jnp.array([4, 8, 2]), jnp.ones(3, bool), jnp.array([1, 5])
+      >>> memory = model.encode(source, mask)
+      >>> state, step = model.step(memory, model.start(memory), inputs[0])
+      >>> jnp.allclose(step.logits, model.logits(source, mask, inputs)[0]).item()
+      True
+    """
+
+    def __init__(self, config: EncoderDecoderConfig, *, rngs: nnx.Rngs) -> None:
+        self.config = config
+        self.encoder = Encoder(config, rngs=rngs)
+        self.decoder = DECODERS[config.decoder](config, rngs=rngs)
+
+    def encode(
+        self,
+        source: Int[Array, " S"],
+        source_mask: Bool[Array, " S"],
+        *,
+        rng: PRNGKeyArray | None = None,
+    ) -> Memory:
+        """Reads the source once: all that the decoder will know of it.
+
+        Args:
+          source: token ids; padding may stand anywhere.
+          source_mask: True at tokens, False at padding.
+          rng: dropout's key in training.
+
+        Returns:
+          The memory; of a source that is all padding nothing can be read.
+
+        Raises:
+          ValueError: the source has no positions.
+        """
+        if source.shape[0] == 0:
+            raise ValueError("source is empty (S=0); a sentence has at least its EOS")
+        annotations, summary = self.encoder(source, source_mask, rng=rng)
+        return self.decoder.remember(annotations, summary, source_mask)
+
+    def start(self, memory: Memory) -> State:
+        """The decoder's state before its first word."""
+        return self.decoder.start(memory)
+
+    def step(self, memory: Memory, state: State, token: Int[Array, ""]) -> tuple[State, Step]:
+        """One step of decoding: from the previous word's id to the logits of the next word."""
+        words = self.decoder.embed(token[None])
+        state, emission = self.decoder.advance(memory, state, self.decoder.drive(words)[0])
+        emissions = jax.tree.map(lambda leaf: leaf[None], emission)
+        scores, weights = self.decoder.inspect(memory, emissions)
+        logits = self.decoder.readout(words, emissions)
+        return state, Step(logits[0], scores[0], weights[0], emission.context, emission.state)
+
+    def logits(
+        self,
+        source: Int[Array, " S"],
+        source_mask: Bool[Array, " S"],
+        inputs: Int[Array, " T"],
+        *,
+        rng: PRNGKeyArray | None = None,
+    ) -> Float[Array, "T K"]:
+        """Teacher forcing: the logits of every next word, given the true words before it.
+
+        Args:
+          source: token ids.
+          source_mask: True at tokens, False at padding.
+          inputs: the decoder's inputs, [BOS, first word, …]; logits[t] are for the word after
+            inputs[t].
+          rng: dropout's key; None evaluates without dropout.
+
+        Returns:
+          Logits over the target vocabulary.
+        """
+        unroll_rng, readout_rng = (None, None) if rng is None else jax.random.split(rng)
+        words, emissions = self.unroll(source, source_mask, inputs, rng=unroll_rng)
+        return self.decoder.readout(words, emissions, rng=readout_rng)
+
+    def unroll(
+        self,
+        source: Int[Array, " S"],
+        source_mask: Bool[Array, " S"],
+        inputs: Int[Array, " T"],
+        *,
+        rng: PRNGKeyArray | None = None,
+    ) -> tuple[Float[Array, "T m"], Emission]:
+        """`logits` up to the readout: the inputs' embeddings, and what each step leaves for it."""
+        source_rng, inputs_rng = (None, None) if rng is None else jax.random.split(rng)
+        memory = self.encode(source, source_mask, rng=source_rng)
+        words = self.decoder.embed(inputs, rng=inputs_rng)
+
+        def advance(state, drive):
+            return self.decoder.advance(memory, state, drive)
+
+        _, emissions = jax.lax.scan(advance, self.start(memory), self.decoder.drive(words))
+        return words, emissions

@@ -1,0 +1,155 @@
+"""A trace: all that a decoder computed for a translation, recorded by the loop that decodes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from attn_jax.models.encoder_decoder import EncoderDecoder
+from attn_jax.models.ids import BOS, EOS, PAD
+from attn_jax.models.records import Memory, State
+
+TOP = 5
+"""How many of the most likely next words a trace keeps for each step."""
+
+
+class Trace(NamedTuple):
+    """What was read, thought and said, step by step; rows behind the end of the target are zeros.
+
+    Attributes:
+      source: token ids [S].
+      source_mask: True at tokens [S].
+      target: token ids, ending with EOS where one was reached; PAD behind it [L].
+      target_mask: True at tokens, EOS included [L].
+      states: the decoder's state after each step [L n].
+      scores: e_ij, before mask and softmax [L S].
+      weights: α_ij, the alignment [L S].
+      contexts: c_i = Σ_j α_ij h_j [L E].
+      top_tokens: the most likely next words, best first [L k].
+      top_log_probs: their log-probabilities [L k].
+
+    Example:
+      >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, greedy_search
+      >>> model = EncoderDecoder(EncoderDecoderConfig(9, 7, 2, 3, 4, 5), rngs=nnx.Rngs(0))
+      >>> source = jnp.array([4, 2, 0])
+      >>> trace = greedy_search(model, source, source > 0, max_length=2)
+      >>> trace.weights[0].tolist()      # an untrained model reads all tokens alike
+      [0.5, 0.5, 0.0]
+    """
+
+    source: Int[Array, " S"]
+    source_mask: Bool[Array, " S"]
+    target: Int[Array, " L"]
+    target_mask: Bool[Array, " L"]
+    states: Float[Array, "L n"]
+    scores: Float[Array, "L S"]
+    weights: Float[Array, "L S"]
+    contexts: Float[Array, "L E"]
+    top_tokens: Int[Array, "L k"]
+    top_log_probs: Float[Array, "L k"]
+
+
+class Row(NamedTuple):
+    """One step of a `Trace`."""
+
+    token: Int[Array, ""]
+    is_token: Bool[Array, ""]
+    state: Float[Array, " n"]
+    scores: Float[Array, " S"]
+    weights: Float[Array, " S"]
+    context: Float[Array, " E"]
+    top_tokens: Int[Array, " k"]
+    top_log_probs: Float[Array, " k"]
+
+
+class Progress(NamedTuple):
+    """Where decoding stands: the decoder's state, the last word said, and whether that ended it."""
+
+    state: State
+    token: Int[Array, ""]
+    finished: Bool[Array, ""]
+
+
+def emittable_log_probs(logits: Float[Array, " K"]) -> Float[Array, " K"]:
+    """The model's log-probabilities, −inf for PAD and BOS: what a search may say."""
+    log_probs = jax.nn.log_softmax(logits)
+    return log_probs.at[jnp.array([PAD, BOS])].set(-jnp.inf)
+
+
+def begin(model: EncoderDecoder, memory: Memory) -> Progress:
+    """Before the first word."""
+    return Progress(model.start(memory), jnp.array(BOS), jnp.array(False))
+
+
+def record(
+    model: EncoderDecoder,
+    memory: Memory,
+    progress: Progress,
+    choose: Callable[[Int[Array, " k"]], Int[Array, ""]],
+) -> tuple[Progress, Row]:
+    """Takes one step and writes it down; `choose` picks the next word, given the best ones."""
+    state, step = model.step(memory, progress.state, progress.token)
+    log_probs = emittable_log_probs(step.logits)
+    top_log_probs, top_tokens = jax.lax.top_k(log_probs, min(TOP, log_probs.size - 2))
+    token = jnp.where(progress.finished, PAD, choose(top_tokens))
+    is_token = token != PAD
+    row = Row(
+        token,
+        is_token,
+        step.state,
+        step.scores,
+        step.weights,
+        step.context,
+        top_tokens,
+        top_log_probs,
+    )
+    row = jax.tree.map(lambda leaf: jnp.where(is_token, leaf, jnp.zeros_like(leaf)), row)
+    return Progress(state, token, ~is_token | (token == EOS)), row
+
+
+def to_trace(source: Int[Array, " S"], source_mask: Bool[Array, " S"], rows: Any) -> Trace:
+    """Rows stacked along the steps, together with the source they were read from."""
+    return Trace(source, source_mask, *rows)
+
+
+def force(
+    model: EncoderDecoder,
+    source: Int[Array, " S"],
+    source_mask: Bool[Array, " S"],
+    target: Int[Array, " L"],
+) -> Trace:
+    """Records how the model reads the source while it is made to say the target.
+
+    Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and Translate" (2014),
+    figure 3, https://arxiv.org/abs/1409.0473, are pictures of `weights`.
+
+    Args:
+      model: the encoder–decoder.
+      source: token ids.
+      source_mask: True at tokens, False at padding.
+      target: token ids, EOS last; what follows an EOS or a PAD is not said.
+
+    Returns:
+      The trace; of a target that `greedy_search` found it is the trace of the search.
+
+    Cost:
+      L steps, each with its readout; `EncoderDecoder.logits` is the faster way to a loss.
+
+    Example:
+      >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, force
+      >>> model = EncoderDecoder(EncoderDecoderConfig(9, 7, 2, 3, 4, 5), rngs=nnx.Rngs(0))
+      >>> trace = force(model, jnp.array([4, 5, 6, 2]), jnp.ones(4, bool), jnp.array([6, 2, 0]))
+      >>> trace.target_mask.tolist()
+      [True, True, False]
+      >>> trace.weights.tolist()       # untrained attention is uniform
+      [[0.25, 0.25, 0.25, 0.25], [0.25, 0.25, 0.25, 0.25], [0.0, 0.0, 0.0, 0.0]]
+    """
+    memory = model.encode(source, source_mask)
+
+    def step(progress, token):
+        return record(model, memory, progress, lambda _: token)
+
+    _, rows = jax.lax.scan(step, begin(model, memory), target)
+    return to_trace(source, source_mask, rows)

@@ -1,0 +1,77 @@
+"""Bahdanau's alignment model as a layer: it holds W_a, U_a and v_a, and reads through `attend`."""
+
+from functools import partial
+
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from attn_jax import scores
+from attn_jax.attend import attend, attention_weights
+
+
+class AdditiveAttention(nnx.Module):
+    """Additive attention: a one-layer network scores every pair of query and annotation.
+
+    Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and Translate" (2014),
+    §3.1 and appendix A.1.2, https://arxiv.org/abs/1409.0473. v_a starts at zero, so attention
+    starts exactly uniform.
+
+      scores[t, s] = v_a · tanh(query[t] @ W_a + keys[s]),   keys = annotations @ U_a
+
+    Args:
+      query_dim: width of a query, n.
+      annotation_dim: width of an annotation, 2n.
+      align_dim: width of the hidden layer, n'.
+      kernel_init: of W_a and U_a; the paper's N(0, 0.001²).
+      rngs: where the parameters come from.
+
+    Returns:
+      A module. `project` makes the keys, once for a sentence; calling it reads; `inspect` shows
+      how.
+
+    Example:
+      >>> from attn_jax.modules.additive import AdditiveAttention
+      >>> attention = AdditiveAttention(3, 2, 4, rngs=nnx.Rngs(0))
+      >>> annotations = jnp.array([[1.0, 0.0], [3.0, 8.0], [9.0, 9.0]])
+      >>> keys, mask = attention.project(annotations), jnp.array([True, True, False])
+      >>> attention(jnp.ones((1, 3)), keys, annotations, mask).tolist()   # uniform over two tokens
+      [[2.0, 4.0]]
+    """
+
+    def __init__(
+        self,
+        query_dim: int,
+        annotation_dim: int,
+        align_dim: int,
+        *,
+        kernel_init: nnx.Initializer | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        kernel_init = kernel_init or nnx.initializers.normal(0.001)
+        linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, rngs=rngs)
+        self.query_kernel = linear(query_dim, align_dim)
+        self.key_kernel = linear(annotation_dim, align_dim)
+        self.v = nnx.Param(nnx.initializers.zeros(rngs.params(), (align_dim,)))
+
+    def project(self, annotations: Float[Array, "S E"]) -> Float[Array, "S A"]:
+        """The keys U_a h_j, which no decoding step changes."""
+        return self.key_kernel(annotations)
+
+    def __call__(
+        self,
+        query: Float[Array, "T H"],
+        keys: Float[Array, "S A"],
+        annotations: Float[Array, "S E"],
+        mask: Bool[Array, " S"],
+    ) -> Float[Array, "T E"]:
+        """The contexts: for each query the mean annotation under its attention weights."""
+        score = partial(scores.additive, v=self.v[...])
+        return attend(self.query_kernel(query), keys, annotations, score=score, mask=mask[None])
+
+    def inspect(
+        self, query: Float[Array, "T H"], keys: Float[Array, "S A"], mask: Bool[Array, " S"]
+    ) -> tuple[Float[Array, "T S"], Float[Array, "T S"]]:
+        """The scores before the mask, and the weights with which a call reads."""
+        score = partial(scores.additive, v=self.v[...])
+        query = self.query_kernel(query)
+        return score(query, keys), attention_weights(query, keys, score=score, mask=mask[None])

@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from tiny import EMBED, HIDDEN, SOURCE, all_tokens, drawn, tiny_config
+from tolerance import assert_close, assert_differs, assert_equal
+
+from attn_jax.models import Encoder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return drawn(Encoder(tiny_config(), rngs=nnx.Rngs(0)))
+
+
+@pytest.fixture(scope="module")
+def encode(encoder):
+    return jax.jit(encoder.__call__)
+
+
+def test_d15_reading_backwards_with_swapped_weights_swaps_the_halves(encoder):
+    graphdef, state = nnx.split(encoder)
+    swapped = nnx.merge(graphdef, state)
+    swapped.cells = nnx.List([encoder.cells[1], encoder.cells[0]])
+    swapped.inputs = nnx.List([encoder.inputs[1], encoder.inputs[0]])
+    annotations, _ = encoder(SOURCE, all_tokens(SOURCE))
+    mirrored, _ = swapped(SOURCE[::-1], all_tokens(SOURCE))
+    ahead, back = jnp.split(mirrored[::-1], 2, axis=1)
+    assert_close(jnp.concatenate([back, ahead], axis=1), annotations)
+    assert_differs(mirrored[::-1], annotations)
+
+
+def test_padding_on_either_side_and_in_between_changes_no_annotation(encode):
+    annotations, summary = encode(SOURCE, all_tokens(SOURCE))
+    padded = jnp.array([9, 9, 4, 10, 9, 7, 5, 8, 9, 2, 9])
+    is_token = padded != 9
+    with_padding, same_summary = encode(padded, is_token)
+    assert_close(with_padding[is_token], annotations)
+    assert_close(same_summary, summary)
+
+
+def test_a_padded_position_repeats_the_state_before_it(encode):
+    padded = jnp.concatenate([SOURCE, jnp.array([0])])
+    annotations, _ = encode(padded, padded != 0)
+    assert_equal(annotations[-1, :HIDDEN], annotations[-2, :HIDDEN])
+    assert not annotations[-1, HIDDEN:].any()  # the backward state has read nothing yet
+
+
+def test_the_summary_is_the_last_state_of_the_last_direction(encode):
+    annotations, summary = encode(SOURCE, all_tokens(SOURCE))
+    assert_equal(summary, annotations[0, HIDDEN:])
+    for context, first in (("final", -1), ("luong", 0)):
+        choice = (
+            {"context": "final"} if context == "final" else {"decoder": "luong", "score": "dot"}
+        )
+        one_way = drawn(Encoder(tiny_config(**choice), rngs=nnx.Rngs(0)))
+        annotations, summary = one_way(SOURCE, all_tokens(SOURCE))
+        assert annotations.shape == (SOURCE.size, HIDDEN)
+        assert_equal(summary, annotations[first])
+
+
+def test_both_directions_share_one_embedding(encoder):
+    tables = [leaf for leaf in jax.tree.leaves(nnx.state(encoder)) if leaf.shape[0] == 11]
+    assert [table.shape for table in tables] == [(11, EMBED)]
+
+
+def test_what_a_forward_state_has_not_read_cannot_change_it(encode):
+    annotations, _ = encode(SOURCE, all_tokens(SOURCE))
+    changed, _ = encode(SOURCE.at[3].set(9), all_tokens(SOURCE))
+    assert_equal(changed[:3, :HIDDEN], annotations[:3, :HIDDEN])
+    assert_equal(changed[4:, HIDDEN:], annotations[4:, HIDDEN:])
+    assert_differs(changed[3:, :HIDDEN], annotations[3:, :HIDDEN])

@@ -1,0 +1,100 @@
+"""Compiles attention and one data-parallel training step for TPU v5e 2x2; prints a report in JSON.
+
+Run by test_tpu_compile.py in a process of its own, with the TPU compiler on its path and no TPU.
+"""
+
+import functools
+import json
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import attn_jax
+from attn_jax import models
+
+COLLECTIVES = re.compile(
+    r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
+)
+
+
+def report(compiled, mesh: Mesh) -> dict:
+    found = COLLECTIVES.findall(compiled.as_text())
+    return {
+        "chips": mesh.size,
+        "flops": compiled.cost_analysis()["flops"],
+        "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes,
+        "collectives": {name: found.count(name) for name in sorted(set(found))},
+    }
+
+
+def attention(mesh: Mesh) -> dict:
+    """The gradient of causal attention with the batch split over the chips."""
+    by_batch = NamedSharding(mesh, PartitionSpec("data"))
+    B, T, N, K, H = 8, 256, 8, 2, 128
+    query = jax.ShapeDtypeStruct((B, T, N, H), jnp.bfloat16, sharding=by_batch)
+    key = value = jax.ShapeDtypeStruct((B, T, K, H), jnp.bfloat16, sharding=by_batch)
+
+    def total(query, key, value):
+        out = attn_jax.dot_product_attention(query, key, value, is_causal=True)
+        return jnp.sum(out.astype(jnp.float32), axis=(1, 2, 3))
+
+    def gradients(query, key, value, cotangent):
+        return jax.vjp(total, query, key, value)[1](cotangent)
+
+    cotangent = jax.ShapeDtypeStruct((B,), jnp.float32, sharding=by_batch)
+    return report(jax.jit(gradients).lower(query, key, value, cotangent).compile(), mesh)
+
+
+def training_step(mesh: Mesh) -> dict:
+    """One optimiser step of the encoder–decoder with Bahdanau's attention, data-parallel."""
+    config = models.EncoderDecoderConfig(
+        source_vocab=512,
+        target_vocab=384,
+        embed_dim=128,
+        hidden_dim=256,
+        align_dim=256,
+        readout_dim=128,
+    )
+    model = nnx.eval_shape(lambda: models.EncoderDecoder(config, rngs=nnx.Rngs(0)))
+    graph, parameters = nnx.split(model)
+    optimiser = optax.adam(1e-3)
+
+    def step(parameters, state, batch):
+        def loss(parameters):
+            return models.translation_loss(nnx.merge(graph, parameters), batch)[0]
+
+        updates, state = optimiser.update(jax.grad(loss)(parameters), state)
+        return optax.apply_updates(parameters, updates), state
+
+    def placed(spec, leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
+
+    everywhere = functools.partial(placed, PartitionSpec())
+    split = functools.partial(placed, PartitionSpec("data"))
+    ids, mask = np.zeros((16, 24), np.int32), np.ones((16, 24), bool)
+    batch = models.Batch(source=ids, source_mask=mask, target=ids[:, :20], target_mask=mask[:, :20])
+    state = jax.eval_shape(optimiser.init, parameters)
+    lowered = jax.jit(step).lower(
+        jax.tree.map(everywhere, parameters),
+        jax.tree.map(everywhere, state),
+        jax.tree.map(split, batch),
+    )
+    return report(lowered.compile(), mesh)
+
+
+def main() -> None:
+    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
+    mesh = Mesh(np.array(topology.devices), ("data",))
+    print(
+        json.dumps({"dot_product_attention": attention(mesh), "training_step": training_step(mesh)})
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""The plan of the house as tests: who may import whom, how long a file and a function may be."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LIBRARY = sorted((ROOT / "attn_jax").rglob("*.py"))
+SOURCES = [*LIBRARY, *sorted((ROOT / "experiments").rglob("*.py"))]
+
+# From the ground up (docs/index.md): a file may import what stands before it and nothing else.
+FLOORS = [
+    "_checks",
+    "_numerics",
+    "masks",
+    "score_mods",
+    "scores",
+    "positions",
+    "backends",
+    "attend",
+    "multi_head",
+    "self_attention",
+    "lineage",
+    "modules",
+    "models",
+]
+# Files over 300 lines, each with the number of the ADR that says why.
+LONG_FILES: dict[str, str] = {}
+DEV_TOOLS = {
+    "flax",
+    "optax",
+    "grain",
+    "orbax",
+    "tokenizers",
+    "sacrebleu",
+    "tyro",
+    "matplotlib",
+    "rich",
+    "beartype",
+}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> set[str]:
+    """Every module that a file imports, `from a import b` given as a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{relative(path)} has a relative import"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(path: Path) -> str:
+    """The floor a library file stands on: its folder, or its own name."""
+    parts = path.relative_to(ROOT / "attn_jax").with_suffix("").parts
+    return parts[0]
+
+
+def rooms_imported(path: Path) -> set[str]:
+    return {name.split(".")[1] for name in imports(path) if name.startswith("attn_jax.")}
+
+
+def test_every_library_file_stands_on_a_floor():
+    assert {room(path) for path in LIBRARY} - {"__init__", "conftest"} <= set(FLOORS)
+
+
+@pytest.mark.parametrize("path", [path for path in LIBRARY if room(path) in FLOORS], ids=relative)
+def test_imports_point_down(path):
+    here = room(path)
+    for other in rooms_imported(path):
+        assert other in FLOORS, (
+            f"{relative(path)} imports attn_jax.{other}, which stands on no floor"
+        )
+        inside = other == here and here in {"modules", "models"}
+        assert inside or FLOORS.index(other) < FLOORS.index(here), f"{here} imports {other}"
+
+
+def test_backends_never_import_each_other():
+    backends = ROOT / "attn_jax" / "backends"
+    for path in backends.glob("*.py"):
+        assert "backends" not in rooms_imported(path), relative(path)
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=relative)
+def test_flax_stays_in_modules_and_models(path):
+    uses_flax = any(name.split(".")[0] == "flax" for name in imports(path))
+    assert not uses_flax or room(path) in {"modules", "models", "conftest"}
+
+
+def test_importing_attn_jax_imports_no_flax_and_no_tool():
+    program = "import sys, attn_jax; print(*{name.split('.')[0] for name in sys.modules})"
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = set(run.stdout.split())
+    assert "jax" in loaded
+    assert not loaded & DEV_TOOLS
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_files_are_short_or_an_adr_says_why(path):
+    lines = len(path.read_text().splitlines())
+    if adr := LONG_FILES.get(relative(path)):
+        assert list((ROOT / "docs" / "adr").glob(f"{adr}-*.md"))
+    else:
+        assert lines <= 300
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_functions_are_short(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            has_docstring = ast.get_docstring(node) is not None
+            body = node.body[1:] if has_docstring else node.body
+            length = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            assert length <= 40, f"{relative(path)}:{node.lineno} {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_no_file_postpones_its_annotations(path):
+    assert "__future__.annotations" not in imports(path)  # it would turn jaxtyping's checks off
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=relative)
+def test_experiments_use_public_names_only(path):
+    private = [n for n in imports(path) if n.startswith("attn_jax.") and "._" in n]
+    assert not private

@@ -1,0 +1,56 @@
+"""The library compiles for TPUs that are not here: v5e, four chips, by the real compiler."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMPILER = ROOT / ".tpu"
+PROGRAM = Path(__file__).with_name("compile_for_tpu.py")
+
+pytestmark = pytest.mark.skipif(
+    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
+    reason="the TPU compiler is published for Linux on x86-64 only",
+)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    assert (COMPILER / "libtpu").exists(), "the TPU compiler is missing: run `make tpu`"
+    environment = dict(
+        os.environ,
+        PYTHONPATH=os.pathsep.join([str(COMPILER), str(ROOT)]),
+        JAX_PLATFORMS="cpu",
+        TPU_SKIP_MDS_QUERY="1",
+        TPU_ACCELERATOR_TYPE="v5litepod-4",
+        TPU_WORKER_HOSTNAMES="localhost",
+    )
+    run = subprocess.run(
+        [sys.executable, PROGRAM],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_dot_product_attention_compiles_and_moves_nothing_between_chips(compiled):
+    report = compiled["dot_product_attention"]
+    assert report["chips"] == 4
+    assert report["flops"] > 0
+    assert report["collectives"] == {}
+
+
+def test_a_training_step_compiles_and_only_sums_gradients(compiled):
+    report = compiled["training_step"]
+    assert report["chips"] == 4
+    assert set(report["collectives"]) == {"all-reduce"}
+    assert 0 < report["temporary_bytes"] < 16 * 2**30  # a v5e chip has 16 GiB
