@@ -1,0 +1,124 @@
+"""The one training loop of every experiment.
+
+An experiment is a `Task`: parameters to begin with, a loss of one batch, an endless dataset, and
+perhaps a validation. `fit` trains it in a run directory and may be killed at any instant: started
+again, it goes on from the newest whole checkpoint and ends with the same bits as an unbroken run.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import PyTree
+from rich.console import Console
+
+from experiments import _checkpoints, _progress, _runs
+from experiments._session import Session
+from experiments._task import Task, TrainConfig
+
+__all__ = ["Task", "TrainConfig", "TrainResult", "fit", "load_params"]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A finished run: its params, time over all sittings, updates, and metrics file."""
+
+    params: PyTree
+    seconds: float
+    steps: int
+    history: Path
+
+
+def fit(
+    task: Task,
+    config: TrainConfig,
+    directory: Path,
+    *,
+    console: Console | None = None,
+    fresh: bool = False,
+) -> TrainResult:
+    """Trains `task` in `directory`, or goes on where an earlier process stopped.
+
+    A run that is complete returns its stored params at once. The first Ctrl-C saves and leaves by
+    `SystemExit`; the same call later continues.
+
+    Args:
+      task: what to train.
+      config: how.
+      directory: of this run alone.
+      console: where to show progress; None is silence.
+      fresh: forget what an earlier run stored in `directory`.
+
+    Raises:
+      RunInUse: another process trains in `directory`.
+      CheckpointMismatch: `directory` holds another run.
+      CheckpointCorrupt: every checkpoint in `directory` is damaged.
+      CheckpointNotSaved: a checkpoint could not be written; the earlier ones are as they were.
+      FloatingPointError: loss, gradient or validation is not finite.
+      OSError: the disk cannot hold the checkpoints.
+    """
+    with _runs.locked(directory), _progress.shown(console) as progress:
+        if fresh:
+            _runs.clear(directory)
+        session = Session(task, config, directory, progress)
+        if session.step == config.steps:
+            progress.say(
+                f"already trained: {task.name}, {session.step:,} steps in {session.seconds:.0f} s "
+                f"({directory}); pass --fresh to train again"
+            )
+        else:
+            _train(session, config)
+        return TrainResult(
+            session.state.params, session.seconds, session.step, session.metrics.path
+        )
+
+
+def load_params(directory: Path, like: PyTree) -> PyTree:
+    """The newest params of a run, finished or not; `like` has their tree, shapes and dtypes.
+
+    `jax.eval_shape(task.init, jax.random.key(0))` is such a tree.
+
+    Raises:
+      FileNotFoundError: there is no checkpoint.
+      CheckpointMismatch: the stored params have another tree, shape or dtype.
+      CheckpointCorrupt: every checkpoint is damaged.
+    """
+    checkpoint = _checkpoints.newest(directory / _runs.CHECKPOINTS)
+    if checkpoint is None:
+        raise FileNotFoundError(f"{directory} holds no checkpoint yet; train first")
+    return _checkpoints.restore(checkpoint, like, under="params")
+
+
+def _train(session: Session, config: TrainConfig) -> None:
+    session.begin()
+    with _runs.stop_requests() as stop, _explained(session):
+        while session.step < config.steps:
+            session.advance()
+            last = session.step == config.steps
+            validating = last or session.step % config.validate_every == 0
+            if validating or session.step % config.log_every == 0:
+                session.log(validating)
+            session.progress.step(session.step)
+            stopping = stop.signal
+            if last or stopping or session.step % config.checkpoint_every == 0:
+                session.save()
+            if stopping:
+                session.progress.say(
+                    f"stopped at step {session.step:,}; run the same command to continue"
+                )
+                raise SystemExit(128 + stopping)
+
+
+@contextmanager
+def _explained(session: Session) -> Iterator[None]:
+    """Adds to a number that is not finite what is left of the run, and what to do."""
+    try:
+        yield
+    except FloatingPointError as error:
+        step = session.saved_step
+        kept = "there is no checkpoint" if step is None else f"the last good checkpoint is {step}"
+        raise FloatingPointError(
+            f"{error}; {kept} in {session.checkpoints}. The same command would meet it again: "
+            "lower learning_rate or clip_norm, with another --name or --fresh"
+        ) from error
