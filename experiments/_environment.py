@@ -33,7 +33,7 @@ def environment() -> Environment:
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
         commit=_commit(),
         python=platform.python_version(),
-        platform=platform.platform(),
+        platform=f"{platform.system()} {platform.machine()}",
         processor=_processor(Path("/proc/cpuinfo")),
         cores=os.cpu_count() or 1,
         device=jax.devices()[0].device_kind,

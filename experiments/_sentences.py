@@ -1,0 +1,129 @@
+"""Sentences on their way to a network and back: corpus, rule, word pieces, batches."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from experiments._alignments import Alignment, merge_pieces
+from experiments._checkpoints import require_equal
+from experiments._corpora import Corpus, load_corpus
+from experiments._runs import clear, write_whole
+from experiments._settings import Settings
+from experiments._systems import SYSTEMS
+from experiments._tokens import load_tokenizer, pieces, save_tokenizer, train_tokenizer
+
+SETTINGS, ENGLISH, FRENCH = "settings.json", "english.json", "french.json"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The word pieces of both languages."""
+
+    english: Tokenizer
+    french: Tokenizer
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """How many pieces: source, target."""
+        return self.english.get_vocab_size(), self.french.get_vocab_size()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of both; a network is useless with any other vocabulary."""
+        text = self.english.to_str() + self.french.to_str()
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def load_vocabulary(directory: Path) -> Vocabulary:
+    """The vocabulary of a run.
+
+    Raises:
+      ValueError: a file is missing or damaged.
+    """
+    return Vocabulary(load_tokenizer(directory / ENGLISH), load_tokenizer(directory / FRENCH))
+
+
+def claim(settings: Settings) -> None:
+    """Makes the run's directory this run's own: its settings are stored, or equal those stored.
+
+    Raises:
+      CheckpointMismatch: the directory holds a run with other settings; the message lists them.
+    """
+    directory = settings.directory
+    if settings.fresh:
+        for name in (SETTINGS, ENGLISH, FRENCH):
+            (directory / name).unlink(missing_ok=True)
+        for name in SYSTEMS:
+            clear(directory / name)
+    path, asked = directory / SETTINGS, identity(settings)
+    if path.exists():
+        require_equal(directory, json.loads(path.read_text()), asked)
+    else:
+        write_whole(path, json.dumps(asked, indent=2) + "\n")
+
+
+def identity(settings: Settings) -> dict[str, object]:
+    """What all systems of a run share, flat and in JSON: all but how it is searched and shown."""
+    own = {"name", "data_dir", "systems", "beam", "fresh"}
+    flat = {}
+    for name, value in dataclasses.asdict(settings).items():
+        inner = value if isinstance(value, dict) else {"": value}
+        if name not in own:
+            flat |= {f"{name}.{part}".rstrip("."): entry for part, entry in inner.items()}
+    return flat
+
+
+def prepare_vocabulary(corpus: Corpus, settings: Settings) -> Vocabulary:
+    """The run's vocabulary, learned from the training sentences where it has none yet."""
+    directory = settings.directory
+    if not (directory / FRENCH).exists():
+        for path, side in ((ENGLISH, "source"), (FRENCH, "target")):
+            sentences = [getattr(pair, side) for pair in corpus.train]
+            save_tokenizer(train_tokenizer(sentences, settings.vocab_size), directory / path)
+    return load_vocabulary(directory)
+
+
+def prepare_corpus(settings: Settings) -> Corpus:
+    """The corpus, cut down by the run's rule."""
+    return settings.rule.apply(load_corpus(settings.corpus, settings.data_dir))
+
+
+def word_alignment(
+    vocabulary: Vocabulary, source: Sequence[int], target: Sequence[int], weights
+) -> Alignment:
+    """Attention between pieces as an alignment between words; the row of EOS is left out."""
+    source_words, source_labels = group(pieces(vocabulary.english, source))
+    target_words, target_labels = group(pieces(vocabulary.french, target))
+    merged = merge_pieces(weights[: len(target), : len(source)], source_words, target_words)
+    return Alignment(tuple(source_labels), tuple(target_labels), merged)
+
+
+def group(tokens: Sequence[str]) -> tuple[list[int], list[str]]:
+    """The number of each piece's word, and the words.
+
+    A word begins at a space (▁), after an apostrophe, and at every sign that is no letter or digit.
+
+    Example:
+      >>> group(["▁l'", "uti", "lisateur", ",", "▁2"])
+      ([0, 1, 1, 2, 3], ["l'", 'utilisateur', ',', '2'])
+    """
+    numbers, words = [], []
+    for token in tokens:
+        text = token.removeprefix("▁")
+        begins = (
+            not words
+            or token.startswith("▁")
+            or not text[:1].isalnum()
+            or not words[-1][-1:].isalnum()
+        )
+        if begins:
+            words.append(text)
+        else:
+            words[-1] += text
+        numbers.append(len(words) - 1)
+    return numbers, words

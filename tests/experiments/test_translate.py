@@ -1,0 +1,169 @@
+"""The main job in its smoke form: it runs, resumes, reports, translates, and refuses clearly."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments._sentences import group, identity
+from experiments._settings import PRESETS, from_command_line
+from experiments.translate import main
+
+ROOT = Path(__file__).resolve().parents[2]
+SMOKE = ["--preset", "smoke", "--name", "smoke"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The working directory of a finished smoke run."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        main(SMOKE)
+    return home
+
+
+@pytest.fixture
+def home(finished, monkeypatch) -> Path:
+    monkeypatch.chdir(finished)
+    return finished
+
+
+def message(arguments: list[str]) -> str:
+    """What the command line says as it gives up."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    return str(stopped.value)
+
+
+def test_a_run_ends_with_a_report_on_every_system(home):
+    report = json.loads((home / "runs/smoke/report/report.json").read_text())
+    assert [s["name"] for s in report["systems"]] == [
+        "word by word",
+        "RNN, last state",
+        "RNN + attention",
+    ]
+    assert all(table["rows"] for table in report["scores"]["tables"])
+    text = (home / "runs/smoke/report/report.md").read_text()
+    assert "bleu_by_length.png" in text
+    assert PRESETS["smoke"].rule.__str__() in text
+    for figure in ("bleu_by_length", "training", "alignments"):
+        assert (home / f"runs/smoke/report/{figure}.png").stat().st_size > 5_000
+
+
+def test_the_same_command_again_trains_nothing_and_reports_the_same(home, capsys):
+    before = json.loads((home / "runs/smoke/report/report.json").read_text())
+    main(SMOKE)
+    assert capsys.readouterr().out.count("already trained") == 2
+    assert (
+        json.loads((home / "runs/smoke/report/report.json").read_text())["scores"]
+        == before["scores"]
+    )
+
+
+def test_other_settings_under_the_same_name_are_refused(home):
+    said = message([*SMOKE, "--widths.hidden-dim", "40"])
+    assert "widths.hidden_dim 32 in the checkpoint, 40 asked" in said
+    assert "--name" in said
+    assert "--fresh" in said
+
+
+def test_sample_translates_a_sentence_and_draws_what_was_read(home, capsys):
+    main(["sample", "--run", "runs/smoke", "Select the file."])
+    out = capsys.readouterr().out
+    assert "Select the file.\n→ " in out
+    assert list((home / "runs/smoke/samples").glob("select-the-file.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["sample", "--run", "runs/smoke", "  "], "sentence='  ' is empty"),
+        (["sample", "--run", "runs/smoke", "file " * 99], "the model allows 24; split it"),
+        (["sample", "--run", "runs/nothing", "A file."], "pass the directory of a run"),
+        (["sample", "--run", "runs/smoke", "--system", "lstm", "A file."], "'lstm' is unknown"),
+        (["sample", "--run", "runs/smoke", "--system", "luong", "A file."], "no checkpoint"),
+        (["--preset", "huge"], "choose from smoke, quick, full"),
+        (["--name", "acts", "--corpus", "acts"], "data_dir is needed for 'acts'"),
+        (["--corpus", "multi30k", "--data-dir", "nowhere"], "github.com/multi30k/dataset"),
+        (["--preset", "smoke", "--name", "x", "--rule.max-words", "3"], "min_words=4 is above"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(home, arguments, expected):
+    assert expected in message(arguments)
+
+
+@pytest.mark.parametrize("systems", [["transformer"], ["final", "final"]])
+def test_unknown_and_repeated_systems_are_refused(home, systems, capsys):
+    with pytest.raises((SystemExit, ValueError), match=r"systems|2"):
+        main([*SMOKE, "--systems", *systems])
+
+
+def test_an_unknown_corpus_is_refused_with_the_known_ones(home, capsys):
+    with pytest.raises(SystemExit):
+        main(["--corpus", "wmt14"])
+    told = capsys.readouterr()
+    assert "multi30k" in told.out + told.err
+
+
+def test_a_run_in_use_is_refused(home):
+    from experiments._runs import locked
+
+    with locked(Path("runs/smoke")):
+        assert "in use by process" in message(SMOKE)
+
+
+def params_hash(run: Path) -> str:
+    """A hash of the array data of the last checkpoint, whatever the names of its files."""
+    import jax
+    import numpy as np
+
+    from experiments._sentences import load_vocabulary
+    from experiments._systems import Network, model_config
+    from experiments._train import load_params
+
+    config = model_config("bahdanau", PRESETS["smoke"].widths, load_vocabulary(run).sizes)
+    like = jax.eval_shape(Network.of(config).init, jax.random.key(0))
+    params = load_params(run / "bahdanau", like)
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bits(home):
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.translate",
+        *["--preset", "smoke", "--name", "killed", "--systems", "bahdanau"],
+    ]
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    checkpoint = home / "runs/killed/bahdanau/checkpoints/step-00000010"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "continuing RNN + attention after step" in again.stdout
+    assert params_hash(home / "runs/killed") == params_hash(home / "runs/smoke")
+
+
+def test_pieces_are_grouped_into_words():
+    assert group(["▁d'", "or", "▁(", "a", ")"]) == ([0, 1, 2, 3, 4], ["d'", "or", "(", "a", ")"])
+
+
+def test_the_seed_is_part_of_a_run_and_its_name_is_not():
+    one = from_command_line(["--train.seed", "1"])
+    assert identity(one)["train.seed"] == 1
+    assert "name" not in identity(one)
+    assert one.name == "translate-docs-quick"
