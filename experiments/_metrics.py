@@ -34,7 +34,7 @@ class Metrics:
         self.pending: list[dict[str, Any]] = list(saved["pending"])
         self.lines = log
         self._resumed = time.monotonic()
-        _runs.write_whole(path, log)
+        _runs.write_whole(path, log.encode())
 
     def add(self, step: int, measured: Mapping[str, Any]) -> None:
         """Notes one step; `measured` may still be on its way."""

@@ -6,7 +6,6 @@ Each file is written whole or not at all.
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from experiments._report_text import (
     observations,
     score_cells,
 )
+from experiments._runs import write_whole
 from experiments._scores import Scores, score_systems, word_count
 
 QUANTILES = {"A short": 0.1, "A middling": 0.5, "A long": 0.9, "The longest": 1.0}
@@ -78,19 +78,6 @@ def print_scores(console: Console, report: Report, scores: Scores) -> None:
     console.print(table)
     for sentence in observations(scores):
         console.print(f"• {sentence.replace('*', '')}", markup=False, highlight=False)
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is, at every instant, either the old one or the new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _test_examples(report: Report) -> list[Example]:

@@ -61,7 +61,7 @@ def clear(directory: Path) -> None:
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
     """Stores what was asked for, so that a later reader can build the same model."""
-    write_whole(directory / CONFIG, json.dumps(config, indent=2) + "\n")
+    write_whole(directory / CONFIG, f"{json.dumps(config, indent=2)}\n".encode())
 
 
 def read_config(directory: Path) -> dict[str, Any]:
@@ -76,14 +76,17 @@ def read_config(directory: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """Writes a file that is, at every instant, either the old one or the new one."""
-    draft = path.with_name(path.name + ".writing")
-    with draft.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def require_space(directory: Path, needed: int, purpose: str) -> None:

@@ -14,7 +14,7 @@ from experiments._alignments import Alignment
 from experiments._batches import Example, encode_one, evaluation_batches
 from experiments._decode import align, translate
 from experiments._figures import alignment_maps, png
-from experiments._report import write_whole
+from experiments._runs import write_whole
 from experiments._sentences import SETTINGS, Vocabulary, load_vocabulary, word_alignment
 from experiments._settings import Beam
 from experiments._systems import SYSTEMS, Network, Widths, model_config

@@ -64,7 +64,7 @@ def claim(settings: Settings) -> None:
     if path.exists():
         require_equal(directory, json.loads(path.read_text()), asked)
     else:
-        write_whole(path, json.dumps(asked, indent=2) + "\n")
+        write_whole(path, f"{json.dumps(asked, indent=2)}\n".encode())
 
 
 def identity(settings: Settings) -> dict[str, object]:

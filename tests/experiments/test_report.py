@@ -3,17 +3,15 @@
 import dataclasses
 import io
 import json
-import os
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import _report as report_module
 from experiments._alignments import Alignment, pick_alignments
 from experiments._environment import Environment, environment
 from experiments._figures import Curve
-from experiments._report import write_report, write_whole
+from experiments._report import write_report
 from experiments._report_text import DataNote, Example, Report, duration, observations
 from experiments._scores import (
     ALL,
@@ -223,29 +221,6 @@ def test_console_shows_the_table_and_the_observations(full, tmp_path):
     assert "over 60" in shown
     assert "61 s" in shown
     assert "times as much" in shown
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
-    path = tmp_path / "report.md"
-    write_whole(path, b"old")
-
-    def full_disk(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(report_module.os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        write_whole(path, b"new and longer")
-    assert path.read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["report.md"]
-
-
-def test_whoever_reads_the_old_file_while_it_is_replaced_reads_all_of_it(tmp_path):
-    path = tmp_path / "report.md"
-    write_whole(path, b"old")
-    with path.open("rb") as reader:
-        write_whole(path, b"new and longer")
-        assert reader.read() == b"old"
-    assert path.read_bytes() == b"new and longer"
 
 
 def test_systems_that_do_not_fit_the_test_set_leave_nothing_behind(full, tmp_path):

@@ -1,4 +1,3 @@
-import json
 import os
 import shutil
 import signal
@@ -71,17 +70,27 @@ def test_reading_the_config_of_nothing_says_that_nothing_was_trained(tmp_path):
         _runs.read_config(tmp_path)
 
 
-def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):
-    path = tmp_path / "config.json"
-    _runs.write_whole(path, json.dumps({"old": 1}))
+def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
+    path = tmp_path / "report.md"
+    _runs.write_whole(path, b"old")
 
-    def full(descriptor):
+    def full_disk(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
-        _runs.write_whole(path, json.dumps({"new": 2}))
-    assert json.loads(path.read_text()) == {"old": 1}
+        _runs.write_whole(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["report.md"]
+
+
+def test_whoever_reads_the_old_file_while_it_is_replaced_reads_all_of_it(tmp_path):
+    path = tmp_path / "report.md"
+    _runs.write_whole(path, b"old")
+    with path.open("rb") as reader:
+        _runs.write_whole(path, b"new and longer")
+        assert reader.read() == b"old"
+    assert path.read_bytes() == b"new and longer"
 
 
 def test_a_disk_too_small_is_refused_with_both_numbers(tmp_path, monkeypatch):
