@@ -86,9 +86,11 @@ def check_broadcastable(name: str, array: Any, full: Sequence[int], axes: str) -
     letters = axes.split()
     if len(shape) != len(full):
         allowed = ", ".join(f"{letter}|1" for letter in letters[:-1])
+        row = f"For one row that all share write {name}[None, :]"
+        padding = f"For a key padding mask of shape (B, S) write {name}[:, None, None, :]"
         raise ValueError(
             f"{name} must be {len(full)}-D ({allowed}, {letters[-1]}); got {shape}. "
-            f"For a key padding mask of shape (B, S) write {name}[:, None, None, :]"
+            f"{row if len(full) == 2 else padding}"
         )
     for axis, (got, size, letter) in enumerate(zip(shape, full, letters, strict=True)):
         is_last = axis == len(full) - 1

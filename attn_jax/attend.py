@@ -7,17 +7,19 @@ weights = softmax(where(mask(query_position, key_position), logits, -inf))
 out     = weights @ value
 """
 
+import math
 from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from attn_jax import _checks, masks, scores
+from attn_jax import _checks, _numerics, masks, scores
 from attn_jax.backends import reference
 from attn_jax.score_mods import ScoreMod
 
 type Implementation = Literal["reference"]
+type Scale = float | int | np.floating | Float[Array, ""]
 type MaskLike = Bool[Array, "#T S"] | masks.MaskFunction
 
 _BACKENDS = {"reference": reference.attend}
@@ -31,7 +33,7 @@ def attend(
     score: scores.Score | None = None,
     mask: MaskLike | None = None,
     score_mod: ScoreMod | None = None,
-    scale: float | Float[Array, ""] | None = None,
+    scale: Scale | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
     implementation: Implementation | None = None,
@@ -116,7 +118,7 @@ def attend_with_logsumexp(
     score: scores.Score | None = None,
     mask: MaskLike | None = None,
     score_mod: ScoreMod | None = None,
-    scale: float | Float[Array, ""] | None = None,
+    scale: Scale | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
     implementation: Implementation | None = None,
@@ -177,7 +179,7 @@ def attention_weights(
     score: scores.Score | None = None,
     mask: MaskLike | None = None,
     score_mod: ScoreMod | None = None,
-    scale: float | Float[Array, ""] | None = None,
+    scale: Scale | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
 ) -> Float[Array, "T S"]:
@@ -243,12 +245,13 @@ def _options(query, key, score, mask, score_mod, scale, query_position, key_posi
             f"can be aligned with S={S} keys in more than one way; for queries at the end pass "
             f"query_position=jnp.arange(S - T, S)"
         )
-    default_scale = 1.0 if score is not None else 1 / np.sqrt(max(H, 1)).item()
+    default_scale = 1.0 if score is not None else 1 / math.sqrt(max(H, 1))
+    scale = default_scale if scale is None else scale
     return {
         "score": scores.dot if score is None else score,
         "mask": mask,
         "score_mod": score_mod,
-        "scale": default_scale if scale is None else scale,
+        "scale": jnp.asarray(scale, _numerics.accumulation_dtype(query.dtype)),
         "query_position": _positions("query_position", query_position, T),
         "key_position": _positions("key_position", key_position, S),
     }

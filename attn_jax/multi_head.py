@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from attn_jax import _checks, _numerics, masks, scores
-from attn_jax.attend import Implementation, attend
+from attn_jax.attend import Implementation, Scale, attend
 
 
 def dot_product_attention(
@@ -19,7 +19,7 @@ def dot_product_attention(
     bias: Float[Array, "*#B #N #T S"] | None = None,
     mask: Bool[Array, "*#B #N #T S"] | None = None,
     *,
-    scale: float | Float[Array, ""] | None = None,
+    scale: Scale | None = None,
     is_causal: bool = False,
     query_seq_lengths: Int[Array, " *B"] | None = None,
     key_value_seq_lengths: Int[Array, " *B"] | None = None,

@@ -1,6 +1,7 @@
 """Where a token stands, as a vector that is added to its embedding."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from attn_jax import _checks
@@ -38,7 +39,7 @@ def sinusoidal(position: Int[Array, " T"], dim: int) -> Float[Array, "T D"]:
     """
     if dim < 2 or dim % 2:
         raise ValueError(f"dim must be even and at least 2, a sine and a cosine a pair; got {dim}")
-    frequency = jnp.exp2(-jnp.log2(10_000.0) * jnp.arange(0, dim, 2) / dim)
+    frequency = jnp.asarray(10_000.0 ** (-np.arange(0, dim, 2) / dim), jnp.float32)
     angle = position.astype(jnp.float32)[:, None] * frequency[None, :]
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(-1, dim)
 

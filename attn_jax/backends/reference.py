@@ -21,7 +21,7 @@ def weights(
     score: Score,
     mask: Bool[Array, "#T S"] | masks.MaskFunction | None,
     score_mod: ScoreMod | None,
-    scale: Float[Array, ""] | float,
+    scale: Float[Array, ""],
     query_position: Int[Array, " T"],
     key_position: Int[Array, " S"],
 ) -> tuple[Float[Array, "T S"], Float[Array, " T"]]:

@@ -63,7 +63,7 @@ class LuongAttention(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         _check(score, query_dim, annotation_dim, window)
-        self.score, self.window = score, window
+        self.score = score
         kernel_init = kernel_init or uniform(0.1)
         linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, rngs=rngs)
         if score in ("general", "local"):
@@ -73,8 +73,7 @@ class LuongAttention(nnx.Module):
             self.key_kernel = linear(annotation_dim, align_dim)
             self.v = linear(align_dim, 1)
         if score == "local":
-            self.position_kernel = linear(query_dim, query_dim)
-            self.position_v = linear(query_dim, 1)
+            self.focus = PredictedFocus(query_dim, window, kernel_init=kernel_init, rngs=rngs)
 
     def project(self, annotations: Float[Array, "S E"]) -> Float[Array, "S A"]:
         """The keys: concat's half of its product, else the annotations as they are."""
@@ -95,16 +94,19 @@ class LuongAttention(nnx.Module):
             seen = gaussian[:, None] * annotations
             return attend(query[None], keys, seen, score=self._score, mask=readable[None])[0]
 
-        return jax.vmap(read)(query, *self._focus(query, mask))
+        return jax.vmap(read)(query, *self.focus(query, mask))
 
     def inspect(
         self, query: Float[Array, "T H"], keys: Float[Array, "S A"], mask: Bool[Array, " S"]
     ) -> tuple[Float[Array, "T S"], Float[Array, "T S"]]:
         """The scores before the mask, and the weights with which a call reads."""
-        gaussian, readable = self._focus(query, mask)
-        query = self._ask(query)
-        weights = attention_weights(query, keys, score=self._score, mask=readable)
-        return self._score(query, keys), weights * gaussian
+        asked = self._ask(query)
+        logits = self._score(asked, keys)
+        if self.score != "local":
+            return logits, attention_weights(asked, keys, score=self._score, mask=mask[None])
+        gaussian, readable = self.focus(query, mask)
+        weights = attention_weights(asked, keys, score=self._score, mask=readable)
+        return logits, gaussian * weights
 
     def _ask(self, query: Float[Array, "T H"]) -> Float[Array, "T A"]:
         return self.query_kernel(query) if self.score == "concat" else query
@@ -116,16 +118,28 @@ class LuongAttention(nnx.Module):
             return scores.additive(query, keys, self.v.kernel[:, 0])
         return scores.general(query, keys, self.bilinear.kernel[...])
 
-    def _focus(
+
+class PredictedFocus(nnx.Module):
+    """Where local attention looks: a window around a predicted position, and a Gaussian on it.
+
+    Luong et al. (2015), eq. 9 and 10; parameters W_p and v_p. See `LuongAttention`.
+    """
+
+    def __init__(
+        self, query_dim: int, window: int, *, kernel_init: nnx.Initializer, rngs: nnx.Rngs
+    ) -> None:
+        linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, rngs=rngs)
+        self.window = window
+        self.hidden = linear(query_dim, query_dim)
+        self.position = linear(query_dim, 1)
+
+    def __call__(
         self, query: Float[Array, "T H"], mask: Bool[Array, " S"]
-    ) -> tuple[Float[Array, "T S"], Bool[Array, "#T S"]]:
-        """The Gaussian around p_t (eq. 9, 10) and its window; ones where attention is global."""
-        if self.score != "local":
-            return jnp.ones((query.shape[0], mask.size), query.dtype), mask[None]
+    ) -> tuple[Float[Array, "T S"], Bool[Array, "T S"]]:
         length = jnp.sum(mask).astype(query.dtype)
-        center = length * nnx.sigmoid(self.position_v(jnp.tanh(self.position_kernel(query))))
-        position = (jnp.cumsum(mask) - 1).astype(query.dtype)
-        distance = position[None] - center
+        center = length * nnx.sigmoid(self.position(jnp.tanh(self.hidden(query))))
+        token = (jnp.cumsum(mask) - 1).astype(query.dtype)  # the position among tokens
+        distance = token[None] - center
         gaussian = jnp.exp(-2 * jnp.square(distance / self.window))  # −d² / 2σ² with σ = D / 2
         return gaussian, mask[None] & (jnp.abs(distance) <= self.window)
 
