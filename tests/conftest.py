@@ -1,7 +1,21 @@
-"""Strict JAX for every test, and the tolerances that tests compare with."""
+"""Strict JAX for every test, float64 on request, and both ways to run a function."""
 
 import jax
+import pytest
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def x64():
+    """float64 for one test: comparisons with the oracle need it, users should not."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(params=["eager", "jit"])
+def run(request):
+    """The identity and `jax.jit`: what holds for a function must hold for both."""
+    return jax.jit if request.param == "jit" else lambda function: function

@@ -44,9 +44,10 @@ class EncoderDecoderConfig:
         "new" (s_i) of later implementations.
       local_window: D, how far "local" attention looks to each side of the position it predicts.
       dropout_rate: share of embedding and readout units dropped in training.
-      init: "paper" draws N(0, 0.01²) (N(0, 0.001²) in the alignment model), which at widths of a
-        few hundred leaves the first thousand steps nearly without signal; "glorot" keeps variances
-        through the layers. Recurrent matrices are orthogonal, v_a and all biases zero, in both.
+      init: "paper" draws N(0, 0.01²), and N(0, 0.001²) in the alignment model, or for Luong
+        U[−0.1, 0.1]; in a small model Bahdanau's start leaves almost no signal. "glorot" keeps
+        variances through the layers. With both, recurrent matrices are orthogonal, biases zero,
+        and so is v_a of the additive score.
 
     Raises:
       ValueError: a name is unknown, two choices exclude each other, or a size is out of range.

@@ -182,3 +182,8 @@ def test_glorot_keeps_a_signal_where_the_papers_start_nearly_loses_it():
         model = EncoderDecoder(tiny_config(init=init), rngs=nnx.Rngs(0))
         spread[init] = model.logits(SOURCE, all_tokens(SOURCE), INPUTS).std()
     assert spread["glorot"] > 100 * spread["paper"] > 0
+
+
+def test_an_id_outside_the_vocabulary_gives_nan_rather_than_another_word():
+    model = tiny_model()
+    assert jnp.isnan(model.logits(SOURCE.at[1].set(11), all_tokens(SOURCE), INPUTS)).all()

@@ -8,7 +8,17 @@ import pytest
 from tiny import SOURCE, TARGET, VARIANTS, all_tokens, steps, tiny_model
 from tolerance import assert_close, assert_equal
 
-from attn_jax.models import BOS, EOS, PAD, beam_search, decoder_inputs, force, greedy_search, search
+from attn_jax.models import (
+    BOS,
+    EOS,
+    PAD,
+    EncoderDecoder,
+    beam_search,
+    decoder_inputs,
+    force,
+    greedy_search,
+    search,
+)
 from attn_jax.models.beam import Hypotheses, extend
 
 TOKENS, LENGTH = 4, 4  # the toy speaks EOS = 2, 3, 4, 5 in at most four words
@@ -232,7 +242,25 @@ def test_neither_search_ever_says_padding_or_bos():
     assert not jnp.isin(trace.top_tokens[trace.target_mask], jnp.array([PAD, BOS])).any()
 
 
-def test_searches_stop_when_everything_has_ended():
+def test_greedy_search_stops_behind_eos(monkeypatch):
+    calls, step = [], EncoderDecoder.step
+
+    def counted_step(*arguments):
+        jax.debug.callback(lambda: calls.append(1))
+        return step(*arguments)
+
+    monkeypatch.setattr(EncoderDecoder, "step", counted_step)
+    model = tiny_model(seed=1)
+    readout = model.decoder.readout_layer
+    readout.state.bias[...] = jnp.full_like(readout.state.bias, 20.0)
+    readout.words.kernel[...] = readout.words.kernel.at[:, EOS].set(10.0)
+    trace = greedy_search(model, SOURCE, all_tokens(SOURCE), max_length=30)
+    jax.effects_barrier()
+    assert trace.target[:2].tolist() == [EOS, PAD]
+    assert len(calls) == 1
+
+
+def test_beam_search_stops_when_every_beam_has_ended():
     calls = []
 
     def step(state, token):

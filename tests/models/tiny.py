@@ -15,12 +15,10 @@ TARGET = jnp.array([5, 8, 6, 2])
 
 VARIANTS = {
     "attention": {},
-    "attention-new-state": {"readout_state": "new"},
     "attention-gru": {"cell": "gru"},
     "attention-lstm": {"cell": "lstm"},
     "final": {"context": "final"},
     "final-lstm": {"context": "final", "cell": "lstm"},
-    "luong-dot": {"decoder": "luong", "score": "dot"},
     "luong-general-lstm": {"decoder": "luong", "score": "general", "cell": "lstm"},
     "luong-concat": {"decoder": "luong", "score": "concat"},
     "luong-local": {"decoder": "luong", "score": "local", "local_window": 2},

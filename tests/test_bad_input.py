@@ -1,0 +1,47 @@
+"""Every mistake is refused before any mathematics, by an error that names the argument, says what
+came and what to do."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import pytest
+from cases import S
+from draws import draw
+from mistakes import HEADS, MISTAKES
+from tolerance import assert_differs, assert_equal
+
+import attn_jax
+
+
+@pytest.fixture
+def no_type_hook():
+    """Switches jaxtyping's hook off, whose own error would come before ours."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.usefixtures("no_type_hook")
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_refused_with_advice(mistake):
+    with pytest.raises(mistake.error, match=re.compile(mistake.message, re.DOTALL)) as raised:
+        mistake.function(**mistake.arguments)
+    assert raised.type is mistake.error
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_refused_by_name_with_the_type_hook_too(mistake):
+    message = rf"parameter '{mistake.argument}'|{mistake.message}"
+    with pytest.raises((ValueError, TypeError), match=re.compile(message, re.DOTALL)):
+        mistake.function(**mistake.arguments)
+
+
+@pytest.mark.parametrize("lengths", [[3, 100], [-1, 2]])
+def test_lengths_that_are_traced_cannot_be_refused_and_read_what_there_is(lengths):
+    arrays = draw(0, *(array.shape for array in HEADS.values()), dtype=jnp.float32)
+    read, lengths = jax.jit(attn_jax.dot_product_attention), jnp.array(lengths)
+    clipped = read(*arrays, key_value_seq_lengths=jnp.clip(lengths, 0, S))
+    assert_equal(read(*arrays, key_value_seq_lengths=lengths), clipped)
+    assert_differs(clipped, read(*arrays))

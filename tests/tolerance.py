@@ -1,0 +1,64 @@
+"""How tests compare numbers: one policy for each dtype, and nothing vacuous.
+
+float64             1e-12 · max|expected|
+float32             2e-6 · max|expected|, gradients twice that; matrix products at highest precision
+bfloat16, float16   2 × the error of rounding the float64 answer once
+"""
+
+import jax.numpy as jnp
+import numpy as np
+
+_RELATIVE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-6}
+_HALF = (np.dtype(jnp.bfloat16), np.dtype(np.float16))
+
+
+def assert_close(actual, expected, *, dtype=None, gradient: bool = False) -> None:
+    """Compares by the policy above. `actual` must have `dtype`, or where that is not given the
+    dtype of `expected`; empty arrays and unequal shapes are refused."""
+    actual, expected = _comparable(actual, expected)
+    wanted = expected.dtype if dtype is None else np.dtype(dtype)
+    assert actual.dtype == wanted, f"dtype {actual.dtype}, expected {wanted}"
+    expected = expected.astype(np.float64)
+    infinite = ~np.isfinite(expected)
+    np.testing.assert_array_equal(actual.astype(np.float64)[infinite], expected[infinite])
+    expected = np.where(infinite, 0, expected)
+    error = np.abs(np.where(infinite, 0, actual.astype(np.float64)) - expected)
+    tolerance = _tolerance(expected, wanted, gradient)
+    assert error.max() <= tolerance, f"error {error.max():.3e} > tolerance {tolerance:.3e}"
+
+
+def assert_equal(actual, expected) -> None:
+    """The same shape, dtype and bits; empty arrays are refused."""
+    actual, expected = _comparable(actual, expected)
+    assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, expected {expected.dtype}"
+    np.testing.assert_array_equal(actual, expected)
+
+
+def assert_within(actual, expected, atol: float) -> None:
+    """Compares with numbers that come with an accuracy of their own, as printed ones do."""
+    actual, expected = _comparable(actual, expected)
+    assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, expected {expected.dtype}"
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
+
+
+def assert_differs(actual, other) -> None:
+    """Guards an identity from being vacuous: finite, of one shape, and visibly not the same."""
+    actual, other = (array.astype(np.float64) for array in _comparable(actual, other))
+    assert np.isfinite(actual).all()
+    assert np.isfinite(other).all()
+    difference = np.abs(actual - other).max()
+    assert difference > 1e-3 * np.abs(other).max(), f"differs by {difference:.1e} only"
+
+
+def _comparable(actual, expected) -> tuple[np.ndarray, np.ndarray]:
+    actual, expected = np.asarray(actual), np.asarray(expected)
+    assert actual.size > 0, "nothing to compare"
+    assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
+    return actual, expected
+
+
+def _tolerance(expected: np.ndarray, dtype: np.dtype, gradient: bool) -> float:
+    if dtype in _HALF:
+        rounded = expected.astype(dtype).astype(np.float64)
+        return 2 * np.abs(rounded - expected).max()
+    return _RELATIVE[dtype] * (2 if gradient else 1) * np.abs(expected).max()
