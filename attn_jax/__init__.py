@@ -6,6 +6,9 @@ from attn_jax import scores as scores
 from attn_jax.attend import attend as attend
 from attn_jax.attend import attend_with_logsumexp as attend_with_logsumexp
 from attn_jax.attend import attention_weights as attention_weights
+from attn_jax.lineage import Mechanism as Mechanism
+from attn_jax.lineage import Reduction as Reduction
+from attn_jax.lineage import lineage as lineage
 from attn_jax.multi_head import dot_product_attention as dot_product_attention
 from attn_jax.self_attention import causal_self_attention as causal_self_attention
 from attn_jax.self_attention import multi_head_self_attention as multi_head_self_attention

@@ -48,7 +48,7 @@ class System:
 
     label: str
     note: str
-    choices: Mapping[str, str] | None
+    choices: Mapping[str, Any] | None
 
 
 # A Transformer joins here: another label, and a task of its own.
