@@ -22,8 +22,11 @@ def initializers(config: EncoderDecoderConfig) -> Initializers:
     """What `config.init` names: the decoder's paper (Bahdanau B.1, Luong §4.1), or Glorot's."""
     if config.init == "glorot":
         glorot = nnx.initializers.glorot_uniform()
+        # Luong's logits hear of a word through the recurrence alone, so it has to speak up.
         unit_rows = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
-        return Initializers(kernel=glorot, embedding=unit_rows, alignment=glorot)
+        unit_entries = nnx.initializers.normal(1.0)
+        embedding = unit_entries if config.decoder == "luong" else unit_rows
+        return Initializers(kernel=glorot, embedding=embedding, alignment=glorot)
     if config.decoder == "luong":
         return Initializers(uniform(0.1), uniform(0.1), uniform(0.1))
     small, smaller = nnx.initializers.normal(0.01), nnx.initializers.normal(0.001)
