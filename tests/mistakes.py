@@ -66,7 +66,7 @@ SHAPES = {
     ),
     "B1 mask [N, T, S]": heads("mask", mask(N, T, S), ValueError, r"mask must be 4-D"),
     "B1 mask of five axes": heads("mask", mask(1, B, N, T, S), ValueError, r"mask must be 4-D"),
-    "B1 mask [S] for one head": one("mask", mask(S), ValueError, r"mask must be 2-D"),
+    "B1 mask [S] for one head": one("mask", mask(S), ValueError, r"must be 2-D .*mask\[None, :\]"),
     "B1 mask that leaves out the keys": heads(
         "mask", mask(B, N, T, 1), ValueError, r"mask axis 3 \(S\) must be 7; got 1"
     ),

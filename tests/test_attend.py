@@ -187,3 +187,16 @@ def test_logits_of_any_size_stay_finite(size, implementation):
     )
     assert_equal(out, value[jnp.argmax(query @ key.T, axis=1)])
     assert_close(logsumexp, size * jnp.max(query @ key.T, axis=1) / np.sqrt(H))
+
+
+@every_implementation
+def test_a_scale_of_a_wider_dtype_widens_nothing(implementation):
+    query, key, value = (array.astype(jnp.float32) for array in operands(9))
+    read = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
+    for ours, wanted in zip(
+        read(query, key, value, scale=np.float64(0.5)),
+        read(query, key, value, scale=np.float32(0.5)),
+        strict=True,
+    ):
+        assert ours.dtype == jnp.float32
+        assert_equal(ours, wanted)
