@@ -17,15 +17,13 @@ class Claim:
     def __str__(self) -> str:
         return f"{'PASS' if self.holds else 'FAIL'}  {self.says}: {self.measured}"
 
+    def markdown(self) -> str:
+        """The same as an item of a list."""
+        return f"- **{'PASS' if self.holds else 'FAIL'}** {self.says}: {self.measured}"
+
 
 def print_claims(console: Console, claims: Sequence[Claim]) -> None:
     """One line a claim, PASS or FAIL first."""
     for claim in claims:
         style = "green" if claim.holds else "bold red"
         console.print(str(claim), style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table for a report; its first column is text, the others are numbers."""
-    marks = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, marks, *rows))

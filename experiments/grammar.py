@@ -1,0 +1,271 @@
+"""The lecture's sentence: does a network have to remember it whole, or may it look back?
+
+    python -m experiments.grammar                     # at most five minutes on two cores
+    python -m experiments.grammar --preset smoke      # the same path in half a minute
+
+A toy grammar writes English and French with the true alignment of every sentence. Three systems
+translate: a dictionary word by word, an RNN that knows the source by its last state, and the RNN
+with attention of Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and
+Translate" (2014), https://arxiv.org/abs/1409.0473. What is claimed is measured, PASS or FAIL.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments._alignments import Alignment
+from experiments._claims import Claim
+from experiments._grammar import LECTURE, PHENOMENA, Sentence, Words, realise, sample, text
+from experiments._grammar_report import Findings, write_findings
+from experiments._grammar_scores import (
+    DepthScore,
+    dictionary,
+    error_rate,
+    score_by_depth,
+    word_by_word,
+)
+from experiments._program import run_program
+from experiments._runs import locked
+from experiments._systems import SYSTEMS, Widths
+from experiments._task import TrainConfig
+from experiments._terminal import show_alignment
+from experiments._toy import Lesson, Translator, teach
+
+LEXICON, LAST_STATE, ATTENTION = (SYSTEMS[name].label for name in ("lexicon", "final", "bahdanau"))
+HELD_OUT = realise(LECTURE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that a run depends on.
+
+    Attributes:
+      name: of the run: everything it writes is in runs/NAME.
+      sentences: to learn from.
+      train_depths: how many relative clauses they have.
+      test_depths: how many the test sentences have; more than in training is there to look at.
+      test_sentences: at each depth.
+      shapes: how many padded lengths the training batches come in; each is compiled once.
+      widths: of both networks.
+      train: optimiser, schedule, and the seed of data and training.
+      fresh: forget what an earlier run of that name stored.
+    """
+
+    name: str = "grammar"
+    sentences: int = 16_000
+    train_depths: tuple[int, ...] = (0, 1, 2, 3)
+    test_depths: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
+    test_sentences: int = 128
+    shapes: int = 3
+    widths: Widths = field(
+        default_factory=lambda: Widths(
+            embed_dim=64, hidden_dim=64, align_dim=64, readout_dim=64, dropout_rate=0.2
+        )
+    )
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=2000, learning_rate=5e-3, checkpoint_every=500)
+    )
+    fresh: bool = False
+
+
+PRESETS = {
+    "quick": Settings(),
+    "smoke": Settings(
+        name="grammar-smoke",
+        sentences=400,
+        train_depths=(0, 1),
+        test_depths=(0, 1),
+        test_sentences=16,
+        shapes=1,
+        widths=Widths(embed_dim=8, hidden_dim=12, align_dim=8, readout_dim=8, dropout_rate=0.1),
+        train=TrainConfig(steps=20, batch_size=16, warmup_steps=5, checkpoint_every=10),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Sentences to learn from, and others to be tested on: the lecture's is in neither."""
+
+    train: Sequence[Sentence]
+    test: Sequence[Sentence]
+
+
+def make_corpus(settings: Settings) -> Corpus:
+    """Draws test sentences first; what is held out is then left out of the training sentences."""
+    rng = np.random.default_rng(settings.train.seed)
+    held_out = {HELD_OUT.english}
+    test: list[Sentence] = []
+    for depth in settings.test_depths:
+        test += sample(rng, settings.test_sentences, (depth,), exclude=held_out)
+    held_out |= {sentence.english for sentence in test}
+    train = sample(rng, settings.sentences, settings.train_depths, exclude=held_out)
+    return Corpus(train, test)
+
+
+def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
+    """Trains both networks, compares the three systems, and writes the report."""
+    directory = Path("runs") / settings.name
+    with locked(directory):
+        corpus = make_corpus(settings)
+        questions = [sentence.english for sentence in [*corpus.test, HELD_OUT]]
+        console.print(
+            f"{len(corpus.train):,} sentences to learn from, {len(corpus.test):,} to be tested on, "
+            f"such as\n  {text(corpus.test[-1].english)}\n  {text(corpus.test[-1].french)}",
+            soft_wrap=True,
+        )
+        said = {LEXICON: [word_by_word(dictionary(), question) for question in questions]}
+        learners: dict[str, Translator] = {}
+        for system in ("final", "bahdanau"):
+            label = SYSTEMS[system].label
+            console.rule(label, align="left")
+            learners[label] = _learn(settings, corpus, system, directory, console)
+            said[label] = [a.generated for a in learners[label].translate(questions)]
+        findings = examine(settings, command, corpus, said, learners)
+        write_findings(directory / "report", findings)
+        console.rule("what was found", align="left")
+        _show(console, findings)
+        console.print(f"\nThe report, with figures: {directory / 'report' / 'report.md'}\n")
+        return findings.claims
+
+
+def _learn(
+    settings: Settings, corpus: Corpus, system: str, directory: Path, console: Console
+) -> Translator:
+    lesson = Lesson(
+        [(sentence.english, sentence.french) for sentence in corpus.train],
+        longest=max(len(sentence.english) for sentence in [*corpus.test, HELD_OUT]),
+        shapes=settings.shapes,
+    )
+    widths, train, fresh = settings.widths, settings.train, settings.fresh
+    return teach(lesson, system, widths, train, directory / system, console=console, fresh=fresh)
+
+
+def examine(
+    settings: Settings,
+    command: str,
+    corpus: Corpus,
+    said: Mapping[str, Sequence[Words]],
+    learners: Mapping[str, Translator],
+) -> Findings:
+    """Scores what every system said of the test sentences and, last, of the lecture's."""
+    scores = {name: score_by_depth(corpus.test, words[:-1]) for name, words in said.items()}
+    sentences = [*corpus.test, HELD_OUT]
+    alignments = learners[ATTENTION].align([(s.english, s.french) for s in sentences])
+    depths = sorted(set(settings.test_depths) & set(settings.train_depths))
+    rates = {
+        depth: _rate(sentences[:-1], alignments[:-1], {depth}) for depth in settings.test_depths
+    }
+    overall = _rate(sentences[:-1], alignments[:-1], depths)
+    return Findings(
+        command=command,
+        seed=settings.train.seed,
+        train_sentences=len(corpus.train),
+        train_depths=settings.train_depths,
+        seconds={name: learner.seconds for name, learner in learners.items()},
+        scores=scores,
+        error_rates=rates,
+        source=HELD_OUT.english,
+        translations={name: words[-1] for name, words in said.items()},
+        alignment=alignments[-1],
+        claims=(
+            *lecture_claims(said[ATTENTION][-1], alignments[-1], overall),
+            *depth_claims(scores, depths),
+        ),
+    )
+
+
+def _rate(
+    sentences: Sequence[Sentence], alignments: Sequence[Alignment], depths: Sequence[int] | set[int]
+) -> float:
+    chosen = [i for i, sentence in enumerate(sentences) if sentence.depth in depths]
+    return error_rate([sentences[i] for i in chosen], [alignments[i] for i in chosen])
+
+
+def lecture_claims(translation: Words, alignment: Alignment, rate: float) -> tuple[Claim, ...]:
+    """What the lecture says of its sentence, and that the alignment is right elsewhere too."""
+    row = alignment.weights[alignment.generated.index("sauté")]
+    most = alignment.source[int(row.argmax())]
+    return (
+        Claim(
+            "with attention, the lecture's sentence, never trained on, is translated exactly",
+            text(translation),
+            translation == HELD_OUT.french,
+        ),
+        Claim(
+            "to say sauté it reads jumped most, with at least half of its attention",
+            f"{most}, {row.max():.2f}",
+            most == "jumped" and bool(row.max() >= 0.5),
+        ),
+        Claim(
+            "its alignment error rate on test sentences is at most 0.20", f"{rate:.3f}", rate <= 0.2
+        ),
+    )
+
+
+def depth_claims(
+    scores: Mapping[str, Sequence[DepthScore]], depths: Sequence[int]
+) -> tuple[Claim, ...]:
+    """What more clauses do to each system, at depths that were trained on."""
+    inside = {name: [s for s in rows if s.depth in depths] for name, rows in scores.items()}
+    attention = [score.exact for score in inside[ATTENTION]]
+    last_state = [score.exact for score in inside[LAST_STATE]]
+    lowest = {
+        name: min(rows[-1].phenomena[kind] for kind in ("crossing", "agreement", "elision"))
+        for name, rows in inside.items()
+    }
+    crossing = max(score.phenomena["crossing"] for score in inside[LEXICON])
+    return (
+        Claim(
+            "with attention, at least 90 % are exact, however many clauses",
+            _path(attention),
+            min(attention) >= 0.9,
+        ),
+        Claim(
+            "from its last state alone, 20 points or more are lost with clauses",
+            _path(last_state),
+            last_state[-1] <= last_state[0] - 0.2,
+        ),
+        Claim(
+            "with attention, crossing, agreement and elision are right (95 %) at the deepest",
+            f"{lowest[ATTENTION]:.2f}",
+            lowest[ATTENTION] >= 0.95,
+        ),
+        Claim("word by word, no adjective changes sides", f"{crossing:.2f} at best", crossing == 0),
+    )
+
+
+def _path(shares: Sequence[float]) -> str:
+    return " → ".join(f"{share:.2f}" for share in shares)
+
+
+def _show(console: Console, findings: Findings) -> None:
+    for name, rows in findings.scores.items():
+        table = Table(title=name, title_justify="left")
+        for column in ("clauses", "exact", *PHENOMENA):
+            table.add_column(column, justify="right")
+        for score in rows:
+            deeper = "" if score.depth in findings.train_depths else "*"
+            shares = (score.phenomena.get(kind) for kind in PHENOMENA)
+            cells = ("–" if share is None else f"{share:.2f}" for share in shares)
+            table.add_row(f"{score.depth}{deeper}", f"{score.exact:.2f}", *cells)
+        console.print(table)
+    console.print("* deeper than any sentence in training")
+    rates = ", ".join(f"{depth}: {rate:.3f}" for depth, rate in findings.error_rates.items())
+    console.print(f"alignment error rate by clauses: {rates}\n")
+    show_alignment(console, findings.alignment)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The experiment as a program."""
+    description = "Translates the lecture's sentence with and without attention."
+    return run_program("grammar", description, PRESETS, run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,281 @@
+"""How long may a sequence be? Copy, reverse and agree, with attention and from a last state.
+
+    python -m experiments.length                     # at most five minutes on two cores
+    python -m experiments.length --preset smoke      # the same path in half a minute
+
+The paper's figure 2 in small: Bahdanau et al., "Neural Machine Translation by Jointly Learning to
+Align and Translate" (2014), https://arxiv.org/abs/1409.0473. Both networks learn from the same
+short sequences and are asked for longer ones. What is claimed is measured, PASS or FAIL.
+
+Attention lifts the limit of one vector, not that of what was learned: at twice the longest length
+in training it is ahead, but far from right, for its decoder has never been so far from the start.
+Agreement is one bit, and a last state keeps one bit across any number of clauses.
+"""
+
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments._alignment_error import mean_move
+from experiments._alignments import Alignment
+from experiments._claims import Claim
+from experiments._length_report import Findings, TaskResult, write_findings
+from experiments._program import run_program
+from experiments._runs import locked
+from experiments._synthetic import Item, agreements, backwards, copies, digit_copies, digits
+from experiments._systems import SYSTEMS, Widths
+from experiments._task import TrainConfig
+from experiments._toy import Lesson, teach
+
+LAST_STATE, ATTENTION = (SYSTEMS[name].label for name in ("final", "bahdanau"))
+DIGITS_LENGTH = 16  # of the published task
+TENTHS = (1, 2, 4, 6, 8, 10, 15, 20)  # of the longest length in training, in the test
+MOVES = {"copy": 1, "reverse": -1, "digits": -1}  # source positions a step, in the mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything that a run depends on.
+
+    Attributes:
+      name: of the run: everything it writes is in runs/NAME.
+      tasks: copy and reverse (different symbols), digits (reversed, ten symbols with repeats),
+        agreement (of a verb with its subject, across relative clauses).
+      items: to learn from, in each task.
+      test_items: at each size.
+      longest: the longest sequence in training, of copy and reverse.
+      deepest: the most relative clauses in training, of agreement.
+      symbols: size of the alphabet of copy and reverse.
+      widths: of both networks.
+      train: optimiser, schedule, and the seed of data and training.
+      fresh: forget what an earlier run of that name stored.
+    """
+
+    name: str = "length"
+    tasks: tuple[str, ...] = ("copy", "reverse", "digits", "agreement")
+    items: int = 20_000
+    test_items: int = 64
+    longest: int = 20
+    deepest: int = 2
+    symbols: int = 40
+    widths: Widths = field(
+        default_factory=lambda: Widths(
+            embed_dim=32, hidden_dim=64, align_dim=64, readout_dim=32, dropout_rate=0.1
+        )
+    )
+    train: TrainConfig = field(
+        default_factory=lambda: TrainConfig(steps=1000, learning_rate=5e-3, checkpoint_every=500)
+    )
+    fresh: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = set(self.tasks) - {*MOVES, "agreement"}
+        if unknown or not self.tasks:
+            raise ValueError(
+                f"tasks={self.tasks} must be some of copy, reverse, digits and agreement"
+            )
+        if self.symbols < 2 * self.longest:
+            raise ValueError(
+                f"symbols={self.symbols} must be at least 2 · longest = {2 * self.longest}: the "
+                "test sequences are that long, and no symbol occurs twice"
+            )
+
+
+PRESETS = {
+    "quick": Settings(),
+    "smoke": Settings(
+        name="length-smoke",
+        tasks=("copy",),
+        items=200,
+        test_items=4,
+        longest=5,
+        deepest=1,
+        symbols=10,
+        widths=Widths(embed_dim=8, hidden_dim=12, align_dim=8, readout_dim=8),
+        train=TrainConfig(steps=20, batch_size=16, warmup_steps=5, checkpoint_every=10),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Course:
+    """One task: what to learn from, what to be tested on, and which sizes are in training."""
+
+    train: Sequence[Item]
+    test: Sequence[Item]
+    trained: tuple[int, int]
+    size_label: str
+
+
+def make_course(task: str, settings: Settings) -> Course:
+    """Draws a task's items; tests reach to twice the trained length, or four times the depth."""
+    rng = np.random.default_rng(settings.train.seed)
+    if task == "agreement":
+        depths = range(settings.deepest + 1)
+        deeper = sorted({*depths, *(settings.deepest * k // 2 for k in range(3, 9))})
+        train = agreements(rng, settings.items, depths)
+        test = agreements(rng, settings.test_items * len(deeper), deeper)
+        return Course(train, test, (0, settings.deepest), "relative clauses")
+    longest = DIGITS_LENGTH if task == "digits" else settings.longest
+    lengths = range(1, longest + 1)
+    tested = sorted({max(1, longest * tenths // 10) for tenths in TENTHS})
+    count = settings.test_items * len(tested)
+    if task == "digits":
+        train = digit_copies(digits(settings.items), lengths)
+        unseen = digits(settings.items // 2 + count, 2 * longest)[-count:]
+        test = digit_copies(unseen, tested)
+    else:
+        train = copies(rng, settings.items, lengths, settings.symbols)
+        test = copies(rng, count, tested, settings.symbols)
+    if task != "copy":
+        train, test = backwards(train), backwards(test)
+    return Course(train, test, (1, longest), "length")
+
+
+def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
+    """Trains both networks on every task, and writes the report."""
+    directory = Path("runs") / settings.name
+    with locked(directory):
+        results = {}
+        for task in settings.tasks:
+            course = make_course(task, settings)
+            results[task] = learn(task, course, settings, directory, console)
+        claims = [claim for task, result in results.items() for claim in claims_of(task, result)]
+        findings = Findings(command, settings.train.seed, results, claims)
+        write_findings(directory / "report", findings)
+        console.rule("what was found", align="left")
+        for task, result in results.items():
+            console.print(table(task, result))
+        console.print(f"\nThe report, with figures: {directory / 'report' / 'report.md'}\n")
+        return claims
+
+
+def learn(
+    task: str, course: Course, settings: Settings, directory: Path, console: Console
+) -> TaskResult:
+    """Trains both networks on one task and asks them for every test item."""
+    lesson = Lesson(
+        [(item.source, item.target) for item in course.train],
+        longest=max(len(item.source) for item in course.test),
+        shapes=1,
+    )
+    seconds, accuracy, said = {}, {}, []
+    for system in ("final", "bahdanau"):
+        label = SYSTEMS[system].label
+        console.rule(f"{task}: {label}", align="left")
+        translator = teach(
+            lesson,
+            system,
+            settings.widths,
+            settings.train,
+            directory / f"{task}-{system}",
+            console=console,
+            fresh=settings.fresh,
+        )
+        said = translator.translate([item.source for item in course.test])
+        seconds[label] = translator.seconds
+        accuracy[label] = accuracy_by_size(course.test, said)
+    return TaskResult(
+        trained=course.trained,
+        size_label=course.size_label,
+        seconds=seconds,
+        accuracy=accuracy,
+        moves=moves_by_size(course.test, said) if task in MOVES else {},
+        example=example(course, said),
+    )
+
+
+def accuracy_by_size(items: Sequence[Item], said: Sequence[Alignment]) -> dict[int, float]:
+    """Share of the target's words that are said in their place, by size."""
+    shares = defaultdict(list)
+    for item, alignment in zip(items, said, strict=True):
+        pairs = zip(item.target, alignment.generated, strict=False)
+        shares[item.size].append(sum(a == b for a, b in pairs) / len(item.target))
+    return {size: float(np.mean(found)) for size, found in sorted(shares.items())}
+
+
+def moves_by_size(items: Sequence[Item], said: Sequence[Alignment]) -> dict[int, float]:
+    """How far the attention moves at a step, in the mean, by size; of outputs with two steps."""
+    moves = defaultdict(list)
+    for item, alignment in zip(items, said, strict=True):
+        if len(alignment.generated) > 1:
+            moves[item.size].append(mean_move(alignment.weights))
+    return {size: float(np.mean(found)) for size, found in sorted(moves.items())}
+
+
+def example(course: Course, said: Sequence[Alignment]) -> Alignment:
+    """The first test item of a size in training that still fits a picture."""
+    sizes = [item.size for item in course.test if item.size <= course.trained[1]]
+    size = max(size for size in sizes if size <= 12)
+    return next(a for item, a in zip(course.test, said, strict=True) if item.size == size)
+
+
+def claims_of(task: str, result: TaskResult) -> list[Claim]:
+    """What the lecture leads one to expect of a task."""
+    attention, last_state = result.accuracy[ATTENTION], result.accuracy[LAST_STATE]
+    shortest, longest, largest = min(attention), result.trained[1], max(attention)
+
+    def measured(size: int) -> str:
+        return f"{attention[size]:.2f} with attention, {last_state[size]:.2f} from the last state"
+
+    if task == "agreement":
+        says = f"trained on {longest} clauses, with attention at least 0.90 across {largest}"
+        return [Claim(f"{task}: {says}", measured(largest), attention[largest] >= 0.9)]
+    aim = "with attention at least 0.95, from the last state at most 0.50"
+    reached = attention[longest] >= 0.95 and last_state[longest] <= 0.5
+    if task == "digits":  # where a one-layer Transformer is published to be right throughout
+        aim, reached = "with attention at least 0.99", attention[longest] >= 0.99
+    return [
+        Claim(
+            f"{task}: at length {shortest} the two networks are within 0.10",
+            measured(shortest),
+            abs(attention[shortest] - last_state[shortest]) <= 0.1,
+        ),
+        Claim(
+            f"{task}: at length {longest}, the longest in training, {aim}",
+            measured(longest),
+            reached,
+        ),
+        Claim(
+            f"{task}: at length {largest}, twice that, attention is ahead by at least 0.10",
+            measured(largest),
+            attention[largest] >= last_state[largest] + 0.1,
+        ),
+        Claim(
+            f"{task}: at length {longest} attention moves by {MOVES[task]:+d} a step, within 0.10",
+            f"{result.moves[longest]:+.2f}",
+            abs(result.moves[longest] - MOVES[task]) <= 0.1,
+        ),
+    ]
+
+
+def table(task: str, result: TaskResult) -> Table:
+    """Accuracy by size, for a terminal."""
+    drawn = Table(title=f"{task}: words said in their place", title_justify="left")
+    drawn.add_column(result.size_label, justify="right")
+    for name in result.accuracy:
+        drawn.add_column(name, justify="right")
+    drawn.add_column("attention moves", justify="right")
+    for size in result.accuracy[ATTENTION]:
+        beyond = "*" if size > result.trained[1] else ""
+        shares = [f"{curve[size]:.2f}" for curve in result.accuracy.values()]
+        moves = f"{result.moves[size]:+.2f}" if size in result.moves else "–"
+        drawn.add_row(f"{size}{beyond}", *shares, moves)
+    drawn.caption = "* longer than any in training"
+    return drawn
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The experiment as a program."""
+    description = "Copies, reverses and agrees, with attention and from a last state, by length."
+    return run_program("length", description, PRESETS, run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
