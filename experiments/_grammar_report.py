@@ -13,7 +13,7 @@ from experiments._grammar import PHENOMENA, Words, text
 from experiments._grammar_scores import DepthScore
 from experiments._report import write_whole
 
-ACCURACY, ALIGNMENT = "accuracy_by_depth.png", "lecture_alignment.png"
+ACCURACY, ALIGNMENTS = "accuracy_by_depth.png", "alignments.png"
 TITLE = "sentences translated exactly"
 
 
@@ -32,6 +32,7 @@ class Findings:
       source: the lecture's sentence.
       translations: of it, by system.
       alignment: of it with its true translation.
+      crossing: of the test sentence that shows a change of sides best, if any does.
       claims: what should be true of all this.
     """
 
@@ -45,6 +46,7 @@ class Findings:
     source: Words
     translations: Mapping[str, Words]
     alignment: Alignment
+    crossing: Alignment | None
     claims: Sequence[Claim]
 
 
@@ -59,7 +61,8 @@ def write_findings(directory: Path, findings: Findings) -> None:
         accuracy_label="share of sentences",
     )
     write_whole(directory / ACCURACY, png(figure))
-    write_whole(directory / ALIGNMENT, png(alignment_maps([findings.alignment])))
+    shown = [findings.alignment, *([findings.crossing] if findings.crossing else [])]
+    write_whole(directory / ALIGNMENTS, png(alignment_maps(shown)))
     write_whole(directory / "report.json", as_json(findings))
     write_whole(directory / "report.md", markdown(findings).encode())
 
@@ -75,7 +78,7 @@ def markdown(findings: Findings) -> str:
         "## Its translations",
         f"*{text(findings.source)}*, which is not among the training sentences.",
         "\n".join(f"- {line}" for line in lecture),
-        f"![what each French word read]({ALIGNMENT})",
+        f"![what each French word read, here and where an adjective changes sides]({ALIGNMENTS})",
         "## By depth",
         f"Training: {findings.train_sentences:,} sentences with {min(findings.train_depths)} to "
         f"{max(findings.train_depths)} relative clauses (seed {findings.seed}; {seconds}). Deeper "

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 from experiments._alignments import Alignment
 from experiments._claims import Claim
 from experiments._curves import accuracy_curves
@@ -56,10 +58,19 @@ def write_findings(directory: Path, findings: Findings) -> None:
         accuracy_label="words said in their place",
     )
     write_whole(directory / ACCURACY, png(figure))
-    maps = alignment_maps([result.example for result in results.values()])
-    write_whole(directory / ALIGNMENTS, png(maps))
+    write_whole(directory / ALIGNMENTS, png(alignments(list(results.values()))))
     write_whole(directory / "report.json", as_json(findings))
     write_whole(directory / "report.md", markdown(findings).encode())
+
+
+def alignments(results: Sequence[TaskResult]) -> Figure:
+    """What was read for each word of an example, of the tasks where that moves step by step."""
+    moving = [result.example for result in results if result.moves]
+    figure = alignment_maps(moving)
+    for axes in figure.axes[: len(moving)]:  # behind them comes the scale
+        axes.set_xlabel("source", loc="left")
+        axes.set_ylabel("said", loc="top")
+    return figure
 
 
 def markdown(findings: Findings) -> str:
@@ -71,7 +82,7 @@ def markdown(findings: Findings) -> str:
         "Both networks learned from the shaded sizes only.",
         *(section(task, result) for task, result in findings.results.items()),
         "## What is read",
-        f"![attention while copying, reversing and agreeing]({ALIGNMENTS})",
+        f"![attention while copying and reversing]({ALIGNMENTS})",
         f"Repeat with `{findings.command}` (seed {findings.seed}).",
     ]
     return "\n\n".join(parts) + "\n"

@@ -9,6 +9,7 @@ with attention of Bahdanau et al., "Neural Machine Translation by Jointly Learni
 Translate" (2014), https://arxiv.org/abs/1409.0473. What is claimed is measured, PASS or FAIL.
 """
 
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments._alignments import Alignment
+from experiments._alignments import Alignment, pick_alignments
 from experiments._claims import Claim
 from experiments._grammar import LECTURE, PHENOMENA, Sentence, Words, realise, sample, text
 from experiments._grammar_report import Findings, write_findings
@@ -162,6 +163,8 @@ def examine(
         depth: _rate(sentences[:-1], alignments[:-1], {depth}) for depth in settings.test_depths
     }
     overall = _rate(sentences[:-1], alignments[:-1], depths)
+    only_sure = [dataclasses.replace(s, possible=s.sure) for s in corpus.test]
+    strict = _rate(only_sure, alignments[:-1], depths)
     return Findings(
         command=command,
         seed=settings.train.seed,
@@ -173,8 +176,9 @@ def examine(
         source=HELD_OUT.english,
         translations={name: words[-1] for name, words in said.items()},
         alignment=alignments[-1],
+        crossing=next(iter(pick_alignments(alignments[:-1], count=1).alignments), None),
         claims=(
-            *lecture_claims(said[ATTENTION][-1], alignments[-1], overall),
+            *lecture_claims(said[ATTENTION][-1], alignments[-1], overall, strict),
             *depth_claims(scores, depths),
         ),
     )
@@ -187,7 +191,9 @@ def _rate(
     return error_rate([sentences[i] for i in chosen], [alignments[i] for i in chosen])
 
 
-def lecture_claims(translation: Words, alignment: Alignment, rate: float) -> tuple[Claim, ...]:
+def lecture_claims(
+    translation: Words, alignment: Alignment, rate: float, strict: float
+) -> tuple[Claim, ...]:
     """What the lecture says of its sentence, and that the alignment is right elsewhere too."""
     row = alignment.weights[alignment.generated.index("sauté")]
     most = alignment.source[int(row.argmax())]
@@ -203,7 +209,9 @@ def lecture_claims(translation: Words, alignment: Alignment, rate: float) -> tup
             most == "jumped" and bool(row.max() >= 0.5),
         ),
         Claim(
-            "its alignment error rate on test sentences is at most 0.20", f"{rate:.3f}", rate <= 0.2
+            "its alignment error rate is at most 0.20, even if only sure links count as right",
+            f"{rate:.3f}, and {strict:.3f}",
+            strict <= 0.2,
         ),
     )
 
@@ -259,6 +267,9 @@ def _show(console: Console, findings: Findings) -> None:
     rates = ", ".join(f"{depth}: {rate:.3f}" for depth, rate in findings.error_rates.items())
     console.print(f"alignment error rate by clauses: {rates}\n")
     show_alignment(console, findings.alignment)
+    if findings.crossing:
+        console.print()
+        show_alignment(console, findings.crossing)
 
 
 def main(arguments: Sequence[str]) -> int:
