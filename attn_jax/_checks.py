@@ -107,7 +107,7 @@ def check_scale(scale: Any) -> None:
     """
     if scale is None or isinstance(scale, jax.core.Tracer):
         return
-    if np.ndim(scale) != 0 or not math.isfinite(scale) or scale <= 0:
+    if np.ndim(scale) != 0 or not 0 < float(scale) < math.inf:
         raise ValueError(f"scale must be a finite number > 0; got {scale}")
 
 

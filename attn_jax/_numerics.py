@@ -2,12 +2,20 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 
 def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype in which sums are taken: float32, or float64 for float64."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
+
+
+def as_scalar(number: float | int | np.floating | Array, dtype: DTypeLike) -> Float[Array, ""]:
+    """Any kind of number as an array of one dtype: all kinds share one compiled function."""
+    return (
+        number.astype(dtype) if isinstance(number, Array) else jnp.asarray(np.array(number, dtype))
+    )
 
 
 def masked_softmax(

@@ -251,7 +251,7 @@ def _options(query, key, score, mask, score_mod, scale, query_position, key_posi
         "score": scores.dot if score is None else score,
         "mask": mask,
         "score_mod": score_mod,
-        "scale": jnp.asarray(scale, _numerics.accumulation_dtype(query.dtype)),
+        "scale": _numerics.as_scalar(scale, _numerics.accumulation_dtype(query.dtype)),
         "query_position": _positions("query_position", query_position, T),
         "key_position": _positions("key_position", key_position, S),
     }

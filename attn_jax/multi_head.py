@@ -107,7 +107,7 @@ def dot_product_attention(
         value,
         bias,
         mask,
-        jnp.asarray(scale, _numerics.accumulation_dtype(query.dtype)),
+        _numerics.as_scalar(scale, _numerics.accumulation_dtype(query.dtype)),
         (query_seq_lengths, key_value_seq_lengths),
         (query_position, key_position),
         rule=rule,
