@@ -1,5 +1,7 @@
 """Names that every docstring example may use."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,9 @@ import attn_jax
 
 
 @pytest.fixture(autouse=True)
-def _names_in_docstrings(doctest_namespace):
+def _names_in_docstrings(doctest_namespace, request):
     doctest_namespace.update(attn_jax=attn_jax, jax=jax, jnp=jnp, nnx=nnx, np=np)
-    with jax.numpy_dtype_promotion("standard"):  # as users have it
-        yield
+    # Examples run as users run them. No `yield`: jaxtyping's hook would hide it from pytest.
+    promotion = contextlib.ExitStack()
+    promotion.enter_context(jax.numpy_dtype_promotion("standard"))
+    request.addfinalizer(promotion.close)
