@@ -17,4 +17,4 @@ def _names_in_docstrings(doctest_namespace, request):
     # Examples run as users run them. No `yield`: jaxtyping's hook would hide it from pytest.
     promotion = contextlib.ExitStack()
     promotion.enter_context(jax.numpy_dtype_promotion("standard"))
-    request.addfinalizer(promotion.close)
+    request.addfinalizer(promotion.close)  # noqa: PT021
