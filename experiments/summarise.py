@@ -15,7 +15,8 @@ HEADER = """\
 # Results
 
 Made by `make results` (the Makefile has its commands); this table by `experiments.summarise`.
-BLEU is sacrebleu's, lower-cased, with its 95 % bootstrap interval. Each folder has a whole report.
+BLEU is sacrebleu's, lower-cased, with its 95 % bootstrap interval. Each folder has a whole report;
+[grammar](grammar/report.md) is the lecture's sentence, [length](length/report.md) copying.
 
 
 | run | system | seed | parameters | training | BLEU | BLEU, over 20 words | chrF |
@@ -32,7 +33,8 @@ def summary(directory: Path) -> str:
     paths = sorted(directory.glob("*/report.json"))
     if not paths:
         raise ValueError(f"directory={directory} has no */report.json; run `make results` first")
-    reports = {path.parent.name: json.loads(path.read_text()) for path in paths}
+    found = {path.parent.name: json.loads(path.read_text()) for path in paths}
+    reports = {name: report for name, report in found.items() if "picks" in report}  # translations
     rows = [row for name, report in reports.items() for row in _rows(name, report)]
     places = sorted({_place(report["environment"]) for report in reports.values()})
     return HEADER + "\n".join(rows) + "\n\n" + "\n".join(f"- {place}" for place in places) + "\n"
