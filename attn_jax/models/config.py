@@ -44,9 +44,9 @@ class EncoderDecoderConfig:
         "new" (s_i) of later implementations.
       local_window: D, how far "local" attention looks to each side of the position it predicts.
       dropout_rate: share of embedding and readout units dropped in training.
-      init: "paper" draws N(0, 0.01²) (N(0, 0.001²) in the alignment model) whatever the width, so
-        at small widths signals start small; "glorot" scales with the width. Recurrent matrices are
-        orthogonal, v_a and all biases zero, in both.
+      init: "paper" draws N(0, 0.01²), and N(0, 0.001²) in the alignment model, or for Luong
+        U[−0.1, 0.1], whatever the width; "glorot" scales with the width. With both, recurrent
+        matrices are orthogonal, biases zero, and so is v_a of the additive score.
 
     Raises:
       ValueError: a name is unknown, two choices exclude each other, or a size is out of range.
