@@ -137,3 +137,13 @@ def check_lengths(name: str, lengths: Any, limit: int) -> None:
         if not 0 <= length <= limit:
             where = ", ".join(map(str, index))
             raise ValueError(f"{name}[{where}] must be between 0 and {limit}; got {length}")
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Checks a dropout rate, which is static.
+
+    Raises:
+      ValueError: the rate is not a number in [0, 1).
+    """
+    if not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise ValueError(f"{name} must be a number in [0, 1); got {rate!r}")

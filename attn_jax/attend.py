@@ -7,22 +7,23 @@ weights = softmax(where(mask(query_position, key_position), logits, -inf))
 out     = weights @ value
 """
 
-import math
-from typing import Literal
+import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
-from attn_jax import _checks, _numerics, masks, scores
+from attn_jax import _checks, _numerics, dispatch, masks, scores
+from attn_jax._call import Call, prepare
 from attn_jax.backends import reference
-from attn_jax.score_mods import ScoreMod
+from attn_jax.block_mask import BlockMask
+from attn_jax.dispatch import Implementation
+from attn_jax.dropout import Dropout
+from attn_jax.score_mods import ScoreModFunction
 
-type Implementation = Literal["reference"]
 type Scale = float | int | np.floating | Float[Array, ""]
-type MaskLike = Bool[Array, "#T S"] | masks.MaskFunction
-
-_BACKENDS = {"reference": reference.attend}
+type MaskLike = Bool[Array, "#T S"] | masks.MaskFunction | BlockMask
 
 
 def attend(
@@ -32,10 +33,13 @@ def attend(
     *,
     score: scores.Score | None = None,
     mask: MaskLike | None = None,
-    score_mod: ScoreMod | None = None,
+    score_mod: ScoreModFunction | None = None,
     scale: Scale | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
+    sink: Float[Array, ""] | float | None = None,
+    dropout_rate: float = 0.0,
+    dropout_rng: Key[Array, ""] | None = None,
     implementation: Implementation | None = None,
 ) -> Float[Array, "T V"]:
     """Reads from values what the queries ask of the keys, for one head of one example.
@@ -61,6 +65,10 @@ def attend(
       scale: factor on the scores; 1/√H for the scaled dot product, 1 where `score` is given.
       query_position: where each query stands in its sequence; from 0 on where T = S.
       key_position: where each key stands; from 0 on.
+      sink: one more logit in the denominator, with nothing to read: attention that goes nowhere
+        (Xiao et al. 2023, https://arxiv.org/abs/2309.17453); 0 is the off-by-one softmax.
+      dropout_rate: the probability with which a weight is dropped after the softmax.
+      dropout_rng: which weights are dropped; `dropout_mask` shows them. One key a head.
       implementation: a backend by name, or None to let the library choose.
 
     Returns:
@@ -105,6 +113,9 @@ def attend(
         scale=scale,
         query_position=query_position,
         key_position=key_position,
+        sink=sink,
+        dropout_rate=dropout_rate,
+        dropout_rng=dropout_rng,
         implementation=implementation,
     )
     return out
@@ -117,10 +128,13 @@ def attend_with_logsumexp(
     *,
     score: scores.Score | None = None,
     mask: MaskLike | None = None,
-    score_mod: ScoreMod | None = None,
+    score_mod: ScoreModFunction | None = None,
     scale: Scale | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
+    sink: Float[Array, ""] | float | None = None,
+    dropout_rate: float = 0.0,
+    dropout_rng: Key[Array, ""] | None = None,
     implementation: Implementation | None = None,
 ) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
     """`attend`, and the log of each softmax denominator, by which reads of parts merge.
@@ -140,6 +154,9 @@ def attend_with_logsumexp(
       scale: see `attend`.
       query_position: see `attend`.
       key_position: see `attend`.
+      sink: see `attend`.
+      dropout_rate: see `attend`.
+      dropout_rng: see `attend`.
       implementation: see `attend`.
 
     Returns:
@@ -164,12 +181,22 @@ def attend_with_logsumexp(
     """
     _checks.check_shapes(query=(query, "T H"), key=(key, "S E"), value=(value, "S V"))
     _checks.check_floating(query=query, key=key, value=value)
-    if implementation is not None and implementation not in _BACKENDS:
-        known = ", ".join(_BACKENDS)
-        raise ValueError(f"implementation {implementation!r} is unknown; choose from {known}")
-    backend = _BACKENDS[implementation or "reference"]
-    options = _options(query, key, score, mask, score_mod, scale, query_position, key_position)
-    return backend(query, key, value, **options)
+    dispatch.check_name(implementation)
+    call = prepare(
+        query,
+        key,
+        value,
+        score=score,
+        mask=mask,
+        score_mod=score_mod,
+        scale=scale,
+        query_position=query_position,
+        key_position=key_position,
+        dropout=_dropout(dropout_rate, dropout_rng),
+    )
+    if sink is not None:
+        sink = jnp.asarray(sink, call.scale.dtype)
+    return read(call, sink, implementation=implementation)
 
 
 def attention_weights(
@@ -178,7 +205,7 @@ def attention_weights(
     *,
     score: scores.Score | None = None,
     mask: MaskLike | None = None,
-    score_mod: ScoreMod | None = None,
+    score_mod: ScoreModFunction | None = None,
     scale: Scale | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
@@ -224,44 +251,43 @@ def attention_weights(
     """
     _checks.check_shapes(query=(query, "T H"), key=(key, "S E"))
     _checks.check_floating(query=query, key=key)
-    options = _options(query, key, score, mask, score_mod, scale, query_position, key_position)
-    weights, _ = reference.weights(query, key, **options)
-    return weights
+    call = prepare(
+        query,
+        key,
+        key,
+        score=score,
+        mask=mask,
+        score_mod=score_mod,
+        scale=scale,
+        query_position=query_position,
+        key_position=key_position,
+        dropout=None,
+    )
+    return _weights(call)
 
 
-def _options(query, key, score, mask, score_mod, scale, query_position, key_position) -> dict:
-    """The backend's options: checked, with every default filled in."""
-    (T, H), (S, E) = query.shape, key.shape
-    if score is None and E != H:
-        raise ValueError(f"key must be as wide as query, H = {H}; got {E}; or pass score=")
-    _checks.check_scale(scale)
-    if mask is not None and not callable(mask):
-        _checks.check_boolean("mask", mask)
-        _checks.check_broadcastable("mask", mask, (T, S), "T S")
-    by_position = (callable(mask) and masks.is_aligned(mask)) or score_mod is not None
-    if by_position and query_position is None and T != S:
-        raise ValueError(
-            f"query_position is needed: mask or score_mod compares positions, and T={T} queries "
-            f"can be aligned with S={S} keys in more than one way; for queries at the end pass "
-            f"query_position=jnp.arange(S - T, S)"
-        )
-    default_scale = 1.0 if score is not None else 1 / math.sqrt(max(H, 1))
-    scale = default_scale if scale is None else scale
-    return {
-        "score": scores.dot if score is None else score,
-        "mask": mask,
-        "score_mod": score_mod,
-        "scale": _numerics.as_scalar(scale, _numerics.accumulation_dtype(query.dtype)),
-        "query_position": _positions("query_position", query_position, T),
-        "key_position": _positions("key_position", key_position, S),
-    }
+@functools.partial(jax.jit, static_argnames="implementation")
+def read(
+    call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
+) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
+    """The call by the backend that takes it, and the sink's share after that."""
+    out, logsumexp = dispatch.backend(call, implementation)(call)
+    if sink is None:
+        return out, logsumexp
+    parts = jnp.stack([logsumexp, jnp.broadcast_to(sink, logsumexp.shape)], axis=-1)
+    shares, with_sink = _numerics.masked_softmax(parts, None)
+    return (shares[:, :1] * out.astype(shares.dtype)).astype(out.dtype), with_sink
 
 
-def _positions(name: str, position: Int[Array, " L"] | None, L: int) -> Int[Array, " L"]:
-    if position is None:
-        return jnp.arange(L, dtype=jnp.int32)
-    if position.shape != (L,):
-        raise ValueError(
-            f"{name} must have shape [{L}], one entry a row; got {list(position.shape)}"
-        )
-    return position.astype(jnp.int32)
+@jax.jit
+def _weights(call: Call) -> Float[Array, "T S"]:
+    return reference.weights(call)[0]
+
+
+def _dropout(rate: float, rng: Key[Array, ""] | None) -> Dropout | None:
+    _checks.check_rate("dropout_rate", rate)
+    if rate == 0:
+        return None
+    if rng is None:
+        raise ValueError(f"dropout_rng is needed with dropout_rate={rate}: pass a jax.random.key")
+    return Dropout.of(rng, rate)

@@ -6,7 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-IMPLEMENTATIONS = ("reference",)  # a new backend is one more name
+IMPLEMENTATIONS = ("reference", "blockwise")  # a new backend is one more name
+ROUNDINGS = {"reference": 1, "blockwise": 2}  # of narrow dtypes: the output; the weights as well
 
 B, T, S, N, K, H, V = 2, 5, 7, 4, 2, 8, 3
 

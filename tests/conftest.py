@@ -3,6 +3,9 @@
 import jax
 import pytest
 
+from attn_jax._grid import TileShape
+from attn_jax.tiles import tile_op
+
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -19,3 +22,15 @@ def x64():
 def run(request):
     """The identity and `jax.jit`: what holds for a function must hold for both."""
     return jax.jit if request.param == "jit" else lambda function: function
+
+
+@pytest.fixture
+def tiles(monkeypatch):
+    """Sets the shape of tiles, which the library chooses larger than the sizes of tests."""
+
+    def use(queries: int, keys: int) -> None:
+        monkeypatch.setattr(tile_op, "choose", lambda T, S, heads: TileShape(queries, keys))
+        jax.clear_caches()
+
+    yield use
+    jax.clear_caches()

@@ -7,77 +7,54 @@ large.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from attn_jax import _numerics, masks
-from attn_jax.score_mods import ScoreMod
-from attn_jax.scores import Score
+from attn_jax import _numerics, masks, scores
+from attn_jax._call import Call
+from attn_jax._tables import on_readable_pairs
+from attn_jax.block_mask import BlockMask
 
 
-def weights(
-    query: Float[Array, "T H"],
-    key: Float[Array, "S E"],
-    *,
-    score: Score,
-    mask: Bool[Array, "#T S"] | masks.MaskFunction | None,
-    score_mod: ScoreMod | None,
-    scale: Float[Array, ""],
-    query_position: Int[Array, " T"],
-    key_position: Int[Array, " S"],
-) -> tuple[Float[Array, "T S"], Float[Array, " T"]]:
+def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
+    """The read itself: weights times values in the query's dtype, and log-sum-exp."""
+    value = call.value.astype(call.scale.dtype)
+    readable = _readable(call)
+    if readable is not None:
+        value = _keep(value, jnp.any(readable, axis=0))
+    normalised, logsumexp = weights(call)
+    if call.dropout is not None:
+        i, j = call.query_position[:, None], call.key_position[None, :]
+        normalised = jnp.where(call.dropout.keeps(i, j), normalised / (1 - call.dropout.rate), 0)
+    out = jnp.einsum("TS,SV->TV", normalised, value)
+    return out.astype(call.query.dtype), logsumexp
+
+
+def weights(call: Call) -> tuple[Float[Array, "T S"], Float[Array, " T"]]:
     """Weights and log-sum-exp in the accumulation dtype: scale, score_mod, mask, softmax."""
-    dtype = _numerics.accumulation_dtype(query.dtype)
-    query, key = query.astype(dtype), key.astype(dtype)
-    readable = readable_pairs(mask, query_position, key_position)
+    dtype = call.scale.dtype
+    query, key = call.query.astype(dtype), call.key.astype(dtype)
+    readable = _readable(call)
     if readable is not None:
         query = _keep(query, jnp.any(readable, axis=1))
         key = _keep(key, jnp.any(readable, axis=0))
-    logits = scale * score(query, key).astype(dtype)
-    if score_mod is not None:
-        over_keys = jax.vmap(score_mod, in_axes=(0, None, 0))
-        logits = jax.vmap(over_keys, in_axes=(0, 0, None))(logits, query_position, key_position)
+    if call.score is None:
+        score = scores.dot(query, key)
+    else:
+        over_keys = jax.vmap(call.score, in_axes=(None, 0))
+        score = jax.vmap(over_keys, in_axes=(0, None))(query, key)
+    logits = call.scale * score
+    if call.score_mod is not None and logits.size:
+        i, j = call.query_position[:, None], call.key_position[None, :]
+        logits = on_readable_pairs(call.score_mod, logits, i, j, readable)
     return _numerics.masked_softmax(logits, readable)
 
 
-def attend(
-    query: Float[Array, "T H"],
-    key: Float[Array, "S E"],
-    value: Float[Array, "S V"],
-    *,
-    mask: Bool[Array, "#T S"] | masks.MaskFunction | None,
-    query_position: Int[Array, " T"],
-    key_position: Int[Array, " S"],
-    **options,
-) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-    """The read itself: weights times values in the query's dtype, and log-sum-exp."""
-    out_dtype = query.dtype
-    value = value.astype(_numerics.accumulation_dtype(out_dtype))
-    readable = readable_pairs(mask, query_position, key_position)
-    if readable is not None:
-        value = _keep(value, jnp.any(readable, axis=0))
-    normalised, logsumexp = weights(
-        query,
-        key,
-        mask=readable,
-        query_position=query_position,
-        key_position=key_position,
-        **options,
-    )
-    out = jnp.einsum("TS,SV->TV", normalised, value)
-    return out.astype(out_dtype), logsumexp
-
-
-def readable_pairs(
-    mask: Bool[Array, "#T S"] | masks.MaskFunction | None,
-    query_position: Int[Array, " T"],
-    key_position: Int[Array, " S"],
-) -> Bool[Array, "T S"] | None:
+def _readable(call: Call) -> Bool[Array, "T S"] | None:
     """The mask written out, or None where everything may be read."""
+    mask = call.mask.mask if isinstance(call.mask, BlockMask) else call.mask
     if mask is None:
         return None
-    if callable(mask):
-        return masks.evaluate(mask, query_position, key_position)
-    return jnp.broadcast_to(mask, (query_position.size, key_position.size))
+    return masks.evaluate(mask, call.query_position, call.key_position)
 
 
 def _keep(rows: Float[Array, "L H"], used: Bool[Array, " L"]) -> Float[Array, "L H"]:

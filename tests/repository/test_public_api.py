@@ -14,6 +14,7 @@ NAMESPACES = [
     attn_jax,
     attn_jax.masks,
     attn_jax.positions,
+    attn_jax.score_mods,
     attn_jax.scores,
     attn_jax.models,
     attn_jax.modules,

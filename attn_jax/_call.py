@@ -1,0 +1,147 @@
+"""One call of `attend`, checked and with every default filled in: what all backends receive.
+
+It is a pytree: arrays, and arrays that functions captured, are leaves; what the functions do is
+part of its structure. So one compiled function serves every call that does the same.
+"""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from attn_jax import _checks, _hoist, _numerics, _tables, masks, score_mods, scores
+from attn_jax._grid import Grid, Kinds
+from attn_jax.block_mask import BlockMask
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TableMask(masks.Mask):
+    """A mask that is written out, by query, by key or by pair, in the order of the call."""
+
+    table: Any
+
+    def __call__(self, query_position, key_position) -> Bool[Array, ""]:
+        return self.table(query_position, key_position)
+
+    def tile_kinds(self, grid: Grid) -> Kinds:
+        if self.table.over == "pair":
+            return grid.evaluate(self)
+        cut, axis = (grid.by_query, 1) if self.table.over == "query" else (grid.by_key, 0)
+        tiles = cut(self.table.values)
+        sides = (jnp.expand_dims(side, axis) for side in (tiles.any(axis=1), tiles.all(axis=1)))
+        return Kinds(*(jnp.broadcast_to(side, grid.tiles) for side in sides))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """Arguments of one read: query [T H], key [S E], value [S V], positions [T] and [S].
+
+    `score` None is the dot product, else it scores one pair of rows. Tables in `mask` and
+    `score_mod` are in the order of the call's queries and keys.
+    """
+
+    query: Any
+    key: Any
+    value: Any
+    score: Any
+    mask: Any
+    score_mod: Any
+    scale: Any
+    query_position: Any
+    key_position: Any
+    dropout: Any
+
+
+def prepare(
+    query, key, value, *, score, mask, score_mod, scale, query_position, key_position, dropout
+) -> Call:
+    """The call with its options checked, its functions traced and its defaults filled in."""
+    (T, H), (S, E) = query.shape, key.shape
+    if score is None and E != H:
+        raise ValueError(f"key must be as wide as query, H = {H}; got {E}; or pass score=")
+    _checks.check_scale(scale)
+    if mask is not None and not callable(mask) and not isinstance(mask, BlockMask):
+        _checks.check_boolean("mask", mask)
+        _checks.check_broadcastable("mask", mask, (T, S), "T S")
+    _check_alignment(mask, score_mod, query_position, T, S)
+    dtype = _numerics.accumulation_dtype(query.dtype)
+    default_scale = 1.0 if score is not None else 1 / math.sqrt(max(H, 1))
+    if isinstance(mask, BlockMask):
+        query_position, key_position = _block_positions(mask, query_position, key_position, T, S)
+    i = positions("query_position", query_position, T)
+    j = positions("key_position", key_position, S)
+    call = Call(
+        query=query,
+        key=key,
+        value=value,
+        score=None if score in (None, scores.dot) else _pair_score(score, H, E, dtype),
+        mask=_mask(mask),
+        score_mod=None if score_mod is None else score_mods.as_pytree(score_mod, dtype),
+        scale=_numerics.as_scalar(default_scale if scale is None else scale, dtype),
+        query_position=i,
+        key_position=j,
+        dropout=dropout,
+    )
+    ordered = _tables.order((call.mask, call.score_mod), i, j)
+    return dataclasses.replace(call, mask=ordered[0], score_mod=ordered[1])
+
+
+def _block_positions(block: BlockMask, query_position, key_position, T: int, S: int):
+    """The positions that a block mask was made for; it answers for no others."""
+    if (block.T, block.S) != (T, S):
+        raise ValueError(
+            f"mask is a BlockMask for T={block.T} queries and S={block.S} keys; got T={T}, S={S}: "
+            f"make one with attn_jax.block_mask(mask, {T}, {S})"
+        )
+    if query_position is not None or key_position is not None:
+        raise ValueError(
+            "query_position and key_position are part of the BlockMask given as mask: pass them to "
+            "attn_jax.block_mask instead"
+        )
+    return block.query_position, block.key_position
+
+
+def _check_alignment(mask, score_mod, query_position, T: int, S: int) -> None:
+    compares = (callable(mask) and masks.is_aligned(mask)) or (
+        score_mod is not None and score_mods.is_aligned(score_mod)
+    )
+    if compares and query_position is None and T != S:
+        raise ValueError(
+            f"query_position is needed: mask or score_mod compares positions, and T={T} queries "
+            f"can be aligned with S={S} keys in more than one way; for queries at the end pass "
+            f"query_position=jnp.arange(S - T, S)"
+        )
+
+
+def _pair_score(score: scores.Score, H: int, E: int, dtype) -> _hoist.Hoisted:
+    """A score of matrices as a function of one query and one key."""
+
+    def of_pair(query: Float[Array, " H"], key: Float[Array, " E"]) -> Float[Array, ""]:
+        return score(query[None], key[None])[0, 0].astype(dtype)
+
+    rows = (jax.ShapeDtypeStruct((width,), dtype) for width in (H, E))
+    return _hoist.hoist(of_pair, *rows)
+
+
+def _mask(mask: Any) -> Any:
+    if mask is None or isinstance(mask, BlockMask):
+        return mask
+    if callable(mask):
+        return masks.as_pytree(mask)
+    return TableMask(_tables.Table(mask, "pair", ordered=True))
+
+
+def positions(name: str, position: Int[Array, " L"] | None, L: int) -> Int[Array, " L"]:
+    """Positions as int32, from 0 on where none are given."""
+    if position is None:
+        return jnp.arange(L, dtype=jnp.int32)
+    if position.shape != (L,):
+        raise ValueError(
+            f"{name} must have shape [{L}], one entry a row; got {list(position.shape)}"
+        )
+    return position.astype(jnp.int32)

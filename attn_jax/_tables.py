@@ -1,0 +1,143 @@
+"""Arrays with one entry a query, a key or a pair: what a tile takes only its own part of.
+
+A rule on positions looks entries up, `table(i, j)`. The engine first brings a table into the order
+of the call's queries and keys, then cuts it into tiles, then hands each pair its entry. All of that
+is one class, so a rule is written once.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+type Over = Literal["query", "key", "pair"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Values by query, by key, or by both; an axis of a pair may have size 1 and is then shared.
+
+    `ordered` tells whether entry n belongs to the n-th row of the call, or to position n.
+    """
+
+    values: Any
+    over: Over = dataclasses.field(metadata={"static": True})
+    ordered: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    @property
+    def core_rank(self) -> int:
+        """How many axes one head's table has."""
+        return 2 if self.over == "pair" else 1
+
+    def __call__(self, query_position: Int[Array, ""], key_position: Int[Array, ""]) -> Array:
+        """The entry for two positions; of a table that was cut down to one entry, that."""
+        if self.values.ndim == 0:
+            return self.values
+        at = {"query": (query_position,), "key": (key_position,)}
+        index = at.get(self.over, (query_position, key_position))
+        sizes = self.values.shape
+        return _look_up(
+            self.values,
+            tuple(jnp.zeros_like(i) if n == 1 else i for i, n in zip(index, sizes, strict=True)),
+        )
+
+
+def is_table(node: object) -> bool:
+    """Whether a node of a tree is a table; one whose values were taken out is not."""
+    return isinstance(node, Table) and node.values is not None
+
+
+def order[Tree](
+    tree: Tree, query_position: Int[Array, " T"], key_position: Int[Array, " S"]
+) -> Tree:
+    """Brings every table of a tree into the order of the call's queries and keys."""
+
+    def ordered(node):
+        if not is_table(node) or node.ordered:
+            return node
+        values = node.values
+        if node.over in ("query", "pair"):
+            values = _take(values, query_position, 0)
+        if node.over in ("key", "pair"):
+            values = _take(values, key_position, values.ndim - 1)
+        return Table(values, node.over, ordered=True)
+
+    return jax.tree.map(ordered, tree, is_leaf=is_table)
+
+
+def on_pairs(rule: Callable, *tiles: Array) -> Array:
+    """`rule(*entries)` for each pair of a tile, on scalars; tables in the rule give their entries.
+
+    Each of `tiles` is [t|1 s|1], and so the result is [t s].
+    """
+    operands = (rule, *(Table(tile, "pair") for tile in tiles))
+    pairs = jax.tree.map(_as_pairs, operands, is_leaf=is_table)
+    t, s = (max(tile.shape[axis] for tile in tiles) for axis in (0, 1))
+    entries = jax.tree.map(_without_ones, pairs, is_leaf=is_table)
+
+    def one(rule, *tables):
+        return rule(*(table.values for table in tables))
+
+    over_keys = jax.vmap(one, in_axes=_mapped(pairs, 1), axis_size=s)
+    return jax.vmap(over_keys, in_axes=_mapped(pairs, 0), axis_size=t)(*entries)
+
+
+def on_readable_pairs(
+    rule: Callable, logits: Array, i: Array, j: Array, readable: Bool[Array, "t s"] | None
+) -> Array:
+    """`rule(logit, i, j)` for pairs that may be read; another pair stands in line with one of them.
+
+    A rule may be infinite, or have an infinite derivative, where the mask forbids to look.
+    """
+    if readable is not None:
+        t, s = jnp.unravel_index(jnp.argmax(readable), readable.shape)
+        logits = jnp.where(readable, logits, jax.lax.stop_gradient(logits[t, s]))
+        i, j = jnp.where(readable, i, i[t, 0]), jnp.where(readable, j, j[0, s])
+    return on_pairs(rule, logits, i, j)
+
+
+def _as_pairs(node: Any) -> Any:
+    """A cut table with both axes, the one that it has not of size 1."""
+    if not is_table(node) or node.over == "pair":
+        return node
+    values = node.values[:, None] if node.over == "query" else node.values[None, :]
+    return Table(values, "pair", ordered=True)
+
+
+def _without_ones(node: Any) -> Any:
+    if not is_table(node):
+        return node
+    shape = [n for n in node.values.shape if n != 1]
+    return dataclasses.replace(node, values=node.values.reshape(shape))
+
+
+def _mapped(pairs: Any, axis: int) -> Any:
+    """`in_axes` for one of the two maps of `on_pairs`."""
+
+    def axes(node):
+        if not is_table(node):
+            return None
+        return dataclasses.replace(node, values=0 if node.values.shape[axis] != 1 else None)
+
+    return jax.tree.map(axes, pairs, is_leaf=is_table)
+
+
+def _take(values: Array, position: Int[Array, " L"], axis: int) -> Array:
+    if values.shape[axis] == 1:
+        return values
+    return _look_up(values, (slice(None),) * axis + (position,))
+
+
+def _look_up(values: Array, index: tuple) -> Array:
+    """Entries of a table; where it does not reach they are False, NaN or the least integer."""
+    if values.dtype == jnp.bool_:
+        missing = False
+    elif jnp.issubdtype(values.dtype, jnp.integer):
+        missing = jnp.iinfo(values.dtype).min
+    else:
+        missing = jnp.nan
+    return values.at[index].get(mode="fill", fill_value=missing, wrap_negative_indices=False)

@@ -1,0 +1,55 @@
+"""Attention in linear memory, tile by tile, on anything that XLA compiles for.
+
+Dao et al., "FlashAttention" (2022), https://arxiv.org/abs/2205.14135, with the score, the change to
+a logit and the mask left open, as in Dong et al., "Flex Attention" (2024),
+https://arxiv.org/abs/2412.05496. Tiles that the mask leaves empty cost nothing.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from attn_jax._call import Call
+from attn_jax._grid import TileShape
+from attn_jax._tables import Table
+from attn_jax.block_mask import BlockMask
+from attn_jax.tiles.fold import Plan
+from attn_jax.tiles.online_softmax import online_softmax
+from attn_jax.tiles.read import Read
+
+
+def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
+    """Output in the query's dtype, and log-sum-exp."""
+    if call.key.shape[0] == 0 or call.query.shape[0] == 0:
+        return _nothing(call)
+    visited, shape = plan(call)
+    out, logsumexp = online_softmax(visited, as_read(call), shape)
+    return out.values.astype(call.query.dtype), logsumexp.values
+
+
+def as_read(call: Call) -> Read:
+    """The call with all that varies by query, key or pair in tables."""
+    return Read(
+        query=Table(call.query, "query"),
+        key=Table(call.key, "key"),
+        value=Table(call.value, "key"),
+        query_position=Table(call.query_position, "query"),
+        key_position=Table(call.key_position, "key"),
+        scale=call.scale,
+        score=call.score,
+        score_mod=call.score_mod,
+        dropout=call.dropout,
+        product_dtype=str(call.query.dtype),
+    )
+
+
+def plan(call: Call) -> tuple[Plan, TileShape | None]:
+    """Which tiles to visit, and their shape where the call brings a block mask."""
+    if not isinstance(call.mask, BlockMask):
+        return Plan(call.mask, call.query_position, call.key_position), None
+    block = call.mask
+    return Plan(block.mask, call.query_position, call.key_position, block.lists), block.tile
+
+
+def _nothing(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
+    T, V = call.query.shape[0], call.value.shape[1]
+    return jnp.zeros((T, V), call.query.dtype), jnp.full(T, -jnp.inf, call.scale.dtype)

@@ -1,0 +1,1 @@
+"""Named real-world shapes, timed beside what else there is: `python -m attn_jax.benchmark`."""

@@ -1,0 +1,149 @@
+"""What this library says of its speed and memory, as lines that pass, fail or were not run.
+
+A line whose peer is missing was not run: it never passes. All sizes are B=1, N=8, H=64.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from attn_jax.benchmark import jax_contenders
+from attn_jax.benchmark.measure import Entry, Row
+from attn_jax.benchmark.shapes import SHAPES, Case
+
+type Outcome = Literal["passed", "failed", "not run"]
+
+OURS = jax_contenders.DEFAULT.name
+_SDPA, _FLEX, _JAX = "torch SDPA", "torch FlexAttention", "jax.nn"
+MEMORY_SHAPE = "reference-8k-causal"
+MEGABYTES_AT_8K = 64
+GROWTH_FROM_8K_TO_32K = 1.1  # over linear
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """`ours` takes at most 1/`ratio` of the time that `peer` takes, by medians of one bout."""
+
+    ours: Entry
+    peer: Entry
+    ratio: float
+
+    @property
+    def text(self) -> str:
+        mine, theirs = self.ours.case, self.peer.case
+        against = self.peer.contender
+        if theirs.shape != mine.shape:
+            against = f"{against} {theirs.shape.name}"
+        return f"{mine.shape.name}, {mine.dtype}, {mine.direction}: faster than {against}"
+
+    @property
+    def wanted(self) -> str:
+        return f"≥ {self.ratio:g}x"
+
+    def check(self, rows: Mapping[Entry, Row]) -> "Verdict":
+        for entry in (self.peer, self.ours):
+            row = rows.get(entry)
+            if row is None or row.spread is None:
+                reason = "not measured" if row is None else f"{entry.contender} {row.reason}"
+                return Verdict(self, None, "not run", reason)
+        mine, theirs = rows[self.ours].spread, rows[self.peer].spread
+        assert mine is not None
+        assert theirs is not None
+        got = theirs.median / mine.median
+        return Verdict(self, got, "passed" if got >= self.ratio else "failed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Temporary memory of the compiled call, as XLA counts it: at 8k, or how it grows to 32k."""
+
+    backward: bool
+    grows: bool
+
+    @property
+    def text(self) -> str:
+        direction = "forward+backward" if self.backward else "forward"
+        what = "growth 8k to 32k over linear" if self.grows else "MB at 8k"
+        return f"{MEMORY_SHAPE}, float32, {direction}: temporary memory, {what}"
+
+    @property
+    def wanted(self) -> str:
+        return f"≤ {GROWTH_FROM_8K_TO_32K}x" if self.grows else f"≤ {MEGABYTES_AT_8K}"
+
+    def check(self, temp_bytes: Callable[[int, bool], int | None]) -> "Verdict":
+        """`temp_bytes(T, backward)` is asked for one or two lengths."""
+        at_8k = temp_bytes(8192, self.backward)
+        if not at_8k:
+            return Verdict(self, None, "not run", "XLA counts no temporary memory here")
+        got, limit = at_8k / 1e6, MEGABYTES_AT_8K
+        if self.grows:
+            at_32k = temp_bytes(32768, self.backward)
+            if not at_32k:
+                return Verdict(self, None, "not run", "XLA counts no temporary memory here")
+            got, limit = at_32k / at_8k / 4, GROWTH_FROM_8K_TO_32K
+        return Verdict(self, got, "passed" if got <= limit else "failed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What came of a claim; `got` is in the unit of `claim.wanted`, None where it was not run."""
+
+    claim: Speed | Memory
+    got: float | None
+    outcome: Outcome
+    reason: str | None = None
+
+
+def hold(verdicts: Sequence[Verdict]) -> bool:
+    """Whether every line passed; a line that was not run does not hold, and no lines do not."""
+    return bool(verdicts) and all(verdict.outcome == "passed" for verdict in verdicts)
+
+
+def _case(shape: str, dtype: str, backward: bool) -> Case:
+    return Case(SHAPES[shape], dtype, backward)
+
+
+def _against(peer: str, ratio: float, shapes: Sequence[str], dtype: str, backward: bool) -> list:
+    cases = [_case(shape, dtype, backward) for shape in shapes]
+    return [Speed(Entry(case, OURS), Entry(case, peer), ratio) for case in cases]
+
+
+def _window(backward: bool) -> Speed:
+    near = Entry(_case("window-8k", "float32", backward), OURS)
+    return Speed(near, Entry(_case("reference-8k-causal", "float32", backward), OURS), 5.0)
+
+
+_BOTH_4K = ("reference-4k-full", "reference-4k-causal")
+_ALL_LENGTHS = tuple(name for name in SHAPES if name.startswith("reference-"))
+
+SPEED: list[Speed] = [
+    *_against(_SDPA, 1.05, _ALL_LENGTHS, "float32", False),
+    *_against(_FLEX, 1.0, ("reference-8k-causal", "alibi-8k"), "float32", False),
+    *_against(_SDPA, 1.4, _BOTH_4K, "bfloat16", False),
+    *_against(_SDPA, 1.1, _BOTH_4K, "float32", True),
+    *_against(_SDPA, 1.5, _BOTH_4K, "bfloat16", True),
+    *_against(_JAX, 5.0, _BOTH_4K, "float32", False),
+    *_against(_JAX, 5.0, _BOTH_4K, "float32", True),
+    _window(False),
+    _window(True),
+    *_against(_JAX, 1.0, ("decode-1k", "decode-1k-eager"), "float32", False),
+]
+MEMORY: list[Memory] = [
+    Memory(backward, grows) for backward in (False, True) for grows in (False, True)
+]
+
+
+def about(shapes: Sequence[str]) -> tuple[list[Speed], list[Memory]]:
+    """The claims about shapes of these names, or all of them where none is named."""
+    if not shapes:
+        return SPEED, MEMORY
+    speed = [claim for claim in SPEED if claim.ours.case.shape.name in shapes]
+    return speed, MEMORY if MEMORY_SHAPE in shapes else []
+
+
+def bouts(claims: Sequence[Speed]) -> list[list[Entry]]:
+    """What must be measured together: for each case of ours, we and every peer of its lines."""
+    together: dict[Entry, dict[Entry, None]] = {}
+    for claim in claims:
+        together.setdefault(claim.ours, {claim.ours: None})[claim.peer] = None
+    return [list(entries) for entries in together.values()]

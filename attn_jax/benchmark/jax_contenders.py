@@ -1,0 +1,140 @@
+"""The contenders that JAX compiles: this library, `jax.nn` and flax, by public functions."""
+
+import dataclasses
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import attn_jax
+from attn_jax import score_mods
+from attn_jax.attend import Implementation
+from attn_jax.benchmark import machine
+from attn_jax.benchmark.contract import Prepared, Unsupported
+from attn_jax.benchmark.inputs import Inputs
+from attn_jax.benchmark.shapes import Shape
+
+type Attention = Callable[..., Array]  # (query, key, value, bias | None) -> output
+
+
+@dataclasses.dataclass(frozen=True)
+class JaxContender:
+    """A function made for a shape by `attention`, compiled on its inputs."""
+
+    name: str
+    attention: Callable[[Shape], Attention]
+
+    def prepare(self, inputs: Inputs) -> Prepared:
+        case, sets = inputs.case, inputs.jax
+        step = _step(self.attention(case.shape), case.backward)
+        jitted = jax.jit(step)
+        start = time.perf_counter()
+        compiled = jitted.lower(*sets[0]).compile()
+        compile_seconds = time.perf_counter() - start
+        memory = compiled.memory_analysis()
+        temp_bytes = None if memory is None else memory.temp_size_in_bytes
+        machine.check_memory(temp_bytes)
+        call = step if case.shape.eager else jitted
+
+        def run(i: int) -> object:
+            return jax.block_until_ready(call(*sets[i % len(sets)]))
+
+        def results() -> list[np.ndarray]:
+            return [np.asarray(part.astype(jnp.float32)) for part in call(*sets[0])]
+
+        return Prepared(run, results, compile_seconds, temp_bytes)
+
+
+def temp_bytes(attention: Attention, shape: Shape, dtype: str, backward: bool) -> int | None:
+    """Temporary memory of the compiled call, from shapes alone: nothing is run."""
+    kind = jnp.dtype(dtype)
+    query = jax.ShapeDtypeStruct((shape.B, shape.T, shape.N, shape.H), kind)
+    key = jax.ShapeDtypeStruct((shape.B, shape.keys, shape.kv_heads, shape.H), kind)
+    step = jax.jit(_step(attention, backward))
+    memory = step.lower(query, key, key, None, query).compile().memory_analysis()
+    return None if memory is None else memory.temp_size_in_bytes
+
+
+def _step(attention: Attention, backward: bool) -> Callable[..., Sequence[Array]]:
+    def forward(query, key, value, bias, cotangent):
+        del cotangent
+        return (attention(query, key, value, bias),)
+
+    def both(query, key, value, bias, cotangent):
+        out, pull_back = jax.vjp(attention, query, key, value, bias)
+        return (out, *jax.tree.leaves(pull_back(cotangent)))
+
+    return both if backward else forward
+
+
+def _ours(implementation: str | None) -> Callable[[Shape], Attention]:
+    def attention(shape: Shape) -> Attention:
+        options: dict = {"is_causal": shape.is_causal, "implementation": implementation}
+        if shape.window is not None:
+            options["local_window_size"] = (shape.window, 0)
+        if shape.alibi:
+            options["score_mod"] = score_mods.alibi(jnp.asarray(shape.slopes)[None])
+        return lambda query, key, value, bias: attn_jax.dot_product_attention(
+            query, key, value, bias, **options
+        )
+
+    return attention
+
+
+def _jax_nn(implementation: Literal["cudnn"] | None) -> Callable[[Shape], Attention]:
+    def attention(shape: Shape) -> Attention:
+        _refuse_alibi(shape)
+        window = None if shape.window is None else (shape.window, 0)
+        return lambda query, key, value, bias: jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            bias,
+            is_causal=shape.is_causal,
+            local_window_size=window,
+            implementation=implementation,
+        )
+
+    return attention
+
+
+def _flax(shape: Shape) -> Attention:
+    _refuse_alibi(shape)
+    if shape.kv_heads != shape.N:
+        raise Unsupported("takes as many key/value heads as query heads")
+    if shape.window is not None:
+        raise Unsupported("takes a window only as a T·S mask")
+    attend = importlib.import_module("flax.nnx").dot_product_attention
+    return lambda query, key, value, bias: attend(
+        query, key, value, bias, is_causal=shape.is_causal
+    )
+
+
+def _refuse_alibi(shape: Shape) -> None:
+    if shape.alibi:
+        raise Unsupported("takes ALiBi only as an N·T·S bias")
+
+
+# What a call without `implementation` gets, which is what the claims are about.
+DEFAULT = JaxContender("attn_jax", _ours(None))
+
+
+def ours() -> list[JaxContender]:
+    """One a backend that `attend` knows by name."""
+    names = get_args(Implementation.__value__)
+    return [JaxContender(f"attn_jax {name}", _ours(name)) for name in names]
+
+
+def peers() -> list[JaxContender]:
+    """`jax.nn`, with cuDNN's kernel too where there is a GPU, and flax."""
+    cudnn = [JaxContender("jax.nn cudnn", _jax_nn("cudnn"))]
+    return [
+        JaxContender("jax.nn", _jax_nn(None)),
+        *(cudnn if jax.default_backend() == "gpu" else []),
+        JaxContender("flax.nnx", _flax),
+    ]

@@ -1,0 +1,120 @@
+"""Attention as known models call it: sizes, mask and bias, under a name, and the work in each.
+
+Work is counted as the FlashAttention benchmarks count it (Dao 2023, section 4.1,
+https://arxiv.org/abs/2307.08691): two products of 2·H operations for each pair that may be read,
+and five more such products than two where gradients are asked for, too. Masked pairs are no work.
+"""
+
+import dataclasses
+
+import numpy as np
+
+FORWARD_PRODUCTS = 2
+BACKWARD_PRODUCTS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One call of attention: the letters of docs/conventions.md, and what the mask hides.
+
+    `window` counts the other positions before its own that a query may read, and implies causal;
+    `pair_bias` adds a trained bias [1 N T S]; `eager` is called without an outer `jax.jit`.
+    """
+
+    name: str
+    T: int
+    N: int
+    H: int
+    B: int = 1
+    K: int | None = None
+    S: int | None = None
+    is_causal: bool = False
+    window: int | None = None
+    pair_bias: bool = False
+    alibi: bool = False
+    eager: bool = False
+
+    @property
+    def kv_heads(self) -> int:
+        return self.N if self.K is None else self.K
+
+    @property
+    def keys(self) -> int:
+        return self.T if self.S is None else self.S
+
+    @property
+    def pairs(self) -> int:
+        """How many (query, key) pairs of one head may be read."""
+        if not self.is_causal:
+            return self.T * self.keys
+        reach = self.keys if self.window is None else self.window + 1
+        return int(np.minimum(np.arange(1, self.T + 1), reach).sum())
+
+    @property
+    def slopes(self) -> np.ndarray:
+        """ALiBi's slopes, 2^(-8 n / N) for head n from 1 (https://arxiv.org/abs/2108.12409)."""
+        return (2.0 ** (-8.0 * np.arange(1, self.N + 1) / self.N)).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A shape in one dtype, forward alone or with its gradients."""
+
+    shape: Shape
+    dtype: str
+    backward: bool
+
+    @property
+    def direction(self) -> str:
+        return "forward+backward" if self.backward else "forward"
+
+    @property
+    def flops(self) -> int:
+        shape = self.shape
+        products = FORWARD_PRODUCTS + (BACKWARD_PRODUCTS if self.backward else 0)
+        return products * 2 * shape.B * shape.N * shape.H * shape.pairs
+
+    @property
+    def least_bytes(self) -> int:
+        """What must cross the memory bus: every operand read once, every result written once."""
+        shape = self.shape
+        rows = 2 * shape.T * shape.N + 2 * shape.keys * shape.kv_heads
+        numbers = shape.B * rows * shape.H
+        if shape.pair_bias:
+            numbers += shape.N * shape.T * shape.keys
+        if self.backward:
+            numbers *= 2
+        return numbers * (4 if self.dtype == "float32" else 2)
+
+
+def _reference(T: int) -> list[Shape]:
+    name = f"reference-{T // 1024}k"
+    sizes = {"T": T, "N": 8, "H": 64}
+    return [Shape(f"{name}-full", **sizes), Shape(f"{name}-causal", **sizes, is_causal=True)]
+
+
+def _long(T: int) -> Shape:
+    return Shape(f"long-{T // 1024}k", T=T, N=8, H=64, K=2, is_causal=True)
+
+
+_ALL = [
+    # Radford et al. 2019: 12 heads of 64 over 1024 tokens.
+    Shape("gpt2", T=1024, N=12, H=64, is_causal=True),
+    # Llama 3, https://arxiv.org/abs/2407.21783, table 3: 32 heads of 128, 8 key/value heads.
+    Shape("llama-8b", T=4096, N=32, K=8, H=128, is_causal=True),
+    # Mistral 7B, https://arxiv.org/abs/2310.06825, table 1: a query reads 4096 keys, its own too.
+    Shape("mistral-7b", T=8192, N=32, K=8, H=128, is_causal=True, window=4095),
+    # T5 base, https://arxiv.org/abs/1910.10683: 12 heads of 64, a trained bias for each distance.
+    Shape("t5-base", T=512, N=12, H=64, pair_bias=True),
+    # AlphaFold 2, suppl. algorithm 7: 128 sequences of 256 residues, 8 heads of 32, one pair bias.
+    Shape("alphafold-rows", B=128, T=256, N=8, H=32, pair_bias=True),
+    *(shape for T in (1024, 4096, 8192) for shape in _reference(T)),
+    Shape("window-8k", T=8192, N=8, H=64, is_causal=True, window=512),
+    Shape("alibi-8k", T=8192, N=8, H=64, is_causal=True, alibi=True),
+    *map(_long, (8192, 16384, 32768, 65536)),
+    Shape("decode-1k", T=1, S=1024, N=8, H=64),
+    Shape("decode-1k-eager", T=1, S=1024, N=8, H=64, eager=True),
+]
+
+SHAPES = {shape.name: shape for shape in _ALL}
+QUICK = ("decode-1k", "reference-1k-causal", "gpt2", "t5-base", "reference-1k-full")

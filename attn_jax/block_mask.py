@@ -1,0 +1,188 @@
+"""Which tiles of a T×S problem a mask leaves empty and which full: what a kernel may skip.
+
+Dong et al., "Flex Attention" (2024), section 4.2, https://arxiv.org/abs/2412.05496.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from attn_jax import _tables, masks
+from attn_jax._grid import Grid, Kinds, TileShape
+from attn_jax.masks._describe import describe_part
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TileLists:
+    """For each row of tiles the columns to visit: the full ones first, then the partial ones.
+
+    `order` [I J] has all columns, `full` [I] and `partial` [I] tell how many of either kind.
+    """
+
+    order: Any = dataclasses.field(metadata={"core_rank": 2})
+    full: Any = dataclasses.field(metadata={"core_rank": 1})
+    partial: Any = dataclasses.field(metadata={"core_rank": 1})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class BlockMask:
+    """A mask with the tiles that it leaves, found once and used by many layers and steps.
+
+    Dong et al., "Flex Attention" (2024), section 4.2, https://arxiv.org/abs/2412.05496. It comes
+    from `block_mask`, and is a pytree: its arrays can be traced and mapped, its sizes are static.
+
+    Example:
+      >>> block = attn_jax.block_mask(attn_jax.masks.causal(), 6, 6, tile=(2, 2))
+      >>> block.lists.full.tolist(), block.lists.partial.tolist()   # in each row of tiles
+      ([0, 1, 2], [1, 1, 1])
+    """
+
+    mask: Any
+    lists: Any
+    query_position: Any = dataclasses.field(metadata={"core_rank": 1})
+    key_position: Any = dataclasses.field(metadata={"core_rank": 1})
+    tile: TileShape = dataclasses.field(metadata={"static": True})
+    T: int = dataclasses.field(metadata={"static": True})
+    S: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def sparsity(self) -> Float[Array, "..."]:
+        """The fraction of tiles that are empty, and cost nothing."""
+        I, J = self.lists.order.shape[-2:]
+        visited = jnp.sum(self.lists.full + self.lists.partial, axis=-1)
+        return 1 - visited.astype(jnp.float32) / (I * J)
+
+    def __repr__(self) -> str:
+        t, s = self.tile
+        mask = describe_part(self.mask, masks.Mask)
+        return f"BlockMask({mask}, T={self.T}, S={self.S}, tile=({t}, {s}))"
+
+    def __str__(self) -> str:
+        """Draws the tiles: ■ full, ▒ partial, · empty."""
+        order = self.lists.order
+        if isinstance(order, jax.core.Tracer) or order.ndim > 2:
+            return repr(self)
+        lines = [f"{self!r}: {float(self.sparsity):.0%} empty"]
+        for columns, full, partial in zip(*map(np.asarray, self._lists()), strict=True):
+            line = np.full(columns.shape, "·")
+            line[columns[:full]] = "■"
+            line[columns[full : full + partial]] = "▒"
+            lines.append("".join(line))
+        return "\n".join(lines)
+
+    def _lists(self) -> tuple[Array, Array, Array]:
+        return self.lists.order, self.lists.full, self.lists.partial
+
+
+def block_mask(
+    mask: masks.MaskFunction,
+    T: int,
+    S: int,
+    *,
+    query_position: Int[Array, " T"] | None = None,
+    key_position: Int[Array, " S"] | None = None,
+    tile: tuple[int, int] = (256, 256),
+) -> BlockMask:
+    """Finds out which tiles of T queries and S keys a mask leaves empty, and which full.
+
+    Dong et al., "Flex Attention" (2024), section 4.2, https://arxiv.org/abs/2412.05496. `attend`
+    does so in each call; a mask that stays the same over layers and steps can be looked at once.
+
+      tile (I, J) is empty where no pair of it may be read, full where every pair may
+
+    Args:
+      mask: a mask of `attn_jax.masks`, or any callable `(query_position, key_position) -> bool` on
+        scalars.
+      T: how many queries.
+      S: how many keys.
+      query_position: where each query stands in its sequence; from 0 on where T = S.
+      key_position: where each key stands; from 0 on.
+      tile: how many queries and keys a tile has.
+
+    Returns:
+      The mask for these positions with its lists of tiles. `print` draws it.
+
+    Raises:
+      ValueError: a size is not an integer >= 1; positions do not fit T or S, or are needed because
+        the mask compares them and T ≠ S.
+      TypeError: the mask is no callable, or does not return a boolean scalar.
+
+    Cost:
+      O(T S / (t s)) for tiles of t×s where the mask answers from bounds of positions: all rules of
+      `attn_jax.masks` but `from_array`. O(T S) time and O(t S) memory for any other callable.
+
+    Example:
+      >>> rule = attn_jax.masks.causal() & attn_jax.masks.sliding_window(11, 0)
+      >>> print(attn_jax.block_mask(rule, 20, 20, tile=(4, 4)))
+      BlockMask((causal() & sliding_window(left=11, right=0)), T=20, S=20, tile=(4, 4)): 44% empty
+      ▒····
+      ■▒···
+      ■■▒··
+      ▒■■▒·
+      ·▒■■▒
+    """
+    sizes = {"T": T, "S": S, "tile[0]": tile[0], "tile[1]": tile[1]}
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be an int >= 1; got {size!r}")
+    if T != S and query_position is None and masks.is_aligned(mask):
+        raise ValueError(
+            f"query_position is needed: mask compares positions, and T={T} queries can be aligned "
+            f"with S={S} keys in more than one way; for queries at the end pass "
+            f"query_position=jnp.arange(S - T, S)"
+        )
+    i = _positions("query_position", query_position, T)
+    j = _positions("key_position", key_position, S)
+    return _build(masks.as_pytree(mask), i, j, shape=TileShape(*tile))
+
+
+def classify(mask: Any, grid: Grid) -> TileLists:
+    """Lists the tiles that a mask (in the order of the call; None for all pairs) leaves."""
+    some, every = kinds(mask, grid)
+    if not grid.is_even:
+        every = every & _whole(grid)
+    rank = jnp.where(every, 0, jnp.where(some, 1, 2))
+    order = jnp.argsort(rank, axis=1, stable=True).astype(jnp.int32)
+    full, partial = (jnp.sum(rank == kind, axis=1, dtype=jnp.int32) for kind in (0, 1))
+    return TileLists(order, full, partial)
+
+
+def kinds(mask: Any, grid: Grid) -> Kinds:
+    """By arithmetic on bounds of positions where the mask knows how, else by looking."""
+    if mask is None:
+        everything = jnp.ones(grid.tiles, bool)
+        return Kinds(everything, everything)
+    return mask.tile_kinds(grid) if isinstance(mask, masks.Mask) else grid.evaluate(mask)
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _build(
+    mask: Any, query_position: Int[Array, " T"], key_position: Int[Array, " S"], *, shape: TileShape
+) -> BlockMask:
+    ordered = _tables.order(mask, query_position, key_position)
+    lists = classify(ordered, Grid.of(query_position, key_position, shape))
+    T, S = query_position.size, key_position.size
+    return BlockMask(ordered, lists, query_position, key_position, shape, T, S)
+
+
+def _positions(name: str, position: Int[Array, " L"] | None, L: int) -> Int[Array, " L"]:
+    if position is None:
+        return jnp.arange(L, dtype=jnp.int32)
+    if position.shape != (L,):
+        raise ValueError(f"{name} must have shape [{L}], one entry a row; got {position.shape}")
+    return position.astype(jnp.int32)
+
+
+def _whole(grid: Grid):
+    """Which tiles have no padding."""
+    (rows, columns), (t, s) = grid.tiles, grid.shape
+    return ((jnp.arange(rows) + 1) * t <= grid.T)[:, None] & (
+        (jnp.arange(columns) + 1) * s <= grid.S
+    )[None, :]

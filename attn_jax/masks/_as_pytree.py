@@ -1,0 +1,89 @@
+"""Any mask as a pytree of arrays, so that masks which compute the same are compiled once."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike
+
+from attn_jax import _tables
+from attn_jax._hoist import Hoisted, hoist
+from attn_jax.masks._evaluate import MaskFunction
+from attn_jax.masks._mask import Combined, Mask
+
+POSITION = jax.ShapeDtypeStruct((), jnp.int32)
+
+
+def as_pytree(mask: MaskFunction) -> MaskFunction:
+    """A mask that computes the same and is a pytree of arrays: what `jit` takes as an argument.
+
+    What FlexAttention does when it compiles a mask function (Dong et al. 2024,
+    https://arxiv.org/abs/2412.05496, section 3): a plain callable is traced once, the arrays that
+    it captured become leaves, and numbers become int32 arrays.
+
+    Args:
+      mask: a mask of this module, or any callable `(query_position, key_position) -> bool` on
+        scalars.
+
+    Returns:
+      A callable of two positions. Two that came from equal rules have equal tree structures, even
+      where the rules were two lambdas.
+
+    Raises:
+      TypeError: the mask is no callable, or it does not return a boolean scalar.
+
+    Cost:
+      One trace of each plain callable.
+
+    Example:
+      >>> def recent(steps):
+      ...     return attn_jax.masks.as_pytree(lambda i, j: i - j < steps)
+      >>> jax.tree.structure(recent(jnp.int32(2))) == jax.tree.structure(recent(jnp.int32(5)))
+      True
+      >>> jax.tree.leaves(recent(jnp.int32(5)))
+      [Array(5, dtype=int32)]
+    """
+    if isinstance(mask, Hoisted | _tables.Table):
+        return mask
+    if isinstance(mask, Combined):
+        return dataclasses.replace(mask, parts=tuple(map(as_pytree, mask.parts)))
+    if isinstance(mask, Mask) and is_node(mask):
+        return jax.tree.map(_as_array, mask)
+    return hoist_checked("mask", mask, jnp.bool_, POSITION, POSITION)
+
+
+def is_node(tree: Any) -> bool:
+    """Whether JAX knows how to take an object apart."""
+    return not jax.tree_util.all_leaves([tree])
+
+
+def hoist_checked(
+    name: str, function: Callable, dtype: DTypeLike, *arguments: jax.ShapeDtypeStruct
+) -> Hoisted:
+    """`hoist`, where the function must return one scalar of a dtype.
+
+    Raises:
+      TypeError: `name` is no callable, or returns something else.
+    """
+    if not callable(function):
+        raise TypeError(f"{name} must be callable on scalars; got {type(function).__name__}")
+
+    def checked(*scalars: Array) -> Array:
+        result = function(*scalars)
+        got = [
+            f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in jax.tree.leaves(result)
+        ]
+        if got != [f"{jnp.dtype(dtype)}[]"]:
+            raise TypeError(
+                f"{name} must return one scalar of dtype {jnp.dtype(dtype)}, as it is called on "
+                f"scalars; got {', '.join(got) or result}"
+            )
+        return result
+
+    return hoist(checked, *arguments)
+
+
+def _as_array(leaf: Any) -> Array:
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf, jnp.int32)

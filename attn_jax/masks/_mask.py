@@ -1,0 +1,162 @@
+"""What every mask is: a rule on two positions that composes, and answers for whole tiles."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from attn_jax import _tables
+from attn_jax._grid import Grid, Kinds
+from attn_jax._hoist import Hoisted
+from attn_jax.masks._describe import describe, describe_part
+from attn_jax.masks._evaluate import MaskFunction, Position, drawing, evaluate
+
+_DRAWN = 8
+_SYMBOLS: dict[Callable[..., Array], str] = {jnp.logical_and: "&", jnp.logical_or: "|"}
+
+
+class Mask:
+    """Base of the masks here: callable on positions, and composable.
+
+    Source: the algebra of FlexAttention's mask functions (Dong et al. 2024,
+    https://arxiv.org/abs/2412.05496, section 3).
+
+    Cost:
+      O(1) for one pair of positions.
+
+    Example:
+      >>> rule = attn_jax.masks.causal() & ~attn_jax.masks.key_padding(2)
+      >>> print(rule)
+      (causal() & ~key_padding(length=2))
+      ········
+      ········
+      ··■·····
+      ··■■····
+      ··■■■···
+      ··■■■■··
+      ··■■■■■·
+      ··■■■■■■
+    """
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the rule compares query and key positions, so that their alignment matters."""
+        return False
+
+    def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
+        raise NotImplementedError
+
+    def tile_kinds(self, grid: Grid) -> Kinds:
+        """Which tiles have readable pairs, and which nothing else; tables in the call's order."""
+        return grid.evaluate(self)
+
+    def __and__(self, other: MaskFunction) -> "Mask":
+        return _combine(jnp.logical_and, self, other)
+
+    def __rand__(self, other: MaskFunction) -> "Mask":
+        return _combine(jnp.logical_and, other, self)
+
+    def __or__(self, other: MaskFunction) -> "Mask":
+        return _combine(jnp.logical_or, self, other)
+
+    def __ror__(self, other: MaskFunction) -> "Mask":
+        return _combine(jnp.logical_or, other, self)
+
+    def __invert__(self) -> "Mask":
+        return _combine(jnp.logical_not, self)
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+    def __str__(self) -> str:
+        if not _is_drawable(self):
+            return repr(self)
+        positions = jnp.arange(_DRAWN, dtype=jnp.int32)
+        readable = evaluate(self, positions, positions)
+        # A plain callable in a combination may have captured what is still being traced.
+        if isinstance(readable, jax.core.Tracer):
+            return repr(self)
+        return f"{self!r}\n{drawing(readable)}"
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class Combined(Mask):
+    """Masks joined by a logical operator."""
+
+    operator: Callable[..., Array] = dataclasses.field(metadata={"static": True})
+    parts: tuple[Any, ...]
+
+    @property
+    def aligned(self) -> bool:
+        return any(is_aligned(part) for part in self.parts)
+
+    def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
+        return self.operator(*(part(query_position, key_position) for part in self.parts))
+
+    def tile_kinds(self, grid: Grid) -> Kinds:
+        """From the parts' answers: `some` of a conjunction may then be True of an empty tile."""
+        parts = [
+            part.tile_kinds(grid) if isinstance(part, Mask) else grid.evaluate(part)
+            for part in self.parts
+        ]
+        if self.operator is jnp.logical_not:
+            ((some, every),) = parts
+            return Kinds(~every, ~some)
+        return Kinds(*(self.operator(*answers) for answers in zip(*parts, strict=True)))
+
+    def __repr__(self) -> str:
+        parts = [describe_part(part, Mask) for part in self.parts]
+        if self.operator is jnp.logical_not:
+            return f"~{parts[0]}"
+        return f"({f' {_SYMBOLS[self.operator]} '.join(parts)})"
+
+
+def is_aligned(mask: MaskFunction) -> bool:
+    """Whether a rule depends on how queries and keys are aligned.
+
+    It decides when `attend` insists on positions: where T ≠ S, "the same position" has no meaning
+    that shapes could give (flash-attention changed its own in version 2.1).
+
+    Args:
+      mask: a mask of this module, or any callable `(query_position, key_position) -> bool`.
+
+    Returns:
+      What a mask of this module says of itself; True of any other callable, for it may.
+
+    Cost:
+      O(1).
+
+    Example:
+      >>> aligned = attn_jax.masks.is_aligned
+      >>> aligned(attn_jax.masks.key_padding(3)), aligned(lambda i, j: j < 3)
+      (False, True)
+    """
+    return mask.aligned if isinstance(mask, Mask) else True
+
+
+def _combine(operator: Callable[..., Array], *parts: MaskFunction) -> Combined:
+    for part in parts:
+        if not callable(part):
+            raise TypeError(
+                f"a mask combines with masks and callables (query_position, key_position) -> bool; "
+                f"got {type(part).__name__}; wrap an array in masks.from_array"
+            )
+    return Combined(operator, parts)
+
+
+def _is_drawable(mask: Mask) -> bool:
+    """Whether all arrays are known, by position, and those of one head of one example."""
+    nodes = jax.tree.leaves(mask, is_leaf=lambda n: isinstance(n, _tables.Table | Hoisted))
+    for node in nodes:
+        is_table = isinstance(node, _tables.Table)
+        values = node.values if is_table else node
+        if isinstance(values, jax.core.Tracer) or (is_table and node.ordered):
+            return False
+        if np.ndim(values) > (node.core_rank if is_table else 0):
+            return False
+    return True

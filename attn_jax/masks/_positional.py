@@ -1,0 +1,259 @@
+"""Masks that are arithmetic on positions, and so know about a tile from its bounds alone."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from attn_jax import _checks
+from attn_jax._grid import Grid, Kinds
+from attn_jax.masks._evaluate import Position
+from attn_jax.masks._mask import Mask
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Causal(Mask):
+    name = "causal"
+    aligned = True
+
+    def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
+        return key_position <= query_position
+
+    def tile_kinds(self, grid: Grid) -> Kinds:
+        (first_query, last_query), (first_key, last_key) = grid.query_bounds, grid.key_bounds
+        return Kinds(first_key <= last_query, last_key <= first_query)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class _SlidingWindow(Mask):
+    left: int = dataclasses.field(metadata={"static": True})
+    right: int = dataclasses.field(metadata={"static": True})
+    name = "sliding_window"
+    aligned = True
+
+    def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
+        distance = key_position - query_position
+        return (-self.left <= distance) & (distance <= self.right)
+
+    def tile_kinds(self, grid: Grid) -> Kinds:
+        """`some` is exact where positions have no gaps."""
+        least, greatest = _distances(grid)
+        some = (-self.left <= greatest) & (least <= self.right)
+        return Kinds(some, (-self.left <= least) & (greatest <= self.right))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Dilated(Mask):
+    left: int = dataclasses.field(metadata={"static": True})
+    right: int = dataclasses.field(metadata={"static": True})
+    dilation: int = dataclasses.field(metadata={"static": True})
+    name = "dilated"
+    aligned = True
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The least and the greatest distance."""
+        return -self.left * self.dilation, self.right * self.dilation
+
+    def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
+        distance = key_position - query_position
+        before, after = self.reach
+        return (before <= distance) & (distance <= after) & (distance % self.dilation == 0)
+
+    def tile_kinds(self, grid: Grid) -> Kinds:
+        """Whether a multiple of the dilation lies between a tile's distances, and nothing else."""
+        least, greatest = _distances(grid)
+        before, after = self.reach
+        last_multiple = jnp.minimum(greatest, after) // self.dilation * self.dilation
+        some = jnp.maximum(least, before) <= last_multiple
+        every = (before <= least) & (greatest <= after)
+        if self.dilation > 1:
+            every = every & (least == greatest) & (least % self.dilation == 0)
+        return Kinds(some, every)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class _KeyPadding(Mask):
+    length: Any
+    name = "key_padding"
+
+    def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
+        del query_position
+        return key_position < self.length
+
+    def tile_kinds(self, grid: Grid) -> Kinds:
+        first_key, last_key = grid.key_bounds
+        some, every = first_key < self.length, last_key < self.length
+        return Kinds(jnp.broadcast_to(some, grid.tiles), jnp.broadcast_to(every, grid.tiles))
+
+
+def causal() -> Mask:
+    """A query may read its own position and those before it.
+
+    Vaswani et al., "Attention Is All You Need" (2017), section 3.2.3,
+    https://arxiv.org/abs/1706.03762.
+
+      key_position <= query_position
+
+    Returns:
+      The mask. It compares positions, so `attend` asks for them where T ≠ S.
+
+    Cost:
+      O(1) for one pair of positions.
+
+    Example:
+      >>> print(attn_jax.masks.draw(attn_jax.masks.causal(), 4, 4))
+      ■···
+      ■■··
+      ■■■·
+      ■■■■
+    """
+    return _Causal()
+
+
+def sliding_window(left: int, right: int) -> Mask:
+    """A query may read itself, `left` positions before it and `right` positions after it.
+
+    Beltagy et al., "Longformer" (2020), section 3.1, https://arxiv.org/abs/2004.05150, whose window
+    w is `left = right = w / 2`. Counts the *other* positions, as `local_window_size` of `jax.nn`
+    does.
+
+      -left <= key_position - query_position <= right
+
+    Args:
+      left: how many positions before the query it may read, in positions.
+      right: how many positions after the query it may read, in positions.
+
+    Returns:
+      The mask; `sliding_window(2, 0)` lets a query read three keys.
+
+    Raises:
+      ValueError: a side is negative or not an integer.
+
+    Cost:
+      O(1) for one pair of positions.
+
+    Example:
+      >>> print(attn_jax.masks.draw(attn_jax.masks.sliding_window(1, 0), 4, 4))
+      ■···
+      ■■··
+      ·■■·
+      ··■■
+    """
+    _checks.check_window("window", (left, right))
+    return _SlidingWindow(left, right)
+
+
+def dilated(left: int, right: int, dilation: int) -> Mask:
+    """A sliding window with gaps: of the positions around a query only every `dilation`-th counts.
+
+    Beltagy et al., "Longformer" (2020), section 3.1 and figure 2c,
+    https://arxiv.org/abs/2004.05150. As many keys as `sliding_window(left, right)`, from a stretch
+    `dilation` times as long; with `dilation=1` it is that window.
+
+      -left <= (key_position - query_position) / dilation <= right,  where that is a whole number
+
+    Args:
+      left: how many positions before the query it may read.
+      right: how many positions after the query it may read.
+      dilation: the distance between neighbours that are read, in positions.
+
+    Returns:
+      The mask; `dilated(2, 0, 3)` lets query 6 read keys 0, 3 and 6.
+
+    Raises:
+      ValueError: a side is negative, the dilation less than 1, or one of them not an integer.
+
+    Cost:
+      O(1) for one pair of positions.
+
+    Example:
+      >>> print(attn_jax.masks.draw(attn_jax.masks.dilated(1, 0, 2), 4, 4))
+      ■···
+      ·■··
+      ■·■·
+      ·■·■
+    """
+    _checks.check_window("window", (left, right))
+    if not isinstance(dilation, int) or dilation < 1:
+        raise ValueError(f"dilation must be an int >= 1; got {dilation}")
+    return _Dilated(left, right, dilation)
+
+
+def prefix(length: int | np.integer | Int[Array, "..."]) -> Mask:
+    """Everybody may read the first `length` keys; after them a query reads what came before it.
+
+    Raffel et al., "Exploring the Limits of Transfer Learning" (2019), figure 4 on the right,
+    https://arxiv.org/abs/1910.10683: a language model that sees its input whole.
+
+      (key_position < length) | (key_position <= query_position)
+
+    Args:
+      length: how long the prefix is, in positions; an array may be traced or mapped.
+
+    Returns:
+      The mask, which is `key_padding(length) | causal()`.
+
+    Raises:
+      TypeError: the length is not an integer.
+      ValueError: the length is negative.
+
+    Cost:
+      O(1) for one pair of positions.
+
+    Example:
+      >>> print(attn_jax.masks.draw(attn_jax.masks.prefix(2), 4, 4))
+      ■■··
+      ■■··
+      ■■■·
+      ■■■■
+    """
+    return key_padding(length) | causal()
+
+
+def key_padding(length: int | np.integer | Int[Array, "..."]) -> Mask:
+    """Every query may read the first `length` keys: the rest is padding.
+
+    Bahdanau et al. (2014) mask padded sources so in their appendix B.2,
+    https://arxiv.org/abs/1409.0473.
+
+      key_position < length
+
+    Args:
+      length: how many keys are real; an array may be traced or mapped.
+
+    Returns:
+      The mask. It looks at keys alone, so T and S may differ without positions.
+
+    Raises:
+      TypeError: the length is not an integer.
+      ValueError: the length is negative.
+
+    Cost:
+      O(1) for one pair of positions.
+
+    Example:
+      >>> print(attn_jax.masks.draw(attn_jax.masks.key_padding(3), 2, 4))
+      ■■■·
+      ■■■·
+    """
+    if not jnp.issubdtype(jnp.result_type(length), jnp.integer):
+        raise TypeError(f"length must be an integer; got {jnp.result_type(length)} {length}")
+    if isinstance(length, int | np.integer):
+        if length < 0:
+            raise ValueError(f"length must be >= 0; got {length}")
+        return _KeyPadding(int(length))
+    return _KeyPadding(jnp.asarray(length).astype(jnp.int32))
+
+
+def _distances(grid: Grid) -> tuple[Int[Array, "I J"], Int[Array, "I J"]]:
+    """The least and greatest distance from a query to a key of each tile."""
+    (first_query, last_query), (first_key, last_key) = grid.query_bounds, grid.key_bounds
+    return first_key - last_query, last_key - first_query

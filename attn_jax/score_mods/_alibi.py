@@ -1,0 +1,99 @@
+"""A logit falls with distance, in each head at a rate of its own."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from attn_jax import _numerics
+from attn_jax.masks import Position
+from attn_jax.score_mods._score_mod import Logit, ScoreMod
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Alibi(ScoreMod):
+    slope: Any
+    name = "alibi"
+
+    def __call__(
+        self, logit: Logit, query_position: Position, key_position: Position
+    ) -> Float[Array, ""]:
+        distance = jnp.abs(key_position - query_position).astype(logit.dtype)
+        return logit - _numerics.as_scalar(self.slope, logit.dtype) * distance
+
+
+def alibi(slope: float | int | np.floating | Float[Array, "..."]) -> ScoreMod:
+    """A logit falls by `slope` with each position between query and key.
+
+    Press et al., "Train Short, Test Long" (2021), section 3, https://arxiv.org/abs/2108.12409. The
+    paper reads backwards alone and writes slope * (key_position - query_position), the same
+    wherever the key is not after the query; here distance counts on both sides.
+
+      logit - slope * |key_position - query_position|
+
+    Args:
+      slope: one head's slope, see `alibi_slopes`; an array may be traced, trained or mapped.
+
+    Returns:
+      The score mod, for `attend(score_mod=)`.
+
+    Raises:
+      ValueError: the slope is a number that is not finite.
+
+    Numerics:
+      In the logit's dtype; distances are exact up to 2²⁴ in float32.
+
+    Example:
+      >>> x = jnp.zeros((3, 1))
+      >>> options = {"mask": attn_jax.masks.causal(), "score_mod": attn_jax.score_mods.alibi(1.0)}
+      >>> print(np.asarray(attn_jax.attention_weights(x, x, **options)).round(2))
+      [[1.   0.   0.  ]
+       [0.27 0.73 0.  ]
+       [0.09 0.24 0.67]]
+    """
+    if not isinstance(slope, jax.Array) and not math.isfinite(slope):
+        raise ValueError(f"slope must be a finite number; got {slope}")
+    return _Alibi(slope)
+
+
+def alibi_slopes(num_heads: int) -> Float[Array, " N"]:
+    """The slopes that the paper gives its heads.
+
+    Press et al. (2021), section 3, https://arxiv.org/abs/2108.12409, and their code where
+    `num_heads` is no power of two: the slopes of the power c below it, then every second one of
+    those of 2c.
+
+      slopes[n] = 2 ** (-8 * (n + 1) / num_heads)
+
+    Args:
+      num_heads: how many heads, N.
+
+    Returns:
+      One slope a head, float32; `jax.vmap` or `alibi(slopes[None])` gives each head its own.
+
+    Raises:
+      ValueError: the number of heads is not an integer >= 1.
+
+    Numerics:
+      Computed in float64, rounded once.
+
+    Example:
+      >>> attn_jax.score_mods.alibi_slopes(4).tolist()
+      [0.25, 0.0625, 0.015625, 0.00390625]
+      >>> attn_jax.score_mods.alibi_slopes(3).tolist()
+      [0.0625, 0.00390625, 0.25]
+    """
+    if not isinstance(num_heads, int) or num_heads < 1:
+        raise ValueError(f"num_heads must be an int >= 1; got {num_heads!r}")
+    power = 2 ** (num_heads.bit_length() - 1)
+    more = _powers(2 * power)[::2][: num_heads - power]
+    return jnp.asarray(np.concatenate([_powers(power), more]), jnp.float32)
+
+
+def _powers(count: int) -> np.ndarray:
+    return 2.0 ** (-8 * np.arange(1, count + 1) / count)

@@ -1,0 +1,153 @@
+"""What every change to a logit is: a function of a logit and two positions, applied in turn."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, DTypeLike, Float
+
+from attn_jax._hoist import Hoisted
+from attn_jax.masks import Position
+from attn_jax.masks._as_pytree import POSITION, hoist_checked, is_node
+from attn_jax.masks._describe import describe, describe_part
+
+type Logit = Float[Array, ""]
+type ScoreModFunction = Callable[[Logit, Position, Position], Logit]
+
+
+class ScoreMod:
+    """Base of the score mods here: callable on a logit and two positions; `a >> b` is b after a.
+
+    Source: the `score_mod` of FlexAttention (Dong et al. 2024, https://arxiv.org/abs/2412.05496,
+    section 3).
+
+    Cost:
+      O(1) for one pair of positions.
+
+    Example:
+      >>> mod = attn_jax.score_mods.alibi(0.5) >> attn_jax.score_mods.soft_cap(4.0)
+      >>> print(mod)
+      (alibi(slope=0.5) >> soft_cap(cap=4.0))
+      >>> round(float(mod(jnp.array(3.0), jnp.array(7), jnp.array(3))), 4)   # 4 tanh((3 - 2) / 4)
+      0.9797
+    """
+
+    @property
+    def aligned(self) -> bool:
+        """Whether it looks at positions, so that the alignment of queries and keys matters."""
+        return True
+
+    def __call__(
+        self, logit: Logit, query_position: Position, key_position: Position
+    ) -> Float[Array, ""]:
+        raise NotImplementedError
+
+    def __rshift__(self, then: ScoreModFunction) -> "ScoreMod":
+        return _chain(self, then)
+
+    def __rrshift__(self, first: ScoreModFunction) -> "ScoreMod":
+        return _chain(first, self)
+
+    def __repr__(self) -> str:
+        return describe(self)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class Chain(ScoreMod):
+    """Score mods one after another."""
+
+    parts: tuple[Any, ...]
+
+    @property
+    def aligned(self) -> bool:
+        return any(is_aligned(part) for part in self.parts)
+
+    def __call__(
+        self, logit: Logit, query_position: Position, key_position: Position
+    ) -> Float[Array, ""]:
+        for part in self.parts:
+            logit = part(logit, query_position, key_position)
+        return logit
+
+    def __repr__(self) -> str:
+        return f"({' >> '.join(describe_part(part, ScoreMod) for part in self.parts)})"
+
+
+def is_aligned(score_mod: ScoreModFunction) -> bool:
+    """Whether a score mod depends on how queries and keys are aligned; see `masks.is_aligned`.
+
+    Args:
+      score_mod: one of this module, or any callable `(logit, query_position, key_position) ->
+        logit`.
+
+    Returns:
+      What a score mod of this module says of itself; True of any other callable, for it may.
+
+    Cost:
+      O(1).
+
+    Example:
+      >>> aligned = attn_jax.score_mods.is_aligned
+      >>> aligned(attn_jax.score_mods.soft_cap(2.0)), aligned(lambda logit, i, j: logit / 2)
+      (False, True)
+    """
+    return score_mod.aligned if isinstance(score_mod, ScoreMod) else True
+
+
+def as_pytree(score_mod: ScoreModFunction, dtype: DTypeLike) -> ScoreModFunction:
+    """A score mod that computes the same and is a pytree of arrays: what `jit` takes.
+
+    What FlexAttention does when it compiles a score function (Dong et al. 2024,
+    https://arxiv.org/abs/2412.05496, section 3): a plain callable is traced once, the arrays that
+    it captured become leaves with gradients, and numbers become arrays.
+
+    Args:
+      score_mod: one of this module, or any callable `(logit, query_position, key_position) ->
+        logit` on scalars.
+      dtype: of the logits, and of what were plain numbers.
+
+    Returns:
+      A callable of a logit and two positions. Two that came from equal functions have equal tree
+      structures, even where the functions were two lambdas.
+
+    Raises:
+      TypeError: the score mod is no callable, or it does not return a scalar of the logit's dtype.
+
+    Cost:
+      One trace of each plain callable.
+
+    Example:
+      >>> slope = jnp.float32(0.5)
+      >>> def falls(logit, i, j):
+      ...     return logit - slope * (i - j)
+      >>> jax.tree.leaves(attn_jax.score_mods.as_pytree(falls, "float32"))
+      [Array(0.5, dtype=float32)]
+    """
+    if isinstance(score_mod, Hoisted):
+        return score_mod
+    if isinstance(score_mod, Chain):
+        return Chain(tuple(as_pytree(part, dtype) for part in score_mod.parts))
+    if isinstance(score_mod, ScoreMod) and is_node(score_mod):
+        return jax.tree.map(lambda leaf: _as_array(leaf, dtype), score_mod)
+    logit = jax.ShapeDtypeStruct((), dtype)
+    return hoist_checked("score_mod", score_mod, dtype, logit, POSITION, POSITION)
+
+
+def _chain(first: ScoreModFunction, then: ScoreModFunction) -> Chain:
+    for part in (first, then):
+        if not callable(part):
+            raise TypeError(
+                f"a score mod is followed by score mods and callables (logit, query_position, "
+                f"key_position) -> logit; got {type(part).__name__}"
+            )
+    before = first.parts if isinstance(first, Chain) else (first,)
+    after = then.parts if isinstance(then, Chain) else (then,)
+    return Chain((*before, *after))
+
+
+def _as_array(leaf: Any, dtype: DTypeLike) -> Array:
+    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(np.asarray(leaf, dtype))

@@ -1,0 +1,154 @@
+"""What the weights of a read look like, without writing them out."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from attn_jax import _checks, scores
+from attn_jax._call import Call, prepare
+from attn_jax._tables import Table
+from attn_jax.attend import MaskLike, Scale
+from attn_jax.backends import blockwise
+from attn_jax.score_mods import ScoreModFunction
+from attn_jax.tiles.fold import add_at, fold
+from attn_jax.tiles.read import logits
+from attn_jax.tiles.tile_op import choose
+
+
+class AttentionStats(NamedTuple):
+    """Figures of the weights of one head, a query or a key at a time.
+
+    `attention_stats` makes it. A query that may read nothing has log-sum-exp and greatest logit
+    −inf, entropy 0 and weights 0.
+
+    Example:
+      >>> x = jnp.zeros((4, 2))
+      >>> stats = attn_jax.attention_stats(x, x, mask=attn_jax.masks.causal())
+      >>> print(np.exp(stats.entropy).round(2))   # how many keys a query reads, in effect
+      [1. 2. 3. 4.]
+    """
+
+    logsumexp: Float[Array, " T"]
+    max_logit: Float[Array, " T"]
+    entropy: Float[Array, " T"]
+    received: Float[Array, " S"]
+    top_weight: Float[Array, "T k"]
+    top_key: Int[Array, "T k"]
+
+
+def attention_stats(
+    query: Float[Array, "T H"],
+    key: Float[Array, "S E"],
+    *,
+    score: scores.Score | None = None,
+    mask: MaskLike | None = None,
+    score_mod: ScoreModFunction | None = None,
+    scale: Scale | None = None,
+    query_position: Int[Array, " T"] | None = None,
+    key_position: Int[Array, " S"] | None = None,
+    top: int = 4,
+) -> AttentionStats:
+    """Log-sum-exp, greatest logit, entropy, mass received and greatest weights of a read.
+
+    Mass received by a key is what H2O keeps keys by (Zhang et al. 2023,
+    https://arxiv.org/abs/2306.14048); entropy near zero is what training collapses to (Zhai et al.
+    2023, https://arxiv.org/abs/2303.06296).
+
+      entropy[t] = -Σ_s weights[t, s] log weights[t, s]      received[s] = Σ_t weights[t, s]
+
+    Args:
+      query: as `attend`, and so all that follow.
+      key: see `attend`.
+      score: see `attend`.
+      mask: see `attend`.
+      score_mod: see `attend`.
+      scale: see `attend`.
+      query_position: see `attend`.
+      key_position: see `attend`.
+      top: how many of the greatest weights of each query to return, greatest first.
+
+    Returns:
+      An `AttentionStats` in float32 (float64 for float64), with no gradients; entropy in nats,
+      `top_key` as row numbers of `key`. Where fewer keys may be read than asked for, the last
+      weights are 0.
+
+    Raises:
+      ValueError: as `attend`; or `top` is not between 1 and the number of keys.
+      TypeError: as `attend`.
+
+    Numerics:
+      As `attend`.
+
+    Cost:
+      The time of two reads; memory O(T top + S).
+
+    Example:
+      >>> key = jnp.array([[0.0], [3.0], [1.0]])
+      >>> stats = attn_jax.attention_stats(jnp.ones((1, 1)), key, top=2)
+      >>> stats.top_key.tolist(), stats.top_weight.round(2).tolist()
+      ([[1, 2]], [[0.8399999737739563, 0.10999999940395355]])
+    """
+    _checks.check_shapes(query=(query, "T H"), key=(key, "S E"))
+    _checks.check_floating(query=query, key=key)
+    if not isinstance(top, int) or not 1 <= top <= key.shape[0]:
+        raise ValueError(f"top must be an int between 1 and S = {key.shape[0]}; got {top!r}")
+    call = prepare(
+        query,
+        key,
+        jnp.zeros((key.shape[0], 1), key.dtype),
+        score=score,
+        mask=mask,
+        score_mod=score_mod,
+        scale=scale,
+        query_position=query_position,
+        key_position=key_position,
+        dropout=None,
+    )
+    return _stats(jax.lax.stop_gradient(call), top=top)
+
+
+@functools.partial(jax.jit, static_argnames="top")
+def _stats(call: Call, *, top: int) -> AttentionStats:
+    _, logsumexp = blockwise.attend(call)
+    plan, shape = blockwise.plan(call)
+    T, S = call.query.shape[0], call.key.shape[0]
+    shape = shape or choose(T, S, 1)
+    shift = Table(jnp.where(logsumexp == -jnp.inf, 0, logsumexp), "query")
+    dtype, (t, s) = call.scale.dtype, shape
+    row = (
+        jnp.zeros(t, dtype),
+        jnp.full((t, top), -jnp.inf, dtype),
+        jnp.zeros((t, top), jnp.int32),
+    )
+
+    def step(row, received, place, tile, readable):
+        (read, shift), (mean_logit, best, best_key) = tile, row
+        logit = logits(read, readable)
+        weight = jnp.exp(logit - shift.values[:, None])
+        mean_logit = mean_logit + jnp.sum(jnp.where(weight > 0, weight * logit, 0), axis=1)
+        column = jax.lax.broadcasted_iota(jnp.int32, logit.shape, 1) + place.column * s
+        best, where = jax.lax.top_k(jnp.concatenate([best, logit], axis=1), top)
+        best_key = jnp.take_along_axis(jnp.concatenate([best_key, column], axis=1), where, axis=1)
+        mass = Table(jnp.sum(weight * real(place), axis=0), "key")
+        return (mean_logit, best, best_key), add_at(received, mass, place, shape)
+
+    def real(place):
+        """1 for a query, 0 for the padding of the last tile."""
+        return (place.row * t + jnp.arange(t, dtype=jnp.int32) < T).astype(dtype)[:, None]
+
+    nothing_received = Table(jnp.zeros(-(-S // s) * s, dtype), "key")
+    rows, received = fold(
+        step, plan, (blockwise.as_read(call), shift), row, nothing_received, shape
+    )
+    mean_logit, best, best_key = rows
+    return AttentionStats(
+        logsumexp=logsumexp,
+        max_logit=best[:, 0],
+        entropy=jnp.where(logsumexp == -jnp.inf, 0, logsumexp - mean_logit),
+        received=received.values[:S],
+        top_weight=jnp.exp(best - shift.values[:, None]),
+        top_key=best_key,
+    )

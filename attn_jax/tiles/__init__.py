@@ -1,0 +1,1 @@
+"""The tile engine: sums over pairs of rows, in linear memory, closed under differentiation."""

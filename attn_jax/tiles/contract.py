@@ -1,0 +1,102 @@
+"""Matrix products whose operands are narrow and whose sums are float32, in every derivative.
+
+JAX differentiates `einsum(bfloat16, bfloat16) -> float32` into products of a float32 cotangent with
+a bfloat16 operand, which no hardware multiplies fast. Here the derivative of a contraction is a
+contraction: operands are rounded, sums and cotangents stay wide, whatever the order.
+"""
+
+import string
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import hijax
+from jaxtyping import Array, DTypeLike, Float
+
+
+def contract(
+    formula: str, first: Float[Array, "..."], second: Float[Array, "..."], dtype: DTypeLike
+) -> Float[Array, "..."]:
+    """`einsum(formula, first, second)` with operands in `dtype` and the result in float32."""
+    if jnp.dtype(dtype).itemsize >= 4:
+        return jnp.einsum(formula, first.astype(dtype), second.astype(dtype))
+    return _Contraction(formula, jnp.dtype(dtype), jax.typeof(first), jax.typeof(second))(
+        first, second
+    )
+
+
+class _Contraction(hijax.HiPrim):
+    """One pair product `"ab,cb->ac"`, bilinear; every letter of a side occurs on another."""
+
+    formula: str
+    dtype: jnp.dtype
+
+    def __init__(self, formula: str, dtype: jnp.dtype, first, second):
+        self.in_avals = (first, second)
+        self.params = {"formula": formula, "dtype": dtype}
+        out = jax.eval_shape(lambda a, b: _einsum(formula, a, b, dtype), first, second)
+        self.out_aval = hijax.ShapedArray(out.shape, out.dtype)
+        super().__init__()
+
+    def expand(self, *args):
+        first, second = args
+        return _einsum(self.formula, first, second, self.dtype)
+
+    def jvp(self, primals, tangents):
+        (first, second), (d_first, d_second) = primals, tangents
+        terms = []
+        if not isinstance(d_first, hijax.Zero):
+            terms.append(contract(self.formula, d_first, second, self.dtype))
+        if not isinstance(d_second, hijax.Zero):
+            terms.append(contract(self.formula, first, d_second, self.dtype))
+        return self(first, second), sum(terms[1:], terms[0])
+
+    lin, linearized = hijax.linearize_from_jvp
+
+    def vjp_fwd(self, nzs_in, /, *args):
+        return self(*args), args
+
+    def vjp_bwd_retval(self, res, outgrad, /):
+        first, second = res
+        return self._by_first(outgrad, second), self._by_second(first, outgrad)
+
+    def transpose(self, out_ct, *maybe_accums):
+        first, second = maybe_accums
+        if isinstance(first, hijax.GradAccum):
+            first.accum(self._by_first(out_ct, second))
+        else:
+            second.accum(self._by_second(first, out_ct))
+
+    def _by_first(self, cotangent, second):
+        first, other, out = _letters(self.formula)
+        gradient = contract(f"{out},{other}->{first}", cotangent, second, self.dtype)
+        return gradient.astype(self.in_avals[0].dtype)
+
+    def _by_second(self, first, cotangent):
+        one, other, out = _letters(self.formula)
+        gradient = contract(f"{out},{one}->{other}", cotangent, first, self.dtype)
+        return gradient.astype(self.in_avals[1].dtype)
+
+    def batch(self, axis_data, args, dims):
+        *sides, out = _letters(self.formula)
+        letter = next(c for c in string.ascii_uppercase if c not in self.formula)
+        mapped = [
+            side if axis is None else letter + side for side, axis in zip(sides, dims, strict=True)
+        ]
+        first, second = (
+            array if axis is None else jnp.moveaxis(array, axis, 0)
+            for array, axis in zip(args, dims, strict=True)
+        )
+        formula = f"{mapped[0]},{mapped[1]}->{letter}{out}"
+        return contract(formula, first, second, self.dtype), 0
+
+
+def _einsum(formula, first, second, dtype):
+    return jnp.einsum(
+        formula, first.astype(dtype), second.astype(dtype), preferred_element_type=jnp.float32
+    )
+
+
+def _letters(formula: str) -> tuple[str, str, str]:
+    sides, out = formula.split("->")
+    first, second = sides.split(",")
+    return first, second, out

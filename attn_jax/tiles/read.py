@@ -1,0 +1,75 @@
+"""One read on one tile: its logits, and the sums of what they weigh."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from attn_jax._tables import Table, on_readable_pairs
+from attn_jax.tiles.contract import contract
+
+type Readable = Bool[Array, "t s"] | None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """What `attend` reads; whatever varies by query, key or pair is a table.
+
+    `score` is None for dot products, or a function of one query and one key row. Matrix products
+    take their operands in `product_dtype`.
+    """
+
+    query: Any
+    key: Any
+    value: Any
+    query_position: Any
+    key_position: Any
+    scale: Any
+    score: Any
+    score_mod: Any
+    dropout: Any
+    product_dtype: Any = dataclasses.field(metadata={"static": True})
+
+
+def logits(read: Read, readable: Readable) -> Float[Array, "t s"]:
+    """scale * score, then score_mod, then −inf where nothing may be read."""
+    query, key = _keep(read.query.values, readable, 1), _keep(read.key.values, readable, 0)
+    if read.score is None:
+        scores = contract("th,sh->ts", query, key, read.product_dtype)
+    else:
+        over_keys = jax.vmap(read.score, in_axes=(None, 0))
+        scores = jax.vmap(over_keys, in_axes=(0, None))(query, key)
+    changed = read.scale * scores
+    if read.score_mod is not None:
+        i, j = read.query_position.values[:, None], read.key_position.values[None, :]
+        changed = on_readable_pairs(read.score_mod, changed, i, j, readable)
+    return changed if readable is None else jnp.where(readable, changed, -jnp.inf)
+
+
+def weighed_values(
+    weights: Float[Array, "t s"], read: Read, readable: Readable
+) -> Float[Array, "t V"]:
+    """Σ weights value over the keys of the tile, with weights dropped where the call says so."""
+    if read.dropout is not None:
+        i, j = read.query_position.values[:, None], read.key_position.values[None, :]
+        weights = jnp.where(read.dropout.keeps(i, j), weights / (1 - read.dropout.rate), 0)
+    value = _keep(read.value.values, readable, 0)
+    return contract("ts,sv->tv", weights, value, read.product_dtype)
+
+
+def weigh(operands: tuple[Read, Table], readable: Readable) -> tuple[Table, Table]:
+    """Σ exp(logit - shift) and Σ exp(logit - shift) value, for each query of the tile."""
+    read, shift = operands
+    weights = jnp.exp(logits(read, readable) - shift.values[:, None])
+    total = jnp.sum(weights, axis=1)
+    return Table(total, "query"), Table(weighed_values(weights, read, readable), "query")
+
+
+def _keep(rows: Float[Array, "L H"], readable: Readable, others: int) -> Float[Array, "L H"]:
+    """Puts zeros for rows that nothing in the tile reads: NaN there must meet no product."""
+    if readable is None:
+        return rows
+    return jnp.where(jnp.any(readable, axis=others)[:, None], rows, 0)

@@ -1,0 +1,39 @@
+"""Bahdanau's score on 8192 keys, with gradients, in memory that a tile of it takes.
+
+Bahdanau et al. (2014), appendix A.1.2, https://arxiv.org/abs/1409.0473. The hidden layer has a row
+of A numbers for every pair of query and key; "blockwise" has those of one tile at a time.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from attn_jax import attend
+from attn_jax.scores import additive
+
+T, S, A, V = 64, 8192, 32, 16
+rngs = jax.random.split(jax.random.key(0), 4)
+query, key, value = (
+    jax.random.normal(rng, shape)
+    for rng, shape in zip(rngs, [(T, A), (S, A), (S, V)], strict=False)
+)
+v = jax.random.normal(rngs[3], (A,))
+
+
+def loss(v, query, implementation):
+    score = functools.partial(additive, v=v)
+    return jnp.mean(attend(query, key, value, score=score, implementation=implementation) ** 2)
+
+
+gradients, megabytes = {}, {}
+for implementation in ("reference", "blockwise"):
+    gradient = jax.jit(jax.grad(loss, argnums=(0, 1)), static_argnums=2)
+    compiled = gradient.lower(v, query, implementation).compile()
+    gradients[implementation] = compiled(v, query)
+    megabytes[implementation] = compiled.memory_analysis().temp_size_in_bytes / 2**20
+    print(f"{implementation}: {megabytes[implementation]:.0f} MiB besides arguments and results")
+print(f"the hidden layer, written out: {T * S * A * 4 / 2**20:.0f} MiB")
+for one, other in zip(*gradients.values(), strict=True):
+    assert jnp.allclose(one, other, rtol=1e-3, atol=1e-6)
+assert megabytes["blockwise"] < T * S * A * 4 / 2**20

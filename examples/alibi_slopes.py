@@ -1,0 +1,40 @@
+"""ALiBi with slopes that are trained: each head learns how fast its attention fades with distance.
+
+A teacher has the slopes of the paper (Press et al. 2021, https://arxiv.org/abs/2108.12409); the
+student starts with equal ones and sees nothing but the teacher's output.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from attn_jax import dot_product_attention
+from attn_jax.score_mods import alibi, alibi_slopes
+
+B, T, N, H = 2, 48, 4, 8
+query, key, value = jax.random.normal(jax.random.key(0), (3, B, T, N, H))
+
+
+def read(slopes):  # [N], one a head; the axes before it stand for batch and heads
+    return dot_product_attention(query, key, value, score_mod=alibi(slopes[None]), is_causal=True)
+
+
+target = read(alibi_slopes(N))
+
+
+@jax.jit
+def step(log_slopes):
+    def loss(log_slopes):
+        return jnp.mean((read(jnp.exp(log_slopes)) - target) ** 2)
+
+    error, gradient = jax.value_and_grad(loss)(log_slopes)
+    return log_slopes - 30 * gradient, error
+
+
+log_slopes = jnp.log(jnp.full(N, 0.05))
+errors = []
+for _ in range(300):
+    log_slopes, error = step(log_slopes)
+    errors.append(float(error))
+print(f"loss {errors[0]:.0e} -> {errors[-1]:.0e}")
+print("learned", jnp.exp(log_slopes).round(3), "the teacher's", alibi_slopes(N).round(3))
+assert jnp.allclose(jnp.exp(log_slopes), alibi_slopes(N), atol=5e-3)
