@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from attn_jax import _checks, _hoist, _numerics, _tables, masks, score_mods, scores
-from attn_jax._grid import Grid, Kinds
+from attn_jax._grid import Grid, Kinds, positions_or_default
 from attn_jax.block_mask import BlockMask
 
 
@@ -73,8 +73,8 @@ def prepare(
     default_scale = 1.0 if score is not None else 1 / math.sqrt(max(H, 1))
     if isinstance(mask, BlockMask):
         query_position, key_position = _block_positions(mask, query_position, key_position, T, S)
-    i = positions("query_position", query_position, T)
-    j = positions("key_position", key_position, S)
+    i = positions_or_default("query_position", query_position, T)
+    j = positions_or_default("key_position", key_position, S)
     call = Call(
         query=query,
         key=key,
@@ -110,12 +110,8 @@ def _check_alignment(mask, score_mod, query_position, T: int, S: int) -> None:
     compares = (callable(mask) and masks.is_aligned(mask)) or (
         score_mod is not None and score_mods.is_aligned(score_mod)
     )
-    if compares and query_position is None and T != S:
-        raise ValueError(
-            f"query_position is needed: mask or score_mod compares positions, and T={T} queries "
-            f"can be aligned with S={S} keys in more than one way; for queries at the end pass "
-            f"query_position=jnp.arange(S - T, S)"
-        )
+    if compares:
+        _checks.check_aligned("mask or score_mod", query_position, T, S)
 
 
 def _pair_score(score: scores.Score, H: int, E: int, dtype) -> _hoist.Hoisted:
@@ -134,14 +130,3 @@ def _mask(mask: Any) -> Any:
     if callable(mask):
         return masks.as_pytree(mask)
     return TableMask(_tables.Table(mask, "pair", ordered=True))
-
-
-def positions(name: str, position: Int[Array, " L"] | None, L: int) -> Int[Array, " L"]:
-    """Positions as int32, from 0 on where none are given."""
-    if position is None:
-        return jnp.arange(L, dtype=jnp.int32)
-    if position.shape != (L,):
-        raise ValueError(
-            f"{name} must have shape [{L}], one entry a row; got {list(position.shape)}"
-        )
-    return position.astype(jnp.int32)

@@ -147,3 +147,28 @@ def check_rate(name: str, rate: float) -> None:
     """
     if not isinstance(rate, int | float) or not 0 <= rate < 1:
         raise ValueError(f"{name} must be a number in [0, 1); got {rate!r}")
+
+
+def check_dropout(rate: float, rng: Any) -> None:
+    """Checks a dropout rate, and that there is a key where something is dropped.
+
+    Raises:
+      ValueError: the rate is not a number in [0, 1), or there is no key.
+    """
+    check_rate("dropout_rate", rate)
+    if rate and rng is None:
+        raise ValueError(f"dropout_rng is needed with dropout_rate={rate}: pass a jax.random.key")
+
+
+def check_aligned(what: str, query_position: Any, T: int, S: int) -> None:
+    """Checks that positions are given where `what` compares them and shapes do not tell them.
+
+    Raises:
+      ValueError: T and S differ and there are no query positions.
+    """
+    if query_position is None and T != S:
+        raise ValueError(
+            f"query_position is needed: {what} compares positions, and T={T} queries can be "
+            f"aligned with S={S} keys in more than one way; for queries at the end pass "
+            f"query_position=jnp.arange(S - T, S)"
+        )

@@ -106,6 +106,21 @@ class Grid:
         return dataclasses.replace(node, values=values)
 
 
+def positions_or_default(name: str, position: Int[Array, " L"] | None, L: int) -> Int[Array, " L"]:
+    """Positions as int32, from 0 on where none are given.
+
+    Raises:
+      ValueError: there is not one position a row.
+    """
+    if position is None:
+        return jnp.arange(L, dtype=jnp.int32)
+    if position.shape != (L,):
+        raise ValueError(
+            f"{name} must have shape [{L}], one entry a row; got {list(position.shape)}"
+        )
+    return position.astype(jnp.int32)
+
+
 def _is_cut(node: Any) -> bool:
     """Whether `_rows` has given a table an axis of rows of tiles."""
     return _tables.is_table(node) and node.values.ndim == node.core_rank + 1

@@ -23,21 +23,19 @@ def attend_heads(
     query: Float[Array, "*B T N H"],
     key: Float[Array, "*B S K H"],
     value: Float[Array, "*B S K V"],
+    scale: Float[Array, ""],
     options: dict[str, Any],
     *,
     dropout_rate: float,
     implementation: Implementation | None,
 ) -> Float[Array, "*B T N V"]:
     """Splits the query heads into groups, one a key/value head, and maps one head over them all."""
-    operands = split_heads(query, key, value, **options)
-    scale = options["scale"]
+    operands = _split_heads(query, key, value, **options)
 
     def head(operands: dict) -> Float[Array, "T V"]:
-        sink = operands.pop("sink")
         return attend(
             **operands,
             scale=scale,
-            sink=None if sink is None else sink.values,
             dropout_rate=dropout_rate,
             implementation=implementation,
         )
@@ -47,11 +45,10 @@ def attend_heads(
     return jnp.moveaxis(out, -2, len(B)).reshape(*B, T, N, value.shape[-1])
 
 
-def split_heads(
-    query, key, value, *, bias, rules, score_mod, scale, sink, lengths, positions, dropout_rng
+def _split_heads(
+    query, key, value, *, bias, rules, score_mod, sink, lengths, positions, dropout_rng
 ) -> dict[str, Any]:
     """What one head takes, with axes [*B K G] in front of each array, of full size or 1."""
-    del scale
     *B, T, N, H = query.shape
     S, K = key.shape[-3:-1]
     G, batch = N // K, len(B)
@@ -62,19 +59,11 @@ def split_heads(
         "value": jnp.moveaxis(value, batch, -2)[..., None, :, :],
         "mask": heads("mask", _all_of(*rules, *_within_lengths(lengths, T, S))),
         "score_mod": heads("score_mod", _change(bias, score_mod)),
-        "sink": None if sink is None else heads("sink", _PerHead(sink.reshape(*[1] * batch, N))),
+        "sink": None if sink is None else sink.reshape((1,) * batch + (K, G)),
         "query_position": _lead_with_ones(positions[0], batch + 3),
         "key_position": _lead_with_ones(positions[1], batch + 3),
         "dropout_rng": _a_key_each(dropout_rng, (*B, K, G)),
     }
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _PerHead:
-    """Numbers of which each head has one."""
-
-    values: Any
 
 
 @jax.tree_util.register_dataclass
@@ -102,12 +91,12 @@ def _change(bias: Array | None, score_mod: Any) -> Any:
 
 def _all_of(*rules: Any) -> Any:
     """One mask that asks every rule; arrays are written-out rules."""
-    written = (
+    written = [
         TableMask(Table(rule, "pair", ordered=True)) if isinstance(rule, Array) else rule
         for rule in rules
         if rule is not None
-    )
-    return functools.reduce(operator.and_, written) if any(r is not None for r in rules) else None
+    ]
+    return functools.reduce(operator.and_, written) if written else None
 
 
 def _within_lengths(lengths: tuple, T: int, S: int) -> list[TableMask]:

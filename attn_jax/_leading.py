@@ -31,7 +31,7 @@ def core_ranks(node: Any) -> Any:
     """The same tree with the number of axes that one head needs in each array's place.
 
     Tables know theirs; a field of a dataclass says so in its metadata, and is a scalar where it
-    says nothing; what a function captured belongs to all heads alike, whatever its rank: None.
+    says nothing; what a function captured belongs to all heads alike, whatever its rank: -1.
     """
     if isinstance(node, Table):
         return dataclasses.replace(node, values=node.core_rank)

@@ -60,8 +60,7 @@ def attend(
       mask: who may read whom: an array (True = may read), one of `attn_jax.masks`, or a callable
         `(query_position, key_position) -> bool` on scalars.
       score_mod: a callable `(logit, query_position, key_position) -> logit` on scalars, applied
-        after `scale`. It is called on every pair, so it and its derivative must be finite on those
-        that the mask hides, too.
+        after `scale`. It is asked about pairs that may be read, and about no others.
       scale: factor on the scores; 1/√H for the scaled dot product, 1 where `score` is given.
       query_position: where each query stands in its sequence; from 0 on where T = S.
       key_position: where each key stands; from 0 on.
@@ -86,7 +85,8 @@ def attend(
       read never reaches the output or a gradient.
 
     Cost:
-      O(T S (H + V)) time, O(T S) memory.
+      O(T S (H + V)) time, less the tiles that the mask leaves empty, and O(T V + S) memory with
+      "blockwise"; "reference", which small reads get, writes the T×S logits out.
 
     Example:
       >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -195,6 +195,8 @@ def attend_with_logsumexp(
         dropout=_dropout(dropout_rate, dropout_rng),
     )
     if sink is not None:
+        if jnp.ndim(sink) != 0:
+            raise ValueError(f"sink must be one number; got shape {list(jnp.shape(sink))}")
         sink = jnp.asarray(sink, call.scale.dtype)
     return read(call, sink, implementation=implementation)
 
@@ -281,13 +283,9 @@ def read(
 
 @jax.jit
 def _weights(call: Call) -> Float[Array, "T S"]:
-    return reference.weights(call)[0]
+    return reference.weights(call)
 
 
 def _dropout(rate: float, rng: Key[Array, ""] | None) -> Dropout | None:
-    _checks.check_rate("dropout_rate", rate)
-    if rate == 0:
-        return None
-    if rng is None:
-        raise ValueError(f"dropout_rng is needed with dropout_rate={rate}: pass a jax.random.key")
-    return Dropout.of(rng, rate)
+    _checks.check_dropout(rate, rng)
+    return Dropout.of(rng, rate) if rate and rng is not None else None

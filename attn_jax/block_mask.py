@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from attn_jax import _tables, masks
-from attn_jax._grid import Grid, Kinds, TileShape
+from attn_jax import _checks, _tables, masks
+from attn_jax._grid import Grid, Kinds, TileShape, positions_or_default
 from attn_jax.masks._describe import describe_part
 
 
@@ -132,14 +132,10 @@ def block_mask(
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"{name} must be an int >= 1; got {size!r}")
-    if T != S and query_position is None and masks.is_aligned(mask):
-        raise ValueError(
-            f"query_position is needed: mask compares positions, and T={T} queries can be aligned "
-            f"with S={S} keys in more than one way; for queries at the end pass "
-            f"query_position=jnp.arange(S - T, S)"
-        )
-    i = _positions("query_position", query_position, T)
-    j = _positions("key_position", key_position, S)
+    if masks.is_aligned(mask):
+        _checks.check_aligned("mask", query_position, T, S)
+    i = positions_or_default("query_position", query_position, T)
+    j = positions_or_default("key_position", key_position, S)
     return _build(masks.as_pytree(mask), i, j, shape=TileShape(*tile))
 
 
@@ -170,14 +166,6 @@ def _build(
     lists = classify(ordered, Grid.of(query_position, key_position, shape))
     T, S = query_position.size, key_position.size
     return BlockMask(ordered, lists, query_position, key_position, shape, T, S)
-
-
-def _positions(name: str, position: Int[Array, " L"] | None, L: int) -> Int[Array, " L"]:
-    if position is None:
-        return jnp.arange(L, dtype=jnp.int32)
-    if position.shape != (L,):
-        raise ValueError(f"{name} must have shape [{L}], one entry a row; got {position.shape}")
-    return position.astype(jnp.int32)
 
 
 def _whole(grid: Grid):

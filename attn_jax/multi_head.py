@@ -101,22 +101,21 @@ def dot_product_attention(
     if K == 0 or N % K:
         raise ValueError(f"query heads ({N}) must be a multiple of key/value heads ({K})")
     _check_pairs(bias, mask, (*B, N, T, S))
+    _check_sink(sink, N)
     _check_rows("query", query_seq_lengths, query_position, B, T)
     _check_rows("key", key_value_seq_lengths, key_position, B, S)
     _checks.check_scale(scale)
-    _checks.check_rate("dropout_rate", dropout_rate)
+    _checks.check_dropout(dropout_rate, dropout_rng)
     rule = _rule(is_causal, local_window_size)
-    _check_alignment(rule, query_position, T, S)
+    if rule is not None:
+        _checks.check_aligned("is_causal or local_window_size", query_position, T, S)
     if isinstance(mask, BlockMask):
         _check_alone(rule, query_seq_lengths, key_value_seq_lengths)
-    if dropout_rate and dropout_rng is None:
-        raise ValueError(f"dropout_rng is needed with dropout_rate={dropout_rate}")
     dtype = _numerics.accumulation_dtype(query.dtype)
     options = {
         "bias": bias,
         "rules": (masks.as_pytree(mask) if callable(mask) else mask, rule),
         "score_mod": None if score_mod is None else score_mods.as_pytree(score_mod, dtype),
-        "scale": _numerics.as_scalar(1 / math.sqrt(H) if scale is None else scale, dtype),
         "sink": None if sink is None else jnp.asarray(sink, dtype),
         "lengths": (query_seq_lengths, key_value_seq_lengths),
         "positions": (query_position, key_position),
@@ -126,6 +125,7 @@ def dot_product_attention(
         query,
         key,
         value,
+        _numerics.as_scalar(1 / math.sqrt(H) if scale is None else scale, dtype),
         options,
         dropout_rate=dropout_rate,
         implementation=implementation,
@@ -142,12 +142,9 @@ def _check_pairs(bias: Array | None, mask: Any, full: tuple[int, ...]) -> None:
         _checks.check_broadcastable("mask", mask, full, axes)
 
 
-def _check_alignment(rule: masks.Mask | None, query_position: Array | None, T: int, S: int) -> None:
-    if rule is not None and query_position is None and T != S:
-        raise ValueError(
-            f"query_position is needed with is_causal or local_window_size when T={T} differs "
-            f"from S={S}: for queries at the end pass query_position=jnp.arange(S - T, S)"
-        )
+def _check_sink(sink: Any, N: int) -> None:
+    if sink is not None and jnp.shape(sink) != (N,):
+        raise ValueError(f"sink must have one entry a head, [{N}]; got {list(jnp.shape(sink))}")
 
 
 def _check_alone(*others: object) -> None:

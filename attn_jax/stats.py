@@ -115,7 +115,7 @@ def _stats(call: Call, *, top: int) -> AttentionStats:
     _, logsumexp = blockwise.attend(call)
     plan, shape = blockwise.plan(call)
     T, S = call.query.shape[0], call.key.shape[0]
-    shape = shape or choose(T, S, 1)
+    shape = shape or choose(T, S)
     shift = Table(jnp.where(logsumexp == -jnp.inf, 0, logsumexp), "query")
     dtype, (t, s) = call.scale.dtype, shape
     row = (

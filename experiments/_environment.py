@@ -10,6 +10,8 @@ from pathlib import Path
 
 import jax
 
+from attn_jax.benchmark.machine import processor
+
 PACKAGES = ("jax", "flax", "optax", "numpy", "tokenizers", "sacrebleu")
 
 
@@ -34,21 +36,11 @@ def environment() -> Environment:
         commit=_commit(),
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
-        processor=_processor(Path("/proc/cpuinfo")),
+        processor=processor(),
         cores=os.cpu_count() or 1,
         device=jax.devices()[0].device_kind,
         versions={name: importlib.metadata.version(name) for name in PACKAGES},
     )
-
-
-def _processor(cpuinfo: Path) -> str:
-    """The model name of the CPU: Linux keeps it in a file, elsewhere the platform knows it."""
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _commit() -> str | None:

@@ -29,7 +29,7 @@ def tiles(monkeypatch):
     """Sets the shape of tiles, which the library chooses larger than the sizes of tests."""
 
     def use(queries: int, keys: int) -> None:
-        monkeypatch.setattr(tile_op, "choose", lambda T, S, heads: TileShape(queries, keys))
+        monkeypatch.setattr(tile_op, "choose", lambda T, S: TileShape(queries, keys))
         jax.clear_caches()
 
     yield use

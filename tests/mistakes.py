@@ -201,6 +201,18 @@ OPTIONS = {
     "B17 unknown implementation for one head": one(
         "implementation", "flash", ValueError, r"'flash' is unknown; choose from reference"
     ),
+    "a sink for each query": one(
+        "sink", zeros(T), ValueError, r"sink must be one number; got shape \[5\]"
+    ),
+    "sinks for other heads": heads(
+        "sink", zeros(3), ValueError, r"sink must have one entry a head, \[4\]; got \[3\]"
+    ),
+    "a rate of one": one(
+        "dropout_rate", 1.0, ValueError, r"dropout_rate must be a number in \[0, 1\); got 1.0"
+    ),
+    "dropout without a key": heads(
+        "dropout_rate", 0.5, ValueError, r"dropout_rng is needed with dropout_rate=0.5"
+    ),
     "B17 unknown argument": heads("dropout", 0.1, TypeError, r"dropout"),
     "positions of other queries": one(
         "query_position", jnp.arange(3), ValueError, r"query_position must .*\[5\], .*got \[3\]"

@@ -162,6 +162,26 @@ def test_a_scale_of_any_kind_of_number_compiles_once(implementation):
     assert count_compilations(lambda: read(scale=1.0, **other_rule)) > 0
 
 
+def test_a_fresh_lambda_finds_the_function_compiled_for_the_one_before(implementation):
+    query, key, value = one_head(17)
+
+    def read(slope, factor=1.0):
+        return attn_jax.attend(
+            query,
+            key,
+            value,
+            mask=lambda i, j: j <= i,
+            score_mod=lambda logit, i, j: factor * logit - slope * (i - j).astype(logit.dtype),
+            query_position=AT_THE_END,
+            implementation=implementation,
+        )
+
+    slopes = [jnp.float32(0.25), jnp.float32(0.5)]
+    first = read(slopes[0])
+    assert count_compilations(lambda: assert_differs(read(slopes[1]), first)) == 0
+    assert count_compilations(lambda: read(slopes[0], factor=2.0)) > 0
+
+
 SELF_ATTENTIONS = {
     "simplified": (attn_jax.simplified_self_attention, ((11, 4),)),
     "self": (attn_jax.self_attention, ((11, 4), (4, 3), (4, 3), (4, 6))),

@@ -21,7 +21,7 @@ def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
     readable = _readable(call)
     if readable is not None:
         value = _keep(value, jnp.any(readable, axis=0))
-    normalised, logsumexp = weights(call)
+    normalised, logsumexp = _weights(call, readable)
     if call.dropout is not None:
         i, j = call.query_position[:, None], call.key_position[None, :]
         normalised = jnp.where(call.dropout.keeps(i, j), normalised / (1 - call.dropout.rate), 0)
@@ -29,11 +29,17 @@ def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
     return out.astype(call.query.dtype), logsumexp
 
 
-def weights(call: Call) -> tuple[Float[Array, "T S"], Float[Array, " T"]]:
-    """Weights and log-sum-exp in the accumulation dtype: scale, score_mod, mask, softmax."""
+def weights(call: Call) -> Float[Array, "T S"]:
+    """Weights in the accumulation dtype."""
+    return _weights(call, _readable(call))[0]
+
+
+def _weights(
+    call: Call, readable: Bool[Array, "T S"] | None
+) -> tuple[Float[Array, "T S"], Float[Array, " T"]]:
+    """Weights and log-sum-exp: scale, score_mod, mask, softmax."""
     dtype = call.scale.dtype
     query, key = call.query.astype(dtype), call.key.astype(dtype)
-    readable = _readable(call)
     if readable is not None:
         query = _keep(query, jnp.any(readable, axis=1))
         key = _keep(key, jnp.any(readable, axis=0))

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jax.experimental import hijax
 
 from attn_jax._grid import TileShape
-from attn_jax._numerics import accumulation_dtype
 from attn_jax._tables import Table
 from attn_jax.tiles.fold import Plan, fold
 from attn_jax.tiles.read import Read, logits, weigh, weighed_values
@@ -53,9 +52,9 @@ class _OnlineSoftmax(TileOp):
     def jvp(self, primals, tangents):
         (plan, read), (_, moved) = primals, tangents
         out, logsumexp = self(plan, read)
-        operands, shift = _operands(read, logsumexp)
+        operands = _operands(read, logsumexp)
         moved = _in_dtype(jax.tree.map(float_or_none, read, moved), read.scale.dtype)
-        both = (operands, (moved, jax.tree.map(jnp.zeros_like, shift)))
+        both = (operands, (moved, Table(jnp.zeros_like(logsumexp.values), "query")))
         d_unit, d_mean = tile_sum(Pushed(weigh), plan, both, self.shape, self.depth)
         d_out = d_mean.values - out.values * d_unit.values[..., None]
         return (out, logsumexp), (Table(d_out, "query"), d_unit)
@@ -74,18 +73,19 @@ class _OnlineSoftmax(TileOp):
         d_unit = d_logsumexp.values - jnp.sum(d_out.values * out.values, axis=-1)
         d_unit = Table(jnp.where(nothing, 0, d_unit), "query")
         d_mean = Table(jnp.where(nothing[..., None], 0, d_out.values), "query")
-        operands, _ = _operands(read, logsumexp)
-        both = (operands, (d_unit, d_mean))
+        both = (_operands(read, logsumexp), (d_unit, d_mean))
         gradients, _ = tile_sum(Pulled(weigh), plan, both, self.shape, self.depth)
         gradients = sum_shared(gradients, read, self.depth)
-        like = jax.tree.map(lambda x, g: None if g is None else g.astype(x.dtype), read, gradients)
-        return jax.tree.map(lambda _: None, plan), like
+        narrow = jax.tree.map(
+            lambda x, g: None if g is None else g.astype(x.dtype), read, gradients
+        )
+        return jax.tree.map(lambda _: None, plan), narrow
 
 
-def _operands(read: Read, logsumexp: Table) -> tuple[tuple[Read, Table], Table]:
+def _operands(read: Read, logsumexp: Table) -> tuple[Read, Table]:
     """What `weigh` takes, in the accumulation dtype, so that gradients are summed in it."""
     shift = Table(jnp.where(logsumexp.values == -jnp.inf, 0, logsumexp.values), "query")
-    return (_in_dtype(read, accumulation_dtype(read.scale.dtype)), shift), shift
+    return _in_dtype(read, read.scale.dtype), shift
 
 
 def _in_dtype(tree: Any, dtype) -> Any:

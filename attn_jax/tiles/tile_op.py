@@ -1,7 +1,6 @@
 """Operations on tiles as JAX primitives: what `vmap` does to them, and which axes they share."""
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -16,8 +15,7 @@ class TileOp(hijax.HiPrim):
     """An operation on trees of arrays that all have `depth` leading axes, full or of size 1.
 
     Each `vmap` adds one: an array that is not mapped gets an axis of size 1, and is shared by the
-    whole batch instead of being repeated. Where no `shape` of tiles is given, it is chosen when the
-    size of the batch is known.
+    whole batch instead of being repeated. Where no `shape` of tiles is given, one is chosen.
     """
 
     depth: int
@@ -38,9 +36,7 @@ class TileOp(hijax.HiPrim):
     def expand(self, *args):
         plan, *_ = self.in_avals
         T, S = plan.query_position.shape[-1], plan.key_position.shape[-1]
-        leading = [leaf.shape[: self.depth] for leaf in jax.tree.leaves(self.in_avals)]
-        heads = math.prod(max(sizes) for sizes in zip(*leading, strict=True))
-        shape = self.shape or choose(T, S, heads)
+        shape = self.shape or choose(T, S)
         return map_leading(functools.partial(self.one, shape), self.depth)(*args)
 
     def one(self, shape: TileShape, *args):
@@ -59,9 +55,8 @@ class TileOp(hijax.HiPrim):
         return out, jax.tree.map(lambda _: 0, out)
 
 
-def choose(T: int, S: int, heads: int) -> TileShape:
-    """A tile of about 2¹⁹ logits over all heads, which caches hold, and of 64 to 256 queries."""
-    del heads
+def choose(T: int, S: int) -> TileShape:
+    """Tiles of 256×256, and no larger than the problem."""
     return TileShape(min(T, 256), min(S, 256))
 
 

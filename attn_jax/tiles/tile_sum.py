@@ -125,15 +125,11 @@ class _TileSum(TileOp):
         plan, (primals, linear) = maybe_accums
         cotangents = jax.tree.map(float_or_none, self.out_aval, out_ct)
         opposite = Pulled if isinstance(self.function, Pushed) else Pushed
-        both = (primals, cotangents)
         function = opposite(self.function.function)
-        moved = tile_sum(function, plan, both, self.shape, self.depth)
+        moved = tile_sum(function, plan, (primals, cotangents), self.shape, self.depth)
         moved = sum_shared(moved, self.in_avals[1][1], self.depth)
-        is_accumulator = lambda node: isinstance(node, hijax.GradAccum)  # noqa: E731
-        for accumulator, value in zip(
-            jax.tree.leaves(linear, is_leaf=is_accumulator), jax.tree.leaves(moved), strict=True
-        ):
-            if is_accumulator(accumulator):
+        for accumulator, value in zip(jax.tree.leaves(linear), jax.tree.leaves(moved), strict=True):
+            if isinstance(accumulator, hijax.GradAccum):
                 accumulator.accum(value)
 
 
