@@ -10,6 +10,8 @@ from attn_jax.attend import attention_weights as attention_weights
 from attn_jax.block_mask import BlockMask as BlockMask
 from attn_jax.block_mask import block_mask as block_mask
 from attn_jax.dropout import dropout_mask as dropout_mask
+from attn_jax.explain import Explanation as Explanation
+from attn_jax.explain import explain as explain
 from attn_jax.lineage import Mechanism as Mechanism
 from attn_jax.lineage import Reduction as Reduction
 from attn_jax.lineage import lineage as lineage

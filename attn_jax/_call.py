@@ -42,7 +42,8 @@ class Call:
     """Arguments of one read: query [T H], key [S E], value [S V], positions [T] and [S].
 
     `score` None is the dot product, else it scores one pair of rows. Tables in `mask` and
-    `score_mod` are in the order of the call's queries and keys.
+    `score_mod` are in the order of the call's queries and keys. `in_order` says that no positions
+    were given, so that both sides stand at 0, 1, 2, …
     """
 
     query: Any
@@ -55,10 +56,34 @@ class Call:
     query_position: Any
     key_position: Any
     dropout: Any
+    in_order: bool = dataclasses.field(metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """How much of one head a backend computes: tiles visited, of how many, of how many pairs each.
+
+    A backend that knows no tiles has one, which is the whole problem.
+    """
+
+    visited: Any
+    tiles: int = dataclasses.field(metadata={"static": True})
+    pairs: int = dataclasses.field(metadata={"static": True})
 
 
 def prepare(
-    query, key, value, *, score, mask, score_mod, scale, query_position, key_position, dropout
+    query,
+    key,
+    value,
+    *,
+    score: scores.Score | None = None,
+    mask=None,
+    score_mod=None,
+    scale=None,
+    query_position=None,
+    key_position=None,
+    dropout=None,
 ) -> Call:
     """The call with its options checked, its functions traced and its defaults filled in."""
     (T, H), (S, E) = query.shape, key.shape
@@ -70,6 +95,7 @@ def prepare(
         _checks.check_broadcastable("mask", mask, (T, S), "T S")
     _check_alignment(mask, score_mod, query_position, T, S)
     dtype = _numerics.accumulation_dtype(query.dtype)
+    in_order = query_position is None and key_position is None and not isinstance(mask, BlockMask)
     default_scale = 1.0 if score is not None else 1 / math.sqrt(max(H, 1))
     if isinstance(mask, BlockMask):
         query_position, key_position = _block_positions(mask, query_position, key_position, T, S)
@@ -79,13 +105,14 @@ def prepare(
         query=query,
         key=key,
         value=value,
-        score=None if score in (None, scores.dot) else _pair_score(score, H, E, dtype),
+        score=None if score is None or score is scores.dot else _pair_score(score, H, E, dtype),
         mask=_mask(mask),
         score_mod=None if score_mod is None else score_mods.as_pytree(score_mod, dtype),
         scale=_numerics.as_scalar(default_scale if scale is None else scale, dtype),
         query_position=i,
         key_position=j,
         dropout=dropout,
+        in_order=in_order,
     )
     ordered = _tables.order((call.mask, call.score_mod), i, j)
     return dataclasses.replace(call, mask=ordered[0], score_mod=ordered[1])

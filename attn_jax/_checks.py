@@ -2,6 +2,7 @@
 argument."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,6 +61,19 @@ def check_floating(**arrays: Any) -> None:
     if len({array.dtype for array in arrays.values()}) > 1:
         got = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{' and '.join(arrays)} must share a dtype; got {got}")
+
+
+def warn_of_other_layout(T: int, S: int, N: int) -> None:
+    """Warns where sizes look as if positions stood where the heads belong.
+
+    One query is a step of a decoder, which may well have more heads than keys.
+    """
+    if T > 1 and N > 4 * max(T, S):
+        warnings.warn(
+            f"query has {N} heads but {T} positions: axes are (B, T, N, H); did you pass "
+            f"(B, N, T, H)? Then write query.swapaxes(1, 2), and so for key and value",
+            stacklevel=4,
+        )
 
 
 def check_boolean(name: str, mask: Any) -> None:

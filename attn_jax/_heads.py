@@ -8,61 +8,96 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from attn_jax import score_mods
+from attn_jax._axes import Axes, in_front, level, map_levels, without_ones
 from attn_jax._call import TableMask
-from attn_jax._leading import lead, map_leading
+from attn_jax._leading import lead
+from attn_jax._sharding import axes_of, on_automatic_axes
 from attn_jax._tables import Table
 from attn_jax.attend import attend
 from attn_jax.dispatch import Implementation
 
 
+def _out_spec(query, _, value, *__) -> PartitionSpec:
+    return axes_of(*((query, axis) for axis in range(query.ndim - 1)), (value, -1))
+
+
 @functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))
+@on_automatic_axes(_out_spec)
 def attend_heads(
     query: Float[Array, "*B T N H"],
     key: Float[Array, "*B S K H"],
     value: Float[Array, "*B S K V"],
-    scale: Float[Array, ""],
     options: dict[str, Any],
     *,
     dropout_rate: float,
     implementation: Implementation | None,
 ) -> Float[Array, "*B T N V"]:
-    """Splits the query heads into groups, one a key/value head, and maps one head over them all."""
-    operands = _split_heads(query, key, value, **options)
+    """`attend` on every head of every example."""
 
-    def head(operands: dict) -> Float[Array, "T V"]:
-        return attend(
-            **operands,
-            scale=scale,
-            dropout_rate=dropout_rate,
-            implementation=implementation,
-        )
+    def head(query, key, value, options: dict) -> Float[Array, "T V"]:
+        static = {"dropout_rate": dropout_rate, "implementation": implementation}
+        return attend(query, key, value, **options, **static)
 
-    *B, T, N, _ = query.shape
-    out = map_leading(head, len(B) + 2)(operands)
-    return jnp.moveaxis(out, -2, len(B)).reshape(*B, T, N, value.shape[-1])
+    operands, inputs = lay_out(query, key, value, options)
+    out = map_levels(head, inputs, inputs[0])(*operands)
+    return out.reshape(*query.shape[:-1], value.shape[-1])
 
 
-def _split_heads(
-    query, key, value, *, bias, rules, score_mod, sink, lengths, positions, dropout_rng
-) -> dict[str, Any]:
-    """What one head takes, with axes [*B K G] in front of each array, of full size or 1."""
+def lay_out(
+    query: Float[Array, "*B T N H"],
+    key: Float[Array, "*B S K H"],
+    value: Float[Array, "*B S K V"],
+    options: dict[str, Any],
+) -> tuple[tuple, tuple]:
+    """Query, key, value and options for `map_levels` over a function of one head, and their axes.
+
+    Query heads fall into groups, one a key/value head: [*B T K G H]. They stay where they are, so
+    nothing is transposed; what has size 1 is shared, and a level of size 1 is none.
+    """
     *B, T, N, H = query.shape
     S, K = key.shape[-3:-1]
-    G, batch = N // K, len(B)
+    groups = query.reshape(*B, T, K, N // K, H)
+    operands = groups, key, value, _of_heads((*B, K, N // K), T, S, **options)
+    batch, places = len(B), tuple(reversed(range(len(B))))
+    of_query, of_key = Axes((batch + 2, batch + 1, *places)), Axes((None, batch + 1, *places))
+    of_options = jax.tree.map(lambda _: in_front(batch + 2), operands[3])
+    operands, inputs = without_ones(operands, (of_query, of_key, of_key, of_options))
+    sizes = (N // K, K, *reversed(B))
+    for n in reversed(range(len(sizes))):
+        if sizes[n] == 1:
+            _, inputs = level(inputs, n)
+    return operands, inputs
+
+
+def _of_heads(
+    full: tuple[int, ...],
+    T: int,
+    S: int,
+    *,
+    scale,
+    bias,
+    rules,
+    score_mod,
+    sink,
+    lengths,
+    positions,
+    dropout_rng,
+) -> dict[str, Any]:
+    """The options of one head, with axes [*B K G] in front of each array, of full size or 1."""
+    *B, K, G = full
     heads = functools.partial(lead, batch=tuple(B), K=K, G=G)
     return {
-        "query": jnp.moveaxis(query.reshape(*B, T, K, G, H), batch, -2),
-        "key": jnp.moveaxis(key, batch, -2)[..., None, :, :],
-        "value": jnp.moveaxis(value, batch, -2)[..., None, :, :],
+        "scale": scale.reshape((1,) * len(full)),
         "mask": heads("mask", _all_of(*rules, *_within_lengths(lengths, T, S))),
         "score_mod": heads("score_mod", _change(bias, score_mod)),
-        "sink": None if sink is None else sink.reshape((1,) * batch + (K, G)),
-        "query_position": _lead_with_ones(positions[0], batch + 3),
-        "key_position": _lead_with_ones(positions[1], batch + 3),
-        "dropout_rng": _a_key_each(dropout_rng, (*B, K, G)),
+        "sink": None if sink is None else sink.reshape((1,) * len(B) + (K, G)),
+        "query_position": _lead_with_ones(positions[0], len(full) + 1),
+        "key_position": _lead_with_ones(positions[1], len(full) + 1),
+        "dropout_rng": _a_key_each(dropout_rng, full),
     }
 
 

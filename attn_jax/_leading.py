@@ -1,7 +1,6 @@
 """Batch and head axes of trees of arrays: each of full size, or 1 for what all of them share."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,22 +8,6 @@ from jaxtyping import Array
 
 from attn_jax._hoist import Hoisted
 from attn_jax._tables import Table
-
-
-def map_leading(function: Callable, depth: int) -> Callable:
-    """Maps over `depth` leading axes of trees of arrays; an axis of size 1 is shared by all."""
-    if depth == 0:
-        return function
-    inner = map_leading(function, depth - 1)
-
-    def mapped(*operands):
-        axes = jax.tree.map(lambda leaf: None if leaf.shape[0] == 1 else 0, operands)
-        operands = jax.tree.map(lambda leaf: leaf[0] if leaf.shape[0] == 1 else leaf, operands)
-        if not jax.tree.leaves(axes):
-            return jax.tree.map(lambda leaf: leaf[None], inner(*operands))
-        return jax.vmap(inner, in_axes=axes)(*operands)
-
-    return mapped
 
 
 def core_ranks(node: Any) -> Any:

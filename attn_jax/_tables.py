@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 type Over = Literal["query", "key", "pair"]
+KINDS: tuple[Over, ...] = ("query", "key", "pair")
 
 
 @jax.tree_util.register_dataclass

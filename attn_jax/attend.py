@@ -7,19 +7,17 @@ weights = softmax(where(mask(query_position, key_position), logits, -inf))
 out     = weights @ value
 """
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from attn_jax import _checks, _numerics, dispatch, masks, scores
+from attn_jax import _checks, masks, scores
 from attn_jax._call import Call, prepare
+from attn_jax._read import checked, read, read_out
+from attn_jax._sharding import axes_of, on_automatic_axes
 from attn_jax.backends import reference
 from attn_jax.block_mask import BlockMask
 from attn_jax.dispatch import Implementation
-from attn_jax.dropout import Dropout
 from attn_jax.score_mods import ScoreModFunction
 
 type Scale = float | int | np.floating | Float[Array, ""]
@@ -68,7 +66,7 @@ def attend(
         (Xiao et al. 2023, https://arxiv.org/abs/2309.17453); 0 is the off-by-one softmax.
       dropout_rate: the probability with which a weight is dropped after the softmax.
       dropout_rng: which weights are dropped; `dropout_mask` shows them. One key a head.
-      implementation: a backend by name, or None to let the library choose.
+      implementation: a backend by name, or None to let the library choose; `explain` says which.
 
     Returns:
       The mean of the values under the attention weights, in the query's dtype. A query that may
@@ -79,6 +77,7 @@ def attend(
         `query_position` is given; the scale is not finite and positive; the implementation is
         unknown.
       TypeError: arrays are not floating point of one dtype, or the mask array is not boolean.
+      NotImplementedError: the backend that was named cannot honour the call; the message says why.
 
     Numerics:
       Logits, softmax and both sums in float32 (float64 for float64). NaN in a row that no query may
@@ -86,7 +85,8 @@ def attend(
 
     Cost:
       O(T S (H + V)) time, less the tiles that the mask leaves empty, and O(T V + S) memory with
-      "blockwise"; "reference", which small reads get, writes the T×S logits out.
+      "blockwise"; "reference", which small reads get, writes the T×S logits out. "cudnn" is
+      NVIDIA's kernel for plain and causal reads of half precision.
 
     Example:
       >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -103,7 +103,7 @@ def attend(
     See also: `attend_with_logsumexp` to merge reads over parts of the keys, `attention_weights` to
       look, `dot_product_attention` for batch and heads.
     """
-    out, _ = attend_with_logsumexp(
+    call, sink = checked(
         query,
         key,
         value,
@@ -118,7 +118,7 @@ def attend(
         dropout_rng=dropout_rng,
         implementation=implementation,
     )
-    return out
+    return read_out(call, sink, implementation=implementation)
 
 
 def attend_with_logsumexp(
@@ -166,12 +166,13 @@ def attend_with_logsumexp(
     Raises:
       ValueError: as `attend`.
       TypeError: as `attend`.
+      NotImplementedError: as `attend`.
 
     Numerics:
       As `attend`.
 
     Cost:
-      As `attend`.
+      As `attend`; with "cudnn", a pass over the tiles besides.
 
     Example:
       >>> query, key = jnp.zeros((1, 2)), jnp.ones((4, 2))
@@ -179,10 +180,7 @@ def attend_with_logsumexp(
       >>> float(jnp.exp(logsumexp[0]))   # four keys, each with logit 0
       4.0
     """
-    _checks.check_shapes(query=(query, "T H"), key=(key, "S E"), value=(value, "S V"))
-    _checks.check_floating(query=query, key=key, value=value)
-    dispatch.check_name(implementation)
-    call = prepare(
+    call, sink = checked(
         query,
         key,
         value,
@@ -192,12 +190,11 @@ def attend_with_logsumexp(
         scale=scale,
         query_position=query_position,
         key_position=key_position,
-        dropout=_dropout(dropout_rate, dropout_rng),
+        sink=sink,
+        dropout_rate=dropout_rate,
+        dropout_rng=dropout_rng,
+        implementation=implementation,
     )
-    if sink is not None:
-        if jnp.ndim(sink) != 0:
-            raise ValueError(f"sink must be one number; got shape {list(jnp.shape(sink))}")
-        sink = jnp.asarray(sink, call.scale.dtype)
     return read(call, sink, implementation=implementation)
 
 
@@ -268,24 +265,7 @@ def attention_weights(
     return _weights(call)
 
 
-@functools.partial(jax.jit, static_argnames="implementation")
-def read(
-    call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
-) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-    """The call by the backend that takes it, and the sink's share after that."""
-    out, logsumexp = dispatch.backend(call, implementation)(call)
-    if sink is None:
-        return out, logsumexp
-    parts = jnp.stack([logsumexp, jnp.broadcast_to(sink, logsumexp.shape)], axis=-1)
-    shares, with_sink = _numerics.masked_softmax(parts, None)
-    return (shares[:, :1] * out.astype(shares.dtype)).astype(out.dtype), with_sink
-
-
 @jax.jit
+@on_automatic_axes(lambda call: axes_of((call.query, 0), (call.key, 0)))
 def _weights(call: Call) -> Float[Array, "T S"]:
     return reference.weights(call)
-
-
-def _dropout(rate: float, rng: Key[Array, ""] | None) -> Dropout | None:
-    _checks.check_dropout(rate, rng)
-    return Dropout.of(rng, rate) if rate and rng is not None else None

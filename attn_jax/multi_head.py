@@ -64,7 +64,7 @@ def dot_product_attention(
       sink: one more logit a head in the denominator; see `attend`.
       dropout_rate: the probability with which a weight is dropped after the softmax.
       dropout_rng: which weights are dropped; each head of each example has bits of its own.
-      implementation: a backend by name, or None to let the library choose.
+      implementation: a backend by name, or None to let the library choose; `explain` says which.
 
     Returns:
       Attention output in the query's dtype.
@@ -73,6 +73,10 @@ def dot_product_attention(
       ValueError: shapes, heads, lengths or window do not fit; `is_causal` or a window with T ≠ S
         and without `query_position`.
       TypeError: arrays are not floating point of one dtype, or the mask is not boolean.
+      NotImplementedError: the backend that was named cannot honour the call; the message says why.
+
+    Warns:
+      UserWarning: there are many more heads than positions, as where axes are (B, N, T, H).
 
     Numerics:
       As `attend`: logits, softmax and sums in float32 (float64 for float64).
@@ -91,6 +95,49 @@ def dot_product_attention(
 
     See also: `attend` for your own score function, mask rule or change to a logit.
     """
+    operands, static = checked_heads(
+        query,
+        key,
+        value,
+        bias,
+        mask,
+        score_mod=score_mod,
+        scale=scale,
+        is_causal=is_causal,
+        query_seq_lengths=query_seq_lengths,
+        key_value_seq_lengths=key_value_seq_lengths,
+        local_window_size=local_window_size,
+        query_position=query_position,
+        key_position=key_position,
+        sink=sink,
+        dropout_rate=dropout_rate,
+        dropout_rng=dropout_rng,
+        implementation=implementation,
+    )
+    return attend_heads(*operands, **static)
+
+
+def checked_heads(
+    query,
+    key,
+    value,
+    bias=None,
+    mask=None,
+    *,
+    score_mod=None,
+    scale=None,
+    is_causal=False,
+    query_seq_lengths=None,
+    key_value_seq_lengths=None,
+    local_window_size=None,
+    query_position=None,
+    key_position=None,
+    sink=None,
+    dropout_rate=0.0,
+    dropout_rng=None,
+    implementation=None,
+) -> tuple[tuple, dict[str, Any]]:
+    """The arguments of `dot_product_attention`, checked: operands and options of `attend_heads`."""
     sizes = _checks.check_shapes(
         query=(query, "*B T N H"), key=(key, "*B S K H"), value=(value, "*B S K V")
     )
@@ -100,6 +147,7 @@ def dot_product_attention(
         raise ValueError("query must have a head width H of at least 1; got 0")
     if K == 0 or N % K:
         raise ValueError(f"query heads ({N}) must be a multiple of key/value heads ({K})")
+    _checks.warn_of_other_layout(T, S, N)
     _check_pairs(bias, mask, (*B, N, T, S))
     _check_sink(sink, N)
     _check_rows("query", query_seq_lengths, query_position, B, T)
@@ -120,16 +168,10 @@ def dot_product_attention(
         "lengths": (query_seq_lengths, key_value_seq_lengths),
         "positions": (query_position, key_position),
         "dropout_rng": dropout_rng if dropout_rate else None,
+        "scale": _numerics.as_scalar(1 / math.sqrt(H) if scale is None else scale, dtype),
     }
-    return attend_heads(
-        query,
-        key,
-        value,
-        _numerics.as_scalar(1 / math.sqrt(H) if scale is None else scale, dtype),
-        options,
-        dropout_rate=dropout_rate,
-        implementation=implementation,
-    )
+    static = {"dropout_rate": dropout_rate, "implementation": implementation}
+    return (query, key, value, options), static
 
 
 def _check_pairs(bias: Array | None, mask: Any, full: tuple[int, ...]) -> None:

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from attn_jax import _checks, scores
+from attn_jax._axes import Layout, unmapped
 from attn_jax._call import Call, prepare
+from attn_jax._sharding import axes_of, on_automatic_axes
 from attn_jax._tables import Table
 from attn_jax.attend import MaskLike, Scale
 from attn_jax.backends import blockwise
 from attn_jax.score_mods import ScoreModFunction
-from attn_jax.tiles.fold import add_at, fold
+from attn_jax.tiles.fold import Walk, fold
 from attn_jax.tiles.read import logits
 from attn_jax.tiles.tile_op import choose
 
@@ -110,45 +112,55 @@ def attention_stats(
     return _stats(jax.lax.stop_gradient(call), top=top)
 
 
+def _specs(call: Call) -> AttentionStats:
+    query, key = axes_of((call.query, 0)), axes_of((call.key, 0))
+    return AttentionStats._make([query, query, query, key, query, query])
+
+
 @functools.partial(jax.jit, static_argnames="top")
+@on_automatic_axes(_specs)
 def _stats(call: Call, *, top: int) -> AttentionStats:
     _, logsumexp = blockwise.attend(call)
     plan, shape = blockwise.plan(call)
     T, S = call.query.shape[0], call.key.shape[0]
-    shape = shape or choose(T, S)
-    shift = Table(jnp.where(logsumexp == -jnp.inf, 0, logsumexp), "query")
-    dtype, (t, s) = call.scale.dtype, shape
-    row = (
-        jnp.zeros(t, dtype),
-        jnp.full((t, top), -jnp.inf, dtype),
-        jnp.zeros((t, top), jnp.int32),
+    shape, dtype = shape or choose(T, S, 1, is_masked=plan.mask is not None), call.scale.dtype
+    rows = (
+        Table(jnp.zeros(T, dtype), "query"),
+        Table(jnp.full((T, top), -jnp.inf, dtype), "query"),
+        Table(jnp.zeros((T, top), jnp.int32), "query"),
     )
-
-    def step(row, received, place, tile, readable):
-        (read, shift), (mean_logit, best, best_key) = tile, row
-        logit = logits(read, readable)
-        weight = jnp.exp(logit - shift.values[:, None])
-        mean_logit = mean_logit + jnp.sum(jnp.where(weight > 0, weight * logit, 0), axis=1)
-        column = jax.lax.broadcasted_iota(jnp.int32, logit.shape, 1) + place.column * s
-        best, where = jax.lax.top_k(jnp.concatenate([best, logit], axis=1), top)
-        best_key = jnp.take_along_axis(jnp.concatenate([best_key, column], axis=1), where, axis=1)
-        mass = Table(jnp.sum(weight * real(place), axis=0), "key")
-        return (mean_logit, best, best_key), add_at(received, mass, place, shape)
-
-    def real(place):
-        """1 for a query, 0 for the padding of the last tile."""
-        return (place.row * t + jnp.arange(t, dtype=jnp.int32) < T).astype(dtype)[:, None]
-
-    nothing_received = Table(jnp.zeros(-(-S // s) * s, dtype), "key")
-    rows, received = fold(
-        step, plan, (blockwise.as_read(call), shift), row, nothing_received, shape
+    received = Table(jnp.zeros(S, dtype), "key")
+    start = jax.tree.map(lambda x: x[:1].repeat(shape.queries, axis=0), rows)
+    operands = (
+        blockwise.as_read(call),
+        Table(jnp.where(logsumexp == -jnp.inf, 0, logsumexp), "query"),
+        Table(jnp.arange(S, dtype=jnp.int32), "key"),
     )
-    mean_logit, best, best_key = rows
+    results = rows, received
+    layout = Layout(unmapped(operands), unmapped(results))
+    walk = Walk(start, _look, finish=lambda row: row)
+    (mean_logit, best, best_key), received = fold(walk, plan, operands, results, layout, shape)
+    entropy = jnp.where(logsumexp == -jnp.inf, 0, logsumexp - mean_logit.values)
     return AttentionStats(
         logsumexp=logsumexp,
-        max_logit=best[:, 0],
-        entropy=jnp.where(logsumexp == -jnp.inf, 0, logsumexp - mean_logit),
-        received=received.values[:S],
-        top_weight=jnp.exp(best - shift.values[:, None]),
-        top_key=best_key,
+        max_logit=best.values[:, 0],
+        entropy=entropy,
+        received=received.values,
+        top_weight=jnp.exp(best.values - operands[1].values[:, None]),
+        top_key=best_key.values,
     )
+
+
+def _look(row, tile, readable):
+    """Adds one tile to the mean logit and the best keys of its queries; what its keys receive."""
+    (mean_logit, best, best_key), (read, shift, number) = row, tile
+    logit = logits(read, readable)
+    weight = jnp.exp(logit - shift.values[:, None])
+    mean = mean_logit.values + jnp.sum(jnp.where(weight > 0, weight * logit, 0), axis=1)
+    column = jnp.broadcast_to(number.values[None, :], logit.shape)
+    both = jnp.concatenate([best.values, logit], axis=1)
+    top, where = jax.lax.top_k(both, best.values.shape[1])
+    keys = jnp.concatenate([best_key.values, column], axis=1)
+    keys = jnp.take_along_axis(keys, where, axis=1)
+    mass = jnp.sum(weight, axis=0)
+    return (Table(mean, "query"), Table(top, "query"), Table(keys, "query")), Table(mass, "key")

@@ -6,7 +6,7 @@ import pytest
 from attn_jax._grid import TileShape
 from attn_jax.tiles import tile_op
 
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
@@ -29,7 +29,7 @@ def tiles(monkeypatch):
     """Sets the shape of tiles, which the library chooses larger than the sizes of tests."""
 
     def use(queries: int, keys: int) -> None:
-        monkeypatch.setattr(tile_op, "choose", lambda T, S: TileShape(queries, keys))
+        monkeypatch.setattr(tile_op, "choose", lambda *_, **__: TileShape(queries, keys))
         jax.clear_caches()
 
     yield use

@@ -195,11 +195,36 @@ OPTIONS = {
         for call in (heads, one)
     },
     "B11 a scale for each head": heads("scale", jnp.ones(N), ValueError, r"scale must be a finite"),
+    "B16 a backend that cannot": heads(
+        "implementation",
+        "cudnn",
+        NotImplementedError,
+        r"'cudnn' cannot take this call: .*dtype is float32.*; use implementation=None or",
+    ),
+    "B16 a backend that cannot, for one head": one(
+        "implementation",
+        "cudnn",
+        NotImplementedError,
+        r"'cudnn' cannot take this call: .*values are 3 wide and queries 8.*; use impl.*blockwise",
+    ),
+    "B16 a backend that cannot, explained": mistake(
+        attn_jax.explain,
+        HEADS,
+        *("implementation", "cudnn", NotImplementedError, r"'cudnn' cannot take this call"),
+    ),
     "B17 unknown implementation": heads(
         "implementation", "flash", ValueError, r"'flash' is unknown; choose from reference"
     ),
     "B17 unknown implementation for one head": one(
         "implementation", "flash", ValueError, r"'flash' is unknown; choose from reference"
+    ),
+    "B17 unknown implementation, explained": mistake(
+        attn_jax.explain,
+        ONE,
+        *("implementation", "flash", ValueError, r"'flash' is unknown; choose from .*cudnn"),
+    ),
+    "B17 unknown argument, explained": mistake(
+        attn_jax.explain, ONE, *("is_causal", True, TypeError, r"is_causal")
     ),
     "a sink for each query": one(
         "sink", zeros(T), ValueError, r"sink must be one number; got shape \[5\]"

@@ -8,10 +8,11 @@ https://arxiv.org/abs/2412.05496. Tiles that the mask leaves empty cost nothing.
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from attn_jax._call import Call
-from attn_jax._grid import TileShape
+from attn_jax._call import Call, Work
+from attn_jax._grid import Grid, TileShape
 from attn_jax._tables import Table
-from attn_jax.block_mask import BlockMask
+from attn_jax.block_mask import BlockMask, classify
+from attn_jax.tiles import tile_op
 from attn_jax.tiles.fold import Plan
 from attn_jax.tiles.online_softmax import online_softmax
 from attn_jax.tiles.read import Read
@@ -24,6 +25,26 @@ def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
     visited, shape = plan(call)
     out, logsumexp = online_softmax(visited, as_read(call), shape)
     return out.values.astype(call.query.dtype), logsumexp.values
+
+
+def refuses(call: Call) -> str | None:
+    """It takes every call."""
+    del call
+    return None
+
+
+def work(call: Call, heads: int) -> Work:
+    """The tiles that the mask leaves; one at the edge counts as a whole tile."""
+    T, S = call.query.shape[0], call.key.shape[0]
+    if T == 0 or S == 0:
+        return Work(jnp.int32(0), tiles=0, pairs=0)
+    visited, shape = plan(call)
+    shape = shape or tile_op.choose(T, S, heads, is_masked=call.mask is not None)
+    grid = Grid.of(call.query_position, call.key_position, shape)
+    lists = classify(visited.mask, grid) if visited.lists is None else visited.lists
+    rows, columns = grid.tiles
+    pairs = grid.shape.queries * grid.shape.keys
+    return Work(jnp.sum(lists.full + lists.partial), tiles=rows * columns, pairs=pairs)
 
 
 def as_read(call: Call) -> Read:

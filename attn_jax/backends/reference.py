@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from attn_jax import _numerics, masks, scores
-from attn_jax._call import Call
+from attn_jax._call import Call, Work
 from attn_jax._tables import on_readable_pairs
 from attn_jax.block_mask import BlockMask
 
@@ -27,6 +27,18 @@ def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
         normalised = jnp.where(call.dropout.keeps(i, j), normalised / (1 - call.dropout.rate), 0)
     out = jnp.einsum("TS,SV->TV", normalised, value)
     return out.astype(call.query.dtype), logsumexp
+
+
+def refuses(call: Call) -> str | None:
+    """It takes every call."""
+    del call
+    return None
+
+
+def work(call: Call, heads: int) -> Work:
+    """Every pair, whatever the mask."""
+    del heads
+    return Work(jnp.int32(1), tiles=1, pairs=call.query.shape[0] * call.key.shape[0])
 
 
 def weights(call: Call) -> Float[Array, "T S"]:

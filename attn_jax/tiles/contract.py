@@ -1,10 +1,13 @@
-"""Matrix products whose operands are narrow and whose sums are float32, in every derivative.
+"""Matrix products that stay fast in every derivative.
 
 JAX differentiates `einsum(bfloat16, bfloat16) -> float32` into products of a float32 cotangent with
 a bfloat16 operand, which no hardware multiplies fast. Here the derivative of a contraction is a
-contraction: operands are rounded, sums and cotangents stay wide, whatever the order.
+contraction: operands are rounded, sums and cotangents stay wide, whatever the order. And a product
+that sums over the first axis of both operands, as derivatives by keys and values do, is written so
+that XLA's matrix routines for CPUs take it: twice as fast.
 """
 
+import functools
 import string
 
 import jax
@@ -12,13 +15,15 @@ import jax.numpy as jnp
 from jax.experimental import hijax
 from jaxtyping import Array, DTypeLike, Float
 
+from attn_jax import _numerics
+from attn_jax._sharding import types, vary_alike
+
 
 def contract(
     formula: str, first: Float[Array, "..."], second: Float[Array, "..."], dtype: DTypeLike
 ) -> Float[Array, "..."]:
-    """`einsum(formula, first, second)` with operands in `dtype` and the result in float32."""
-    if jnp.dtype(dtype).itemsize >= 4:
-        return jnp.einsum(formula, first.astype(dtype), second.astype(dtype))
+    """`einsum(formula, first, second)` with operands in `dtype`, summed in float32 or wider."""
+    first, second = vary_alike((first, second))
     return _Contraction(formula, jnp.dtype(dtype), jax.typeof(first), jax.typeof(second))(
         first, second
     )
@@ -34,7 +39,7 @@ class _Contraction(hijax.HiPrim):
         self.in_avals = (first, second)
         self.params = {"formula": formula, "dtype": dtype}
         out = jax.eval_shape(lambda a, b: _einsum(formula, a, b, dtype), first, second)
-        self.out_aval = hijax.ShapedArray(out.shape, out.dtype)
+        self.out_aval = types(out, first)
         super().__init__()
 
     def expand(self, *args):
@@ -77,6 +82,8 @@ class _Contraction(hijax.HiPrim):
         return gradient.astype(self.in_avals[1].dtype)
 
     def batch(self, axis_data, args, dims):
+        if dims == (None, None):
+            return self(*args), None
         *sides, out = _letters(self.formula)
         letter = next(c for c in string.ascii_uppercase if c not in self.formula)
         mapped = [
@@ -91,9 +98,24 @@ class _Contraction(hijax.HiPrim):
 
 
 def _einsum(formula, first, second, dtype):
-    return jnp.einsum(
-        formula, first.astype(dtype), second.astype(dtype), preferred_element_type=jnp.float32
+    first, second = first.astype(dtype), second.astype(dtype)
+    one, other, out = _letters(formula)
+    sums = set(one) & set(other) - set(out)
+    product = functools.partial(
+        jnp.einsum, preferred_element_type=_numerics.accumulation_dtype(dtype)
     )
+    if len(sums) > 1 or not sums.isdisjoint((one[-1], other[-1])):
+        return product(formula, first, second)
+    if first.size < second.size:
+        one, other, first, second = other, one, second, first
+    # Barriers keep XLA from folding the two transpositions, of little, into the product of much.
+    (summed,) = sums
+    turned = other.replace(summed, "") + summed
+    batch = "".join(letter for letter in out if letter in one and letter in other)
+    result = batch + "".join(x for x in other + one if x in out and x not in batch)
+    second = jax.lax.optimization_barrier(jnp.einsum(f"{other}->{turned}", second))
+    done = jax.lax.optimization_barrier(product(f"{turned},{one}->{result}", second, first))
+    return jnp.einsum(f"{result}->{out}", done)
 
 
 def _letters(formula: str) -> tuple[str, str, str]:

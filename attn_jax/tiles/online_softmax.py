@@ -6,58 +6,61 @@ derivative of the read is that of two sums over tiles. Backward this is algorith
 (2022), https://arxiv.org/abs/2205.14135.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.experimental import hijax
 
+from attn_jax._axes import Layout, map_levels, unmapped
 from attn_jax._grid import TileShape
+from attn_jax._sharding import vary_alike
 from attn_jax._tables import Table
-from attn_jax.tiles.fold import Plan, fold
+from attn_jax.tiles.fold import Plan, Walk, fold
 from attn_jax.tiles.read import Read, logits, weigh, weighed_values
-from attn_jax.tiles.tile_op import TileOp, sum_shared
-from attn_jax.tiles.tile_sum import Pulled, Pushed, float_or_none, is_float, tile_sum
+from attn_jax.tiles.tile_op import TileOp
+from attn_jax.tiles.tile_sum import (
+    Pulled,
+    Pushed,
+    float_or_none,
+    floats_of,
+    narrow,
+    tile_sum,
+)
 
 
 def online_softmax(plan: Plan, read: Read, shape: TileShape | None = None) -> tuple[Table, Table]:
     """Output [T V] and log-sum-exp [T] in the accumulation dtype."""
-    return _OnlineSoftmax.on(plan, read, depth=0, shape=shape)
+    both = vary_alike((plan, read))
+    return _OnlineSoftmax.of(both, unmapped(both), sizes=(), shape=shape)(*both)
 
 
 class _OnlineSoftmax(TileOp):
-    def one(self, shape, *args):
-        plan, read = args
-        dtype, (t, _), V = read.scale.dtype, shape, read.value.values.shape[1]
-        row = jnp.full(t, -jnp.inf, dtype), jnp.zeros(t, dtype), jnp.zeros((t, V), dtype)
+    def of_one_head(self, operands):
+        dtype, value = operands.scale.dtype, operands.value.values
+        T = operands.query.values.shape[0]
+        out = jax.ShapeDtypeStruct((T, value.shape[1]), dtype), jax.ShapeDtypeStruct((T,), dtype)
+        return tuple(Table(shape, "query") for shape in out)
 
-        def step(row, whole, place, tile, readable):
-            del place
-            old_maximum, total, weighed = row
-            logit = logits(tile, readable)
-            maximum = jnp.maximum(old_maximum, jnp.max(logit, axis=1))
-            shift = jnp.where(maximum == -jnp.inf, 0, maximum)
-            weights = jnp.exp(logit - shift[:, None])
-            fade = jnp.exp(old_maximum - shift)
-            total = fade * total + jnp.sum(weights, axis=1)
-            weighed = fade[:, None] * weighed + weighed_values(weights, tile, readable)
-            return (maximum, total, weighed), whole
-
-        (maximum, total, weighed), _ = fold(step, plan, read, row, None, shape)
-        nothing = total == 0
-        total = jnp.where(nothing, 1, total)
-        logsumexp = jnp.where(nothing, -jnp.inf, maximum + jnp.log(total))
-        return Table(weighed / total[:, None], "query"), Table(logsumexp, "query")
+    def one(self, layout, plan, operands):
+        (t, _), (out, _) = self.tile, self.results
+        dtype, V = out.values.dtype, out.values.shape[1]
+        start = jnp.full(t, -jnp.inf, dtype), jnp.zeros(t, dtype), jnp.zeros((t, V), dtype)
+        walk = Walk(start, _step, _finish)
+        layout = Layout(layout.inputs[1], (layout.outputs, None), layout.sizes)
+        done, _ = fold(walk, plan, operands, (self.results, None), layout, self.tile)
+        return done
 
     def jvp(self, primals, tangents):
         (plan, read), (_, moved) = primals, tangents
         out, logsumexp = self(plan, read)
-        operands = _operands(read, logsumexp)
-        moved = _in_dtype(jax.tree.map(float_or_none, read, moved), read.scale.dtype)
-        both = (operands, (moved, Table(jnp.zeros_like(logsumexp.values), "query")))
-        d_unit, d_mean = tile_sum(Pushed(weigh), plan, both, self.shape, self.depth)
-        d_out = d_mean.values - out.values * d_unit.values[..., None]
-        return (out, logsumexp), (Table(d_out, "query"), d_unit)
+        plan_axes, read_axes = self.layout.inputs
+        out_axes, row_axes = self.layout.outputs
+        operands, axes = (read, logsumexp), (read_axes, row_axes)
+        tangents = jax.tree.map(float_or_none, read, moved), jax.tree.map(jnp.zeros_like, logsumexp)
+        inputs = plan_axes, (axes, floats_of(operands, axes))
+        layout = Layout(inputs, (row_axes, out_axes), self.sizes)
+        d_unit, d_mean = tile_sum(Pushed(weigh), plan, (operands, tangents), layout, self.shape)
+        change = map_levels(_change, (out_axes, row_axes, out_axes), out_axes)
+        return (out, logsumexp), (change(out, d_unit, d_mean), d_unit)
 
     lin, linearized = hijax.linearize_from_jvp
 
@@ -68,25 +71,43 @@ class _OnlineSoftmax(TileOp):
 
     def vjp_bwd_retval(self, res, outgrad, /):
         plan, read, out, logsumexp = res
-        d_out, d_logsumexp = jax.tree.map(float_or_none, self.out_aval, outgrad)
-        nothing = logsumexp.values == -jnp.inf
-        d_unit = d_logsumexp.values - jnp.sum(d_out.values * out.values, axis=-1)
-        d_unit = Table(jnp.where(nothing, 0, d_unit), "query")
-        d_mean = Table(jnp.where(nothing[..., None], 0, d_out.values), "query")
-        both = (_operands(read, logsumexp), (d_unit, d_mean))
-        gradients, _ = tile_sum(Pulled(weigh), plan, both, self.shape, self.depth)
-        gradients = sum_shared(gradients, read, self.depth)
-        narrow = jax.tree.map(
-            lambda x, g: None if g is None else g.astype(x.dtype), read, gradients
-        )
-        return jax.tree.map(lambda _: None, plan), narrow
+        plan_axes, read_axes = self.layout.inputs
+        out_axes, row_axes = self.layout.outputs
+        turn = map_levels(_cotangents, (out_axes, out_axes, row_axes), (row_axes, out_axes))
+        cotangents = turn(out, *jax.tree.map(float_or_none, self.out_aval, outgrad))
+        operands, axes = (read, logsumexp), (read_axes, row_axes)
+        inputs = plan_axes, (axes, (row_axes, out_axes))
+        layout = Layout(inputs, floats_of(operands, axes), self.sizes)
+        gradients, _ = tile_sum(Pulled(weigh), plan, (operands, cotangents), layout, self.shape)
+        return jax.tree.map(lambda _: None, plan), narrow(read, gradients)
 
 
-def _operands(read: Read, logsumexp: Table) -> tuple[Read, Table]:
-    """What `weigh` takes, in the accumulation dtype, so that gradients are summed in it."""
-    shift = Table(jnp.where(logsumexp.values == -jnp.inf, 0, logsumexp.values), "query")
-    return _in_dtype(read, read.scale.dtype), shift
+def _change(out: Table, d_unit: Table, d_mean: Table) -> Table:
+    """How the output of one head moves, from how the two sums do."""
+    return Table(d_mean.values - out.values * d_unit.values[:, None], "query")
 
 
-def _in_dtype(tree: Any, dtype) -> Any:
-    return jax.tree.map(lambda leaf: leaf.astype(dtype) if is_float(leaf) else leaf, tree)
+def _cotangents(out: Table, d_out: Table, d_row: Table) -> tuple[Table, Table]:
+    """Of the two sums of one head, from those of its output and log-sum-exp."""
+    d_unit = d_row.values - jnp.sum(d_out.values * out.values, axis=1)
+    return Table(d_unit, "query"), d_out
+
+
+def _step(row, tile, readable):
+    old_maximum, total, weighed = row
+    logit = logits(tile, readable)
+    maximum = jnp.maximum(old_maximum, jnp.max(logit, axis=1))
+    shift = jnp.where(maximum == -jnp.inf, 0, maximum)
+    weights = jnp.exp(logit - shift[:, None])
+    fade = jnp.exp(old_maximum - shift)
+    total = fade * total + jnp.sum(weights, axis=1)
+    weighed = fade[:, None] * weighed + weighed_values(weights, tile, readable)
+    return (maximum, total, weighed), None
+
+
+def _finish(row):
+    maximum, total, weighed = row
+    nothing = total == 0
+    total = jnp.where(nothing, 1, total)
+    logsumexp = jnp.where(nothing, -jnp.inf, maximum + jnp.log(total))
+    return Table(weighed / total[:, None], "query"), Table(logsumexp, "query")

@@ -61,11 +61,17 @@ def weighed_values(
 
 
 def weigh(operands: tuple[Read, Table], readable: Readable) -> tuple[Table, Table]:
-    """Σ exp(logit - shift) and Σ exp(logit - shift) value, for each query of the tile."""
-    read, shift = operands
-    weights = jnp.exp(logits(read, readable) - shift.values[:, None])
-    total = jnp.sum(weights, axis=1)
-    return Table(total, "query"), Table(weighed_values(weights, read, readable), "query")
+    """Σ exp(logit - logsumexp) and Σ exp(logit - logsumexp) value, for each query of the tile.
+
+    What a query that reads nothing has there is 0 and has no derivative, whatever comes back to it.
+    """
+    read, logsumexp = operands
+    nothing = logsumexp.values == -jnp.inf
+    shift = jnp.where(nothing, 0, logsumexp.values)
+    weights = jnp.exp(logits(read, readable) - shift[:, None])
+    total = jnp.where(nothing, 0, jnp.sum(weights, axis=1))
+    mean = jnp.where(nothing[:, None], 0, weighed_values(weights, read, readable))
+    return Table(total, "query"), Table(mean, "query")
 
 
 def _keep(rows: Float[Array, "L H"], readable: Readable, others: int) -> Float[Array, "L H"]:

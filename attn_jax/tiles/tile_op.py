@@ -1,76 +1,127 @@
 """Operations on tiles as JAX primitives: what `vmap` does to them, and which axes they share."""
 
-import functools
+import dataclasses
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import hijax
 
+from attn_jax import _tables
+from attn_jax._axes import Axes, Layout, in_front, level
 from attn_jax._grid import TileShape
-from attn_jax._leading import map_leading
+from attn_jax._sharding import types
 
 
 class TileOp(hijax.HiPrim):
-    """An operation on trees of arrays that all have `depth` leading axes, full or of size 1.
+    """An operation of a plan and other operands on which `vmap` leaves every axis where it is.
 
-    Each `vmap` adds one: an array that is not mapped gets an axis of size 1, and is shared by the
-    whole batch instead of being repeated. Where no `shape` of tiles is given, one is chosen.
+    An operand that is not mapped is shared, and never repeated. Where no `shape` of tiles is
+    given, one is chosen.
     """
 
-    depth: int
+    axes: tuple[Axes, ...]
+    sizes: tuple[int, ...]
     shape: TileShape | None
 
     def __init__(self, in_avals: tuple, **params):
         self.in_avals = in_avals
         self.params = params
         self.__dict__.update(params)
-        self.out_aval = _typeof(jax.eval_shape(self.expand, *in_avals))
+        inputs = jax.tree.unflatten(jax.tree.structure(in_avals), self.axes)
+        plan, operands = jax.tree.map(_of_one_head, in_avals, inputs)
+        T, S = plan.query_position.size, plan.key_position.size
+        self.tile = self.shape or choose(
+            T, S, math.prod(self.sizes), is_masked=plan.mask is not None
+        )
+        self.results = self.of_one_head(operands)
+        order = _order_of(in_avals[1], inputs[1], len(self.sizes))
+        outputs = jax.tree.map(order, self.results, is_leaf=_tables.is_table)
+        self.layout = Layout(inputs, outputs, self.sizes)
+        full = jax.tree.map(self._full, self.results, outputs)
+        self.out_aval = types(full, in_avals)
         super().__init__()
 
     @classmethod
-    def on(cls, *operands: Any, **params) -> Any:
-        """Applies the operation; `depth` and `shape` are among the parameters."""
-        return cls(_typeof(operands), **params)(*operands)
+    def of(cls, operands: tuple, inputs: Any, **params) -> "TileOp":
+        """The operation on such operands, whose mapped axes are `inputs`."""
+        avals = types(operands, jax.tree.map(jax.typeof, operands))
+        return cls(avals, **params | {"axes": tuple(jax.tree.leaves(inputs))})
 
-    def expand(self, *args):
-        plan, *_ = self.in_avals
-        T, S = plan.query_position.shape[-1], plan.key_position.shape[-1]
-        shape = self.shape or choose(T, S)
-        return map_leading(functools.partial(self.one, shape), self.depth)(*args)
-
-    def one(self, shape: TileShape, *args):
-        """The operation on operands without leading axes."""
+    def of_one_head(self, operands: Any) -> Any:
+        """The shapes of the results, from those of the operands."""
         raise NotImplementedError
 
-    def batch(self, axis_data, args, dims):
-        def lead(array, axis):
-            return jnp.expand_dims(array, 0) if axis is None else jnp.moveaxis(array, axis, 0)
+    def one(self, layout: Layout, plan: Any, operands: Any) -> Any:
+        """The operation where one plan serves all heads."""
+        raise NotImplementedError
 
+    def expand(self, *args):
+        return _map_plans(self.one, self.layout)(*args)
+
+    def batch(self, axis_data, args, dims):
         if not jax.tree.leaves(dims):
             out = self(*args)
             return out, jax.tree.map(lambda _: None, out)
-        operands = jax.tree.map(lead, args, dims)
-        out = type(self).on(*operands, **self.params | {"depth": self.depth + 1})
-        return out, jax.tree.map(lambda _: 0, out)
+        inputs = jax.tree.map(Axes.mapped, self.layout.inputs, dims)
+        sizes = (*self.sizes, axis_data.size)
+        mapped = self.of(args, inputs, **self.params | {"sizes": sizes})
+        out_dims, _ = level(mapped.layout.outputs, -1)
+        return mapped(*args), out_dims
+
+    def _full(self, leaf, axes):
+        return jax.ShapeDtypeStruct(axes.full_shape(leaf.shape, self.sizes), leaf.dtype)
 
 
-def choose(T: int, S: int) -> TileShape:
-    """Tiles of 256×256, and no larger than the problem."""
-    return TileShape(min(T, 256), min(S, 256))
+def choose(T: int, S: int, heads: int, *, is_masked: bool) -> TileShape:
+    """Tiles of 256×256, or 512×256 where no mask cuts them, and 128×128 for many heads (adr/0008).
+
+    Where there are fewer queries than that, a tile takes more keys instead.
+    """
+    side = 256 if heads <= 16 else 128
+    t = _even_part(T, side if is_masked else 2 * side)
+    return TileShape(t, _even_part(S, max(side, side * side // max(t, 1))))
 
 
-def _typeof(tree):
-    return jax.tree.map(lambda x: hijax.ShapedArray(x.shape, x.dtype), tree)
+def _even_part(L: int, limit: int) -> int:
+    """The size of equal parts of L, none above the limit, that leave little to fill up."""
+    parts = max(1, -(-L // limit))
+    return L if parts == 1 else -(-L // (16 * parts)) * 16
 
 
-def sum_shared(gradients: Any, like: Any, depth: int) -> Any:
-    """Sums gradients over the leading axes that an operand shared, down to the operand's shape."""
+def _map_plans(one: Callable, layout: Layout) -> Callable:
+    """Maps over the levels at which plans differ; their loops run over different tiles."""
+    plan_axes, _ = layout.inputs
+    for n in range(len(layout.sizes)):
+        if any(axes.at[n] is not None for axes in jax.tree.leaves(plan_axes)):
+            in_axes, inputs = level(layout.inputs, n)
+            out_axes, outputs = level(layout.outputs, n)
+            inside = Layout(inputs, outputs, layout.sizes[:n] + layout.sizes[n + 1 :])
+            return jax.vmap(_map_plans(one, inside), in_axes=in_axes, out_axes=out_axes)
+    return lambda plan, operands: one(layout, plan, operands)
 
-    def reduce(operand: Any, gradient: Any) -> Any:
-        if gradient is None:
-            return None
-        shared = [a for a in range(depth) if operand.shape[a] == 1 and gradient.shape[a] != 1]
-        return jnp.sum(gradient, axis=tuple(shared), keepdims=True) if shared else gradient
 
-    return jax.tree.map(reduce, like, gradients)
+def _order_of(operands: Any, axes: Any, levels: int) -> Callable:
+    """For a result, the axes that it shall have: in the order of the first operand of its kind."""
+    nodes = zip(
+        jax.tree.leaves(operands, is_leaf=_tables.is_table),
+        jax.tree.leaves(axes, is_leaf=_tables.is_table),
+        strict=True,
+    )
+    first: dict[str, tuple[Axes, int]] = {}
+    for node, own in nodes:
+        if _tables.is_table(node):
+            first.setdefault(node.over, (own.values, node.values.ndim))
+
+    def order(result):
+        if not _tables.is_table(result) or result.over not in first:
+            return jax.tree.map(lambda _: in_front(levels), result)
+        own, rank = first[result.over]
+        return dataclasses.replace(result, values=own.like(rank, result.values.ndim))
+
+    return order
+
+
+def _of_one_head(leaf, axes: Axes) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(axes.core_shape(leaf.shape), leaf.dtype)

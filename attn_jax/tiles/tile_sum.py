@@ -15,10 +15,12 @@ import jax.numpy as jnp
 from jax.experimental import hijax
 from jaxtyping import Array, Bool
 
-from attn_jax import _tables
+from attn_jax import _numerics, _tables
+from attn_jax._axes import Layout, fit
 from attn_jax._grid import TileShape
-from attn_jax.tiles.fold import Plan, add_at, fold, tiled_axes
-from attn_jax.tiles.tile_op import TileOp, sum_shared
+from attn_jax._sharding import vary_alike
+from attn_jax.tiles.fold import Plan, Walk, fold
+from attn_jax.tiles.tile_op import TileOp
 
 type TileFunction = Callable[[Any, Bool[Array, "t s"] | None], Any]
 
@@ -32,7 +34,8 @@ class Pushed:
     def __call__(self, operands: Any, readable: Bool[Array, "t s"] | None) -> Any:
         primals, tangents = operands
         floats, rest = split(primals)
-        _, out = jax.jvp(lambda f: self.function(join(f, rest), readable), (floats,), (tangents,))
+        primals, tangents = (wide(floats),), (wide(tangents),)
+        _, out = jax.jvp(lambda f: self.function(join(f, rest), readable), primals, tangents)
         return out
 
 
@@ -45,16 +48,21 @@ class Pulled:
     def __call__(self, operands: Any, readable: Bool[Array, "t s"] | None) -> Any:
         primals, cotangents = operands
         floats, rest = split(primals)
-        _, pull = jax.vjp(lambda f: self.function(join(f, rest), readable), floats)
+        _, pull = jax.vjp(lambda f: self.function(join(f, rest), readable), wide(floats))
         (gradients,) = pull(cotangents)
         return gradients
 
 
 def tile_sum(
-    function: TileFunction, plan: Plan, operands: Any, shape: TileShape | None, depth: int
-):
-    """Σ function(tile, readable) over the tiles that the plan leaves."""
-    return _TileSum.on(plan, operands, depth=depth, function=function, shape=shape)
+    function: TileFunction, plan: Plan, operands: Any, layout: Layout, shape: TileShape | None
+) -> Any:
+    """Σ function(tile, readable) over the tiles that the plan leaves, with the axes of the layout.
+
+    What a result shares with no head of its own, by the layout, is summed over the heads.
+    """
+    both = vary_alike((plan, operands))
+    op = _TileSum.of(both, layout.inputs, sizes=layout.sizes, function=function, shape=shape)
+    return fit(op(*both), op.layout.outputs, layout.outputs)
 
 
 def is_float(leaf: Any) -> bool:
@@ -63,8 +71,12 @@ def is_float(leaf: Any) -> bool:
 
 def split(tree: Any) -> tuple[Any, Any]:
     """What has derivatives, and the rest; each with None in the other's place."""
-    floats = jax.tree.map(lambda leaf: leaf if is_float(leaf) else None, tree)
-    return floats, jax.tree.map(lambda leaf: None if is_float(leaf) else leaf, tree)
+    return floats_of(tree, tree), jax.tree.map(lambda leaf: None if is_float(leaf) else leaf, tree)
+
+
+def floats_of(tree: Any, values: Any) -> Any:
+    """The values that belong to what has derivatives in a tree, and None for the rest."""
+    return jax.tree.map(lambda leaf, value: value if is_float(leaf) else None, tree, values)
 
 
 def join(floats: Any, rest: Any) -> Any:
@@ -77,6 +89,16 @@ def join(floats: Any, rest: Any) -> Any:
     )
 
 
+def wide(tree: Any) -> Any:
+    """In the dtype in which sums are taken; a tile at a time, no array is widened as a whole."""
+    return jax.tree.map(lambda leaf: leaf.astype(_numerics.accumulation_dtype(leaf.dtype)), tree)
+
+
+def narrow(tree: Any, gradients: Any) -> Any:
+    """Gradients in the dtypes of what they belong to."""
+    return jax.tree.map(lambda x, g: None if g is None else g.astype(x.dtype), tree, gradients)
+
+
 def float_or_none(like: Any, change: Any) -> Any:
     """A tangent or cotangent written out, and None for what has none."""
     if not is_float(like):
@@ -87,27 +109,29 @@ def float_or_none(like: Any, change: Any) -> Any:
 class _TileSum(TileOp):
     function: Any
 
-    def one(self, shape, *args):
-        plan, operands = args
-        T, S = plan.query_position.size, plan.key_position.size
-        tile = jax.eval_shape(self.function, first_tile(operands, shape), None)
-        by_query, others = _by_query(tile)
-        row = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), by_query)
-        whole = _zeros(others, (-(-T // shape.queries), -(-S // shape.keys)))
+    def of_one_head(self, operands):
+        return jax.eval_shape(self.function, operands, None)
 
-        def step(row, whole, place, tile, readable):
-            by_query, others = _by_query(self.function(tile, readable))
-            row = jax.tree.map(jnp.add, row, by_query)
-            return row, add_at(whole, others, place, shape)
+    def one(self, layout, plan, operands):
+        rows, sums = _by_query(self.results)
+        t = self.tile.queries
+        start = jax.tree.map(lambda x: jnp.zeros((t, *x.shape[1:]), x.dtype), rows)
 
-        rows, whole = fold(step, plan, operands, row, whole, shape)
-        return _merge(rows, _trim(whole, T, S))
+        def step(row, tile, readable):
+            by_query, shares = _by_query(self.function(tile, readable))
+            return jax.tree.map(jnp.add, row, by_query), shares
+
+        walk = Walk(start, step, finish=lambda row: row)
+        inside = Layout(layout.inputs[1], _by_query(layout.outputs), layout.sizes)
+        return _merge(*fold(walk, plan, operands, (rows, sums), inside, self.tile))
 
     def jvp(self, primals, tangents):
         (plan, operands), (_, moved) = primals, tangents
+        plan_axes, axes = self.layout.inputs
         both = (operands, jax.tree.map(float_or_none, operands, moved))
-        out = tile_sum(Pushed(self.function), plan, both, self.shape, self.depth)
-        return self(plan, operands), out
+        inputs = plan_axes, (axes, floats_of(operands, axes))
+        layout = Layout(inputs, self.layout.outputs, self.sizes)
+        return self(plan, operands), tile_sum(Pushed(self.function), plan, both, layout, self.shape)
 
     lin, linearized = hijax.linearize_from_jvp
 
@@ -116,37 +140,26 @@ class _TileSum(TileOp):
 
     def vjp_bwd_retval(self, res, outgrad, /):
         plan, operands = res
+        plan_axes, axes = self.layout.inputs
         both = (operands, jax.tree.map(float_or_none, self.out_aval, outgrad))
-        gradients = tile_sum(Pulled(self.function), plan, both, self.shape, self.depth)
-        return jax.tree.map(lambda _: None, plan), sum_shared(gradients, operands, self.depth)
+        inputs = plan_axes, (axes, self.layout.outputs)
+        layout = Layout(inputs, floats_of(operands, axes), self.sizes)
+        gradients = tile_sum(Pulled(self.function), plan, both, layout, self.shape)
+        return jax.tree.map(lambda _: None, plan), narrow(operands, gradients)
 
     def transpose(self, out_ct, *maybe_accums):
         """A push is linear in its tangents, a pull in its cotangents; each transposes the other."""
         plan, (primals, linear) = maybe_accums
+        plan_axes, (axes, linear_axes) = self.layout.inputs
         cotangents = jax.tree.map(float_or_none, self.out_aval, out_ct)
         opposite = Pulled if isinstance(self.function, Pushed) else Pushed
         function = opposite(self.function.function)
-        moved = tile_sum(function, plan, (primals, cotangents), self.shape, self.depth)
-        moved = sum_shared(moved, self.in_avals[1][1], self.depth)
+        layout = Layout((plan_axes, (axes, self.layout.outputs)), linear_axes, self.sizes)
+        moved = tile_sum(function, plan, (primals, cotangents), layout, self.shape)
+        moved = narrow(self.in_avals[1][1], moved)
         for accumulator, value in zip(jax.tree.leaves(linear), jax.tree.leaves(moved), strict=True):
             if isinstance(accumulator, hijax.GradAccum):
                 accumulator.accum(value)
-
-
-def first_tile(operands: Any, shape: TileShape) -> Any:
-    """The shapes of what a tile function receives."""
-
-    def part(node):
-        if not _tables.is_table(node):
-            return node
-        sizes = list(node.values.shape)
-        for axis, side in tiled_axes(node):
-            sizes[axis] = shape[side]
-        return dataclasses.replace(
-            node, values=jax.ShapeDtypeStruct(tuple(sizes), node.values.dtype)
-        )
-
-    return jax.tree.map(part, operands, is_leaf=_tables.is_table)
 
 
 def _by_query(tree: Any) -> tuple[Any, Any]:
@@ -166,29 +179,3 @@ def _merge(rows: Any, others: Any) -> Any:
         return node is None or _tables.is_table(node)
 
     return jax.tree.map(lambda x, y: y if x is None else x, rows, others, is_leaf=is_end)
-
-
-def _zeros(tile: Any, tiles: tuple[int, int]) -> Any:
-    """Zeros for the whole of what `tile` is one of so many tiles of."""
-
-    def zeros(node):
-        if not _tables.is_table(node):
-            return jnp.zeros(node.shape, node.dtype)
-        sizes = list(node.values.shape)
-        for axis, side in tiled_axes(node):
-            sizes[axis] *= tiles[side]
-        return dataclasses.replace(node, values=jnp.zeros(sizes, node.values.dtype))
-
-    return jax.tree.map(zeros, tile, is_leaf=_tables.is_table)
-
-
-def _trim(whole: Any, T: int, S: int) -> Any:
-    """Without the padding of the last tiles."""
-
-    def trim(node):
-        if not _tables.is_table(node):
-            return node
-        values = node.values[:S] if node.over == "key" else node.values[:T, :S]
-        return dataclasses.replace(node, values=values)
-
-    return jax.tree.map(trim, whole, is_leaf=_tables.is_table)

@@ -1,0 +1,146 @@
+"""Where the axes that `vmap` maps are in each array: they stay there, so that nothing is copied.
+
+A loop over tiles cuts an array along the one axis that tiles have; all that is mapped comes along
+with each tile, and the work on a tile is mapped over it. So heads may stand wherever a model puts
+them.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """For each level of `vmap`, innermost first, the axis of an array; None where it is shared.
+
+    It is no pytree: trees of these stand beside trees of arrays. The other axes of the array are
+    its core axes, those that one head has.
+    """
+
+    at: tuple[int | None, ...] = ()
+
+    def mapped(self, axis: int | None) -> "Axes":
+        """With one more level around, for an array that has the new axis already."""
+        if axis is None:
+            return Axes((*self.at, None))
+        moved = (a if a is None or a < axis else a + 1 for a in self.at)
+        return Axes((*moved, axis))
+
+    def without(self, level: int) -> "Axes":
+        """What is left inside one of the levels."""
+        axis = self.at[level]
+        others = self.at[:level] + self.at[level + 1 :]
+        return Axes(tuple(a if a is None or axis is None or a < axis else a - 1 for a in others))
+
+    def in_front(self) -> "Axes":
+        """The same levels mapped, before the core axes, the outermost first."""
+        mapped = [level for level in reversed(range(len(self.at))) if self.at[level] is not None]
+        return Axes(tuple(mapped.index(n) if n in mapped else None for n in range(len(self.at))))
+
+    def core(self, rank: int) -> list[int]:
+        """The core axes of an array of this rank, in order."""
+        return [axis for axis in range(rank) if axis not in self.at]
+
+    def order(self, rank: int) -> list[int]:
+        """All axes of an array of this rank: those that levels map, then the core axes."""
+        return [axis for axis in self.at if axis is not None] + self.core(rank)
+
+    def core_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return tuple(shape[axis] for axis in self.core(len(shape)))
+
+    def full_shape(self, core: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:
+        """The shape of an array with such core axes, and levels of these sizes."""
+        mapped = {axis: size for axis, size in zip(self.at, sizes, strict=True) if axis is not None}
+        rest = iter(core)
+        return tuple(
+            mapped[axis] if axis in mapped else next(rest)
+            for axis in range(len(mapped) + len(core))
+        )
+
+    def like(self, rank: int, core_rank: int) -> "Axes":
+        """For an array of `core_rank` core axes, the order of one that has these axes and `rank`.
+
+        Every level is mapped in it; those that the other array shares come first.
+        """
+        levels = {axis: level for level, axis in enumerate(self.at) if axis is not None}
+        core = itertools.count()
+        here = [levels[a] if a in levels else f"core {next(core)}" for a in range(rank)]
+        shared = [level for level, axis in enumerate(self.at) if axis is None]
+        own = [f"core {n}" for n in range(core_rank)]
+        order = [*shared, *(x for x in here if isinstance(x, int) or x in own)]
+        return Axes(tuple(order.index(level) for level in range(len(self.at))))
+
+
+class Layout(NamedTuple):
+    """The axes of all operands and results of an operation, and how large each level is."""
+
+    inputs: Any
+    outputs: Any
+    sizes: tuple[int, ...] = ()
+
+
+def in_front(levels: int) -> Axes:
+    """Every level before the core axes, the outermost first."""
+    return Axes(tuple(reversed(range(levels))))
+
+
+def unmapped(tree: Any) -> Any:
+    """The axes of arrays that belong to one head."""
+    return jax.tree.map(lambda _: Axes(), tree)
+
+
+def level(tree: Any, n: int) -> tuple[Any, Any]:
+    """The axes of level n in a tree of axes, and the tree inside that level."""
+    here = jax.tree.map(lambda axes: axes.at[n], tree)
+    return here, jax.tree.map(lambda axes: axes.without(n), tree)
+
+
+def map_levels(function: Callable, inputs: tuple, outputs: Any) -> Callable:
+    """Maps a function of one head over every level of its operands."""
+    levels = len(jax.tree.leaves(inputs)[0].at)
+    if levels == 0:
+        return function
+    in_axes, inside = level(inputs, levels - 1)
+    out_axes, outside = level(outputs, levels - 1)
+    return jax.vmap(map_levels(function, inside, outside), in_axes=in_axes, out_axes=out_axes)
+
+
+def without_ones(arrays: Any, axes: Any) -> tuple[Any, Any]:
+    """Arrays in which an axis of size 1, where a level would map it, is taken out and shared."""
+
+    def split(array: Array, own: Axes) -> tuple[Array, Axes]:
+        ones = [a for a in own.at if a is not None and array.shape[a] == 1]
+        left = (
+            None if a is None or a in ones else a - sum(one < a for one in ones) for a in own.at
+        )
+        return jnp.squeeze(array, ones), Axes(tuple(left))
+
+    both = jax.tree.map(split, arrays, axes)
+    return jax.tree.transpose(jax.tree.structure(arrays), jax.tree.structure((0, 0)), both)
+
+
+def fit(values: Any, own: Any, wanted: Any) -> Any:
+    """Arrays with the axes `wanted`: summed over levels that are shared there, the rest moved."""
+
+    def one(axes: Axes, to: Axes, array: Array | None) -> Array | None:
+        if array is None:
+            return None
+        for n in reversed(range(len(to.at))):
+            if to.at[n] is None:
+                array = array if axes.at[n] is None else jnp.sum(array, axes.at[n])
+                axes, to = axes.without(n), to.without(n)
+        source, target = axes.order(array.ndim), to.order(array.ndim)
+        return array if source == target else _moved(array, source, target)
+
+    return jax.tree.map(one, own, wanted, values)
+
+
+def _moved(array: Array, source: list[int], target: list[int]) -> Array:
+    """`moveaxis` in one pass: XLA for CPUs copies three axes twice, and four in one fusion."""
+    return jnp.moveaxis(array[..., None], source, target)[..., 0]

@@ -1,0 +1,70 @@
+"""One head's read: arguments of `attend`, checked, and computed by the backend that takes them."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Key
+
+from attn_jax import _checks, _numerics, dispatch
+from attn_jax._call import Call, prepare
+from attn_jax._sharding import axes_of, on_automatic_axes
+from attn_jax.dispatch import Implementation
+from attn_jax.dropout import Dropout
+
+
+def checked(
+    query: Float[Array, "T H"],
+    key: Float[Array, "S E"],
+    value: Float[Array, "S V"],
+    *,
+    sink: Float[Array, ""] | float | None = None,
+    dropout_rate: float = 0.0,
+    dropout_rng: Key[Array, ""] | None = None,
+    implementation: Implementation | None = None,
+    **options: Any,
+) -> tuple[Call, Float[Array, ""] | None]:
+    """The arguments of `attend` as a call, checked, and the sink beside it."""
+    _checks.check_shapes(query=(query, "T H"), key=(key, "S E"), value=(value, "S V"))
+    _checks.check_floating(query=query, key=key, value=value)
+    dispatch.check_name(implementation)
+    dropout = _dropout(dropout_rate, dropout_rng)
+    call = prepare(query, key, value, dropout=dropout, **options)
+    if sink is not None:
+        if jnp.ndim(sink) != 0:
+            raise ValueError(f"sink must be one number; got shape {list(jnp.shape(sink))}")
+        sink = jnp.asarray(sink, call.scale.dtype)
+    return call, sink
+
+
+def _specs(call: Call, _: Any) -> tuple[PartitionSpec, PartitionSpec]:
+    return axes_of((call.query, 0), (call.value, 1)), axes_of((call.query, 0))
+
+
+@functools.partial(jax.jit, static_argnames="implementation")
+@on_automatic_axes(_specs)
+def read(
+    call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
+) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
+    """The call by the backend that takes it, and the sink's share after that."""
+    out, logsumexp = dispatch.backend(call, implementation).attend(call)
+    if sink is None:
+        return out, logsumexp
+    parts = jnp.stack([logsumexp, jnp.broadcast_to(sink, logsumexp.shape)], axis=-1)
+    shares, with_sink = _numerics.masked_softmax(parts, None)
+    return (shares[:, :1] * out.astype(shares.dtype)).astype(out.dtype), with_sink
+
+
+@functools.partial(jax.jit, static_argnames="implementation")
+def read_out(
+    call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
+) -> Float[Array, "T V"]:
+    """`read` without log-sum-exp, which a backend may then leave out."""
+    return read(call, sink, implementation=implementation)[0]
+
+
+def _dropout(rate: float, rng: Key[Array, ""] | None) -> Dropout | None:
+    _checks.check_dropout(rate, rng)
+    return Dropout.of(rng, rate) if rate and rng is not None else None

@@ -1,0 +1,157 @@
+"""Which backend takes a call: the library's rule, and refusals that say why and what to do."""
+
+import re
+import types
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+from draws import draw
+
+import attn_jax
+from attn_jax import dispatch, masks, scores
+from attn_jax._call import prepare
+from attn_jax.backends import cudnn
+
+T, H, N, B = 128, 16, 4, 2
+
+
+@pytest.fixture
+def hopper(monkeypatch):
+    monkeypatch.setattr(cudnn, "_capability", lambda: 9)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def one_head(rows=T, keys=T, width=H, values=H, dtype=jnp.bfloat16):
+    return draw(0, (rows, width), (keys, width), (keys, values), dtype=dtype)
+
+
+def heads(**sizes):
+    return [jnp.stack([jnp.stack([array] * N, axis=1)] * B) for array in one_head(**sizes)]
+
+
+# What the kernel cannot honour: operands, options of `dot_product_attention`, and the reason.
+REFUSED = {
+    "float32": ({"dtype": jnp.float32}, {}, "dtype is float32.*bfloat16 or float16"),
+    "bias": ({}, {"bias": jnp.zeros((1, N, 1, T))}, "bias or score_mod is given"),
+    "score mod": ({}, {"score_mod": lambda logit, i, j: 2 * logit}, "bias or score_mod is given"),
+    "array": ({}, {"mask": jnp.ones((1, 1, 1, T), bool)}, "the mask is not causal"),
+    "documents": ({}, {"mask": masks.segments(jnp.zeros(T, jnp.int32))}, "mask is not causal"),
+    "documents, causal": (
+        {},
+        {"mask": masks.segments(jnp.zeros(T, jnp.int32)), "is_causal": True},
+        "the mask is not causal",
+    ),
+    "block mask": ({}, {"mask": attn_jax.block_mask(masks.causal(), T, T)}, "mask is not causal"),
+    "lengths": ({}, {"key_value_seq_lengths": jnp.array([3, 9])}, "the mask is not causal.*length"),
+    "no lengths": ({}, {"query_seq_lengths": jnp.array([0, 9])}, "the mask is not causal.*length"),
+    "window": ({}, {"local_window_size": (3, 0)}, "the mask is not causal.*windows"),
+    "causal window": ({}, {"local_window_size": 3, "is_causal": True}, "the mask is not causal"),
+    "positions": (
+        {},
+        {"is_causal": True, "query_position": jnp.arange(T)},
+        "the mask is not causal.*positions",
+    ),
+    "dropout": (
+        {},
+        {"dropout_rate": 0.5, "dropout_rng": jax.random.key(0)},
+        "dropout_rate is given.*dropout_mask",
+    ),
+    "other values": ({"values": 8}, {}, "values are 8 wide and queries 16"),
+    "odd width": ({"width": 12, "values": 12}, {}, "heads are 12 wide.*multiples of 8"),
+    "wide heads": ({"width": 264, "values": 264}, {}, "heads are 264 wide.*up to 256"),
+    "part of a tile": ({"rows": 64}, {}, "64 queries and 128 keys.*whole tiles of 128"),
+    "half a tile of keys": ({"keys": 192}, {}, "128 queries and 192 keys.*whole tiles of 128"),
+    "one query": ({"rows": 1}, {}, "1 queries and 128 keys"),
+    "no keys": ({"keys": 0}, {}, "128 queries and 0 keys"),
+}
+
+
+@pytest.mark.parametrize(("sizes", "options", "reason"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.usefixtures("hopper")
+def test_a_call_that_cudnn_cannot_honour_is_refused_with_the_reason(sizes, options, reason):
+    advice = "use implementation=None or 'blockwise'"
+    match = (
+        rf"(?s)^implementation 'cudnn' cannot take this call: [^;]*{reason}[^;]*; {advice}(\n|$)"
+    )
+    with pytest.raises(NotImplementedError, match=match):
+        attn_jax.dot_product_attention(*heads(**sizes), **options, implementation="cudnn")
+
+
+@pytest.mark.parametrize(("sizes", "options", "reason"), REFUSED.values(), ids=REFUSED)
+def test_without_a_gpu_every_call_is_refused_for_that_and_its_own_reason(sizes, options, reason):
+    match = rf"(?s)platform is cpu, and it needs an NVIDIA GPU; .*{reason}.*'blockwise'(\n|$)"
+    with pytest.raises(NotImplementedError, match=match):
+        attn_jax.dot_product_attention(*heads(**sizes), **options, implementation="cudnn")
+
+
+@pytest.mark.usefixtures("hopper")
+def test_a_score_is_refused_unless_it_is_the_dot_product():
+    def refusal(score):
+        return dispatch.refusals(prepare(*one_head(), score=score)).get("cudnn", "")
+
+    assert refusal(scores.dot) == ""
+    assert "score is given" in refusal(partial(scores.general, w=jnp.eye(H)))
+
+
+TAKEN = {
+    "plain": ({}, {}),
+    "float16": ({"dtype": jnp.float16}, {}),
+    "causal": ({}, {"mask": masks.causal()}),
+    "other lengths": ({"rows": 256}, {}),
+    "the widest heads": ({"width": 256, "values": 256}, {}),
+    "a scale": ({}, {"scale": 0.3}),
+}
+
+
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize(("sizes", "options"), TAKEN.values(), ids=TAKEN)
+def test_what_is_exactly_honoured_is_not_refused(sizes, options):
+    assert dispatch.refusals(prepare(*one_head(**sizes), **options)) == {}
+
+
+@pytest.mark.parametrize(
+    ("capability", "width", "reason"),
+    [
+        (8, 128, ""),
+        (8, 256, "heads are 256 wide, and it takes multiples of 8 up to 128"),
+        (7, 64, "compute capability 7.x"),
+        (10, 64, "compute capability 10.x.*pytorch#193893"),
+    ],
+)
+def test_older_and_newer_gpus_take_less(monkeypatch, capability, width, reason):
+    monkeypatch.setattr(cudnn, "_capability", lambda: capability)
+    refused = dispatch.refusals(prepare(*one_head(width=width, values=width))).get("cudnn", "")
+    assert bool(refused) == bool(reason)
+    assert re.search(reason, refused)
+
+
+@pytest.mark.usefixtures("hopper")
+@pytest.mark.parametrize(
+    ("rows", "keys", "chosen"),
+    [(128, 128, "reference"), (1, 128 * 128, "reference"), (128, 256, "blockwise")],
+)
+def test_small_reads_go_to_the_reference_and_all_others_to_tiles(rows, keys, chosen):
+    assert dispatch.choice(prepare(*one_head(rows=rows, keys=keys)), None) == chosen
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "major"),
+    [("gpu", "9.0", 9), ("gpu", "10.3", 10), ("gpu", "gfx90a", None), ("tpu", None, None)],
+)
+def test_a_gpu_is_nvidias_if_it_has_a_compute_capability(monkeypatch, platform, capability, major):
+    device = types.SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert cudnn._capability() == major
+
+
+@pytest.mark.parametrize(
+    "call", [attn_jax.attend, attn_jax.attend_with_logsumexp, attn_jax.explain]
+)
+def test_one_head_is_refused_alike(call):
+    with pytest.raises(NotImplementedError, match="'cudnn' cannot take this call: the platform"):
+        call(*one_head(), implementation="cudnn")
