@@ -1,4 +1,4 @@
-"""Compiles attention and one data-parallel training step for TPU v5e 2x2; prints a report in JSON.
+"""Compiles attention and one data-parallel training step for TPUs; prints a report in JSON.
 
 Run by test_tpu_compile.py in a process of its own, with the TPU compiler on its path and no TPU.
 """
@@ -51,6 +51,24 @@ def attention(mesh: Mesh) -> dict:
     return report(jax.jit(gradients).lower(query, key, value, cotangent).compile(), mesh)
 
 
+def long_attention(mesh: Mesh, T: int) -> dict:
+    """The gradient of causal attention on long sequences, batch and heads split over the chips."""
+    by_batch_and_heads = NamedSharding(mesh, PartitionSpec("data", None, "heads"))
+    B, N, K, H = mesh.shape["data"], 16, 4, 128
+    read = functools.partial(
+        attn_jax.dot_product_attention, is_causal=True, implementation="blockwise"
+    )
+
+    def array(heads):
+        return jax.ShapeDtypeStruct((B, T, heads, H), jnp.bfloat16, sharding=by_batch_and_heads)
+
+    def gradients(query, key, value, cotangent):
+        return jax.vjp(read, query, key, value)[1](cotangent)
+
+    lowered = jax.jit(gradients).lower(array(N), array(K), array(K), array(N))
+    return report(lowered.compile(), mesh)
+
+
 def training_step(mesh: Mesh) -> dict:
     """One optimiser step of the encoder–decoder with Bahdanau's attention, data-parallel."""
     config = models.EncoderDecoderConfig(
@@ -88,12 +106,26 @@ def training_step(mesh: Mesh) -> dict:
     return report(lowered.compile(), mesh)
 
 
+def topology(name: str) -> np.ndarray:
+    return np.array(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
+
+
 def main() -> None:
-    topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
-    mesh = Mesh(np.array(topology.devices), ("data",))
-    print(
-        json.dumps({"dot_product_attention": attention(mesh), "training_step": training_step(mesh)})
-    )
+    v5e, v6e = topology("v5e:2x2"), topology("v6e:16x16")
+    by_batch = Mesh(v5e, ("data",))
+    meshes = {
+        "v5e:2x2": Mesh(v5e.reshape(2, 2), ("data", "heads")),
+        "v6e:16x16": Mesh(v6e.reshape(128, 2), ("data", "heads")),
+    }
+    long = {
+        name: [long_attention(mesh, T) for T in (2**16, 2**18)] for name, mesh in meshes.items()
+    }
+    reports = {
+        "dot_product_attention": attention(by_batch),
+        "training_step": training_step(by_batch),
+        "long_attention": long,
+    }
+    print(json.dumps(reports))
 
 
 if __name__ == "__main__":

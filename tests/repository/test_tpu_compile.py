@@ -1,4 +1,4 @@
-"""The library compiles for TPUs that are not here: v5e, four chips, by the real compiler."""
+"""The library compiles for TPUs that are not here, from 4 to 256 chips, by the real compiler."""
 
 import json
 import os
@@ -54,3 +54,12 @@ def test_a_training_step_compiles_and_only_sums_gradients(compiled):
     assert report["chips"] == 4
     assert set(report["collectives"]) == {"all-reduce"}
     assert 0 < report["temporary_bytes"] < 16 * 2**30  # a v5e chip has 16 GiB
+
+
+@pytest.mark.parametrize(("name", "chips"), [("v5e:2x2", 4), ("v6e:16x16", 256)])
+def test_memory_of_long_attention_is_linear_on_every_chip(compiled, name, chips):
+    short, long = compiled["long_attention"][name]  # 4 times as long
+    assert short["chips"] == long["chips"] == chips
+    assert short["collectives"] == long["collectives"] == {}
+    # What fits stays in the chip's own memory and is not counted: a little over 4 times.
+    assert 3 * short["temporary_bytes"] < long["temporary_bytes"] < 4.4 * short["temporary_bytes"]

@@ -1,0 +1,58 @@
+"""One of two processes that read sharded arrays together; the first compares with one device.
+
+Run by test_two_processes.py: arguments are the number of the process and the port they meet at.
+"""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+import attn_jax
+from attn_jax import masks
+
+B, T, N, K, H, V = 4, 24, 6, 2, 8, 5
+DOCUMENTS = np.random.default_rng(0).integers(0, 2, (B, 1, T)).cumsum(-1)
+
+
+def output_and_gradients(query, key, value, cotangent):
+    mask = masks.segments(jnp.asarray(DOCUMENTS, jnp.int32)) & masks.causal()
+    read = functools.partial(attn_jax.dot_product_attention, mask=mask, implementation="blockwise")
+    out, transpose = jax.vjp(read, query, key, value)
+    return out, *transpose(cotangent)
+
+
+def assert_as_on_one_device(got, arrays) -> None:
+    for one, other in zip(got, jax.jit(output_and_gradients)(*arrays), strict=True):
+        assert np.max(np.abs(one - other)) <= 1e-6 * np.max(np.abs(other))
+
+
+def main(process: int, port: str) -> None:
+    jax.config.update("jax_num_cpu_devices", 2)
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.distributed.initialize(f"localhost:{port}", num_processes=2, process_id=process)
+    assert (len(jax.local_devices()), len(jax.devices())) == (2, 4)
+    rng = np.random.default_rng(1)
+    shapes = (B, T, N, H), (B, T, K, H), (B, T, K, V), (B, T, N, V)
+    arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((2, 2), ("data", "heads"), axis_types=(kind, kind))
+        sharding = NamedSharding(mesh, PartitionSpec("data", None, "heads"))
+        placed = [
+            jax.make_array_from_callback(a.shape, sharding, lambda part, a=a: a[part])
+            for a in arrays
+        ]
+        got = jax.jit(output_and_gradients)(*placed)
+        assert all(array.sharding.is_equivalent_to(sharding, 4) for array in got)
+        got = multihost_utils.process_allgather(got, tiled=True)
+        if process == 0:
+            assert_as_on_one_device(got, arrays)
+    print("agree")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
