@@ -1,0 +1,46 @@
+"""How near a result must be to the exact one, in units of its dtype's rounding.
+
+unit = epsilon * the greatest condition of the result (dense_oracle.py); times 1 + the greatest
+logit in the dtypes in which `exp` is computed, for exp(x + x epsilon) = exp(x) (1 + x epsilon).
+
+float32             3 × as far as a naive implementation is, or as one unit; 4 units at most
+float64             4 units, and 1e-13 of the condition
+bfloat16, float16   1 unit, without the factor
+"""
+
+import numpy as np
+
+EPSILON = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+RATIO, UNITS = 3.0, 4.0
+F64 = 1e-13
+TINY = 1e-30
+
+
+def check(name: str, result, exact, condition, *, naive, greatest_logit: float, dtype: str) -> None:
+    """Fails where a result is not finite where it should be, or too far from the exact one.
+
+    `naive` is the same in float32 by plain numpy.
+    """
+    assert result.shape == exact.shape == naive.shape, f"{name}: {result.shape}, {exact.shape}"
+    finite = np.isfinite(exact)
+    result = np.asarray(result).astype(np.float64)
+    assert np.array_equal(result[~finite], exact[~finite]), f"{name} should be −inf and is not"
+    assert np.isfinite(result[finite]).all(), f"{name} is not finite"
+    assert not result[finite & (condition == 0)].any(), f"{name} should be exactly 0 and is not"
+    unit = EPSILON[dtype] * max(_greatest(condition), TINY)
+    error, naive_error = _greatest((result - exact)[finite]), _greatest((naive - exact)[finite])
+    allowed = _allowed(dtype, unit, naive_error, 1 + greatest_logit)
+    assert error <= allowed, f"{name}: error {error:.2e} > {allowed:.2e}"
+
+
+def _allowed(dtype: str, unit: float, naive_error: float, steepness: float) -> float:
+    if dtype == "float64":
+        return min(F64 / EPSILON[dtype], UNITS * steepness) * unit
+    if dtype == "float32":
+        unit *= steepness
+        return min(RATIO * max(naive_error, unit), UNITS * unit)
+    return unit
+
+
+def _greatest(array) -> float:
+    return float(np.max(np.abs(array), initial=0))
