@@ -1,5 +1,6 @@
 """The benchmark: turns and medians, work, contenders that agree, reports that leave nothing out."""
 
+import functools
 import itertools
 import json
 import math
@@ -24,7 +25,8 @@ GROUPED = Shape("grouped", B=2, T=7, N=6, K=3, H=4, is_causal=True)
 WINDOW = Shape("window", T=9, N=4, K=2, H=5, is_causal=True, window=2)
 BIASED = Shape("biased", B=3, T=5, S=8, N=2, H=4, pair_bias=True)
 SLOPED = Shape("sloped", T=6, N=4, H=3, is_causal=True, alibi=True)
-QUICKLY = Patience(rounds=3, sample_seconds=0.0)
+at_once = functools.partial(Patience, warm_seconds=0.0)
+QUICKLY = at_once(rounds=3, sample_seconds=0.0)
 EVERYONE = measure.contenders()
 
 
@@ -94,35 +96,43 @@ def test_least_bytes_are_operands_and_results_once():
 def test_contenders_take_turns_in_order_and_then_in_reverse():
     clock = Clock()
     runners = {name: clock.runner(name, [1.0]) for name in "abc"}
-    alternate(runners, Patience(rounds=3), clock=clock)
+    alternate(runners, at_once(rounds=3), clock=clock)
     warm_up = 2 * len(runners)
     assert "".join(name for name, _ in clock.order[warm_up:]) == "abc" + "cba" + "abc"
 
 
 def test_every_call_of_a_runner_has_another_number():
     clock = Clock()
-    alternate({"a": clock.runner("a", [1.0])}, Patience(rounds=4, sample_seconds=3.0), clock=clock)
+    alternate({"a": clock.runner("a", [1.0])}, at_once(rounds=4, sample_seconds=3.0), clock=clock)
     assert [i for _, i in clock.order[2:]] == list(range(4 * 3))
 
 
 def test_medians_and_quartiles_are_those_of_the_samples_without_the_warm_up():
     clock = Clock()
     seconds = [100.0, 100.0, 5.0, 1.0, 2.0, 4.0, 3.0]
-    spreads = alternate({"a": clock.runner("a", seconds)}, Patience(rounds=5), clock=clock)
+    spreads = alternate({"a": clock.runner("a", seconds)}, at_once(rounds=5), clock=clock)
     assert spreads == {"a": Spread(median=3.0, lower=2.0, upper=4.0, samples=5)}
 
 
 def test_a_sample_is_the_mean_of_as_many_calls_as_fill_it():
     clock = Clock()
     run = clock.runner("a", [9.0, 0.5, 1.0, 2.0, 3.0, 4.0])
-    spreads = alternate({"a": run}, Patience(rounds=1, sample_seconds=2.0), clock=clock)
+    spreads = alternate({"a": run}, at_once(rounds=1, sample_seconds=2.0), clock=clock)
     assert len(clock.order) == 2 + 4
     assert spreads["a"].median == 2.5
 
 
+def test_calls_before_a_sample_do_not_count():
+    clock = Clock()
+    run = clock.runner("a", [9.0, 0.5, 7.0, 8.0, 1.0, 7.0, 8.0, 3.0])
+    patience = Patience(rounds=2, sample_seconds=0.4, warm_seconds=0.9)
+    assert alternate({"a": run}, patience, clock=clock)["a"].median == 2.0
+    assert [i for _, i in clock.order[2:]] == list(range(6))
+
+
 def test_patience_ends_a_bout_after_three_rounds_at_the_earliest():
     clock = Clock()
-    patience = Patience(rounds=10, seconds=0.5)
+    patience = at_once(rounds=10, seconds=0.5)
     assert alternate({"a": clock.runner("a", [1.0])}, patience, clock=clock)["a"].samples == 3
 
 

@@ -34,7 +34,10 @@ class JaxContender:
         step = _step(self.attention(case.shape), case.backward)
         jitted = jax.jit(step)
         start = time.perf_counter()
-        compiled = jitted.lower(*sets[0]).compile()
+        try:
+            compiled = jitted.lower(*sets[0]).compile()
+        except NotImplementedError as refusal:
+            raise Unsupported(str(refusal).splitlines()[0]) from refusal
         compile_seconds = time.perf_counter() - start
         memory = compiled.memory_analysis()
         temp_bytes = None if memory is None else memory.temp_size_in_bytes

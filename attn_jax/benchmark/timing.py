@@ -30,12 +30,15 @@ class Patience:
     """How long a bout may take: rounds wanted, seconds after which fewer will do.
 
     A sample is as many calls as fill `sample_seconds`, so that a call of microseconds is not lost
-    in the clock.
+    in the clock. Before it come calls that fill `warm_seconds` and do not count: where the last
+    contender had threads of its own, the operating system takes that long to give both cores to the
+    threads of the next one.
     """
 
     rounds: int = 15
     seconds: float = 120.0
-    sample_seconds: float = 0.005
+    sample_seconds: float = 0.05
+    warm_seconds: float = 0.2
 
 
 def alternate(
@@ -50,7 +53,7 @@ def alternate(
     Each runner is called twice beforehand, unmeasured. `run(i)` is given a number that grows with
     each call, by which it may choose among its inputs.
     """
-    calls = {name: _calls(run, patience.sample_seconds, clock) for name, run in runners.items()}
+    seconds = {name: _seconds(run, clock) for name, run in runners.items()}
     samples: dict[str, list[float]] = {name: [] for name in runners}
     names, start = list(runners), clock()
     for turn in range(patience.rounds):
@@ -58,7 +61,12 @@ def alternate(
             break
         order = names if turn % 2 == 0 else names[::-1]
         for name in order:
-            samples[name].append(_sample(runners[name], turn * calls[name], calls[name], clock))
+            warm = math.ceil(patience.warm_seconds / seconds[name])
+            calls = max(1, math.ceil(patience.sample_seconds / seconds[name]))
+            first = turn * (warm + calls)
+            for i in range(first, first + warm):
+                runners[name](i)
+            samples[name].append(_sample(runners[name], first + warm, calls, clock))
         after_round()
     return {name: Spread.of(seconds) for name, seconds in samples.items()}
 
@@ -70,8 +78,7 @@ def _sample(run: Callable[[int], object], first: int, calls: int, clock: Callabl
     return (clock() - start) / calls
 
 
-def _calls(run: Callable[[int], object], sample_seconds: float, clock: Callable) -> int:
-    """How many calls fill a sample, by the second of two."""
+def _seconds(run: Callable[[int], object], clock: Callable) -> float:
+    """What a call takes, by the second of two."""
     run(0)
-    seconds = _sample(run, 1, 1, clock)
-    return max(1, math.ceil(sample_seconds / max(seconds, 1e-7)))
+    return max(_sample(run, 1, 1, clock), 1e-7)
