@@ -53,9 +53,11 @@ def check_floating(**arrays: Any) -> None:
     """Checks that all arrays have one and the same real floating point dtype.
 
     Raises:
-      TypeError: an array is integer, boolean or complex, or the dtypes differ.
+      TypeError: there is no array, it is integer, boolean or complex, or the dtypes differ.
     """
     for name, array in arrays.items():
+        if not hasattr(array, "dtype"):
+            raise TypeError(f"{name} must be an array; got {type(array).__name__}")
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name} must be floating point; got {array.dtype}")
     if len({array.dtype for array in arrays.values()}) > 1:
@@ -68,7 +70,7 @@ def warn_of_other_layout(T: int, S: int, N: int) -> None:
 
     One query is a step of a decoder, which may well have more heads than keys.
     """
-    if T > 1 and N > 4 * max(T, S):
+    if T > 1 and 4 * max(T, S) < N:
         warnings.warn(
             f"query has {N} heads but {T} positions: axes are (B, T, N, H); did you pass "
             f"(B, N, T, H)? Then write query.swapaxes(1, 2), and so for key and value",

@@ -124,6 +124,9 @@ DTYPES = {
     "B3 boolean bias": heads(
         "bias", mask(B, N, T, S), TypeError, r"bias must be floating point; got bool"
     ),
+    "a mask where the bias belongs": heads(
+        "bias", masks.causal(), TypeError, r"bias must be an array; got _Causal"
+    ),
     "B4 mask of integers": heads(
         "mask",
         zeros(B, N, T, S, dtype=jnp.int32),

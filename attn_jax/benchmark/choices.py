@@ -16,8 +16,8 @@ from attn_jax.benchmark import machine
 from attn_jax.benchmark.timing import Patience, alternate
 from attn_jax.tiles.contract import contract
 
-TILES = ((64, 128), (128, 128), (128, 256), (256, 128), (256, 256), (256, 512), (512, 512))
-HEADS = {"8 heads": (1, 4096, 8), "1 head": (1, 4096, 1), "96 heads": (8, 512, 12)}
+TILES = ((64, 128), (128, 128), (128, 256), (256, 128), (256, 256), (512, 256), (512, 512))
+HEADS = {"1 head": (1, 4096, 1), "8 heads": (1, 4096, 8), "96 heads": (8, 512, 12)}
 WINDOW = attn_jax.masks.sliding_window(512, 0)
 type Function = Callable[..., object]
 
@@ -31,6 +31,8 @@ def main() -> None:
                 f"tiles, {name}, {dtype}, causal", _tiles(B, T, N, dtype, attn_jax.masks.causal())
             )
     report("tiles, 8 heads, float32, window 512 at 8k", _tiles(1, 8192, 8, "float32", WINDOW))
+    for T in (1, 64):
+        report(f"keys a tile, {T} queries on 64k keys, 8 heads, float32", _few_queries(T))
     for dtype in ("float32", "bfloat16"):
         report(f"heads together or one after another, {dtype}", _heads(dtype))
         report(f"a product over the first axes of both, {dtype}", _products(dtype))
@@ -54,6 +56,25 @@ def _tiles(B: int, T: int, N: int, dtype: str, mask: attn_jax.masks.Mask) -> dic
     shapes = [shape for shape in TILES if max(shape) <= T]
     masks = {f"{t}×{s}": attn_jax.block_mask(mask, T, T, tile=(t, s)) for t, s in shapes}
     return {name: _with_gradients(arrays, mask=m) for name, m in {"chosen": mask, **masks}.items()}
+
+
+def _few_queries(T: int) -> dict[str, Function]:
+    query, *rest = _draw("float32", (1, T, 8, 64), *[(1, 65536, 8, 64)] * 2)
+    everything, position = attn_jax.masks.key_padding(65536), jnp.full(T, 65536)
+
+    def by(keys: int) -> Function:
+        mask = attn_jax.block_mask(
+            everything, T, 65536, query_position=position, tile=(min(T, 256), keys)
+        )
+        return _forward((query, *rest), mask=mask)
+
+    chosen = _forward((query, *rest), implementation="blockwise")
+    return {"chosen": chosen} | {f"{keys}": by(keys) for keys in (512, 2048, 8192, 65536)}
+
+
+def _forward(arrays: tuple[Array, ...], **options) -> Function:
+    read = jax.jit(functools.partial(attn_jax.dot_product_attention, **options))
+    return lambda _: jax.block_until_ready(read(*arrays))
 
 
 def _with_gradients(arrays: list[Array], **options) -> Function:

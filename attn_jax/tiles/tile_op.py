@@ -13,6 +13,8 @@ from attn_jax._axes import Axes, Layout, in_front, level
 from attn_jax._grid import TileShape
 from attn_jax._sharding import types
 
+_MOST_KEYS = 2048
+
 
 class TileOp(hijax.HiPrim):
     """An operation of a plan and other operands on which `vmap` leaves every axis where it is.
@@ -75,13 +77,14 @@ class TileOp(hijax.HiPrim):
 
 
 def choose(T: int, S: int, heads: int, *, is_masked: bool) -> TileShape:
-    """Tiles of 256×256, or 512×256 where no mask cuts them, and 128×128 for many heads (adr/0008).
+    """Tiles of 512×512 for up to 4 heads, of 256×256 for up to 16, else of 128×128 (adr/0008).
 
-    Where there are fewer queries than that, a tile takes more keys instead.
+    Where no mask cuts them they take twice as many queries, and where there are fewer queries than
+    that more keys instead.
     """
-    side = 256 if heads <= 16 else 128
+    side = 512 if heads <= 4 else 256 if heads <= 16 else 128
     t = _even_part(T, side if is_masked else 2 * side)
-    return TileShape(t, _even_part(S, max(side, side * side // max(t, 1))))
+    return TileShape(t, _even_part(S, max(side, min(side * side // max(t, 1), _MOST_KEYS))))
 
 
 def _even_part(L: int, limit: int) -> int:
