@@ -1,5 +1,6 @@
 """Attention you write as mathematics on one head, and JAX transforms take everywhere."""
 
+from attn_jax import caches as caches
 from attn_jax import masks as masks
 from attn_jax import positions as positions
 from attn_jax import score_mods as score_mods
@@ -9,6 +10,7 @@ from attn_jax.attend import attend_with_logsumexp as attend_with_logsumexp
 from attn_jax.attend import attention_weights as attention_weights
 from attn_jax.block_mask import BlockMask as BlockMask
 from attn_jax.block_mask import block_mask as block_mask
+from attn_jax.cached import cached_attention as cached_attention
 from attn_jax.dropout import dropout_mask as dropout_mask
 from attn_jax.explain import Explanation as Explanation
 from attn_jax.explain import explain as explain

@@ -155,6 +155,16 @@ def check_lengths(name: str, lengths: Any, limit: int) -> None:
             raise ValueError(f"{name}[{where}] must be between 0 and {limit}; got {length}")
 
 
+def check_size(name: str, size: Any) -> None:
+    """Checks a size, which is static.
+
+    Raises:
+      ValueError: the size is not an integer >= 1.
+    """
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"{name} must be an int >= 1; got {size!r}")
+
+
 def check_rate(name: str, rate: float) -> None:
     """Checks a dropout rate, which is static.
 

@@ -1,6 +1,7 @@
 """Strict JAX for every test, float64 on request, and both ways to run a function."""
 
 import jax
+import jaxtyping
 import pytest
 
 from attn_jax._grid import TileShape
@@ -34,3 +35,11 @@ def tiles(monkeypatch):
 
     yield use
     jax.clear_caches()
+
+
+@pytest.fixture
+def no_type_hook():
+    """Switches jaxtyping's hook off, whose own error would come before ours."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -5,7 +5,6 @@ import re
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import pytest
 from cases import S
 from draws import draw
@@ -13,14 +12,6 @@ from mistakes import HEADS, MISTAKES
 from tolerance import assert_differs, assert_equal
 
 import attn_jax
-
-
-@pytest.fixture
-def no_type_hook():
-    """Switches jaxtyping's hook off, whose own error would come before ours."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("no_type_hook")
