@@ -128,7 +128,7 @@ def without_ones(arrays: Any, axes: Any) -> tuple[Any, Any]:
 def fit(values: Any, own: Any, wanted: Any) -> Any:
     """Arrays with the axes `wanted`: summed over levels that are shared there, the rest moved."""
 
-    def one(axes: Axes, to: Axes, array: Array | None) -> Array | None:
+    def one(axes: Axes, to: Axes, array: Any) -> Any:  # an array or a constant of a jaxpr, or None
         if array is None:
             return None
         for n in reversed(range(len(to.at))):

@@ -123,7 +123,8 @@ def _stats(call: Call, *, top: int) -> AttentionStats:
     _, logsumexp = blockwise.attend(call)
     plan, shape = blockwise.plan(call)
     T, S = call.query.shape[0], call.key.shape[0]
-    shape, dtype = shape or choose(T, S, 1, is_masked=plan.mask is not None), call.scale.dtype
+    is_masked, dtype = plan.mask is not None, call.scale.dtype
+    shape = shape or choose(T, S, 1, is_masked=is_masked, is_wide=plan.is_wide)
     rows = (
         Table(jnp.zeros(T, dtype), "query"),
         Table(jnp.full((T, top), -jnp.inf, dtype), "query"),

@@ -39,7 +39,9 @@ def work(call: Call, heads: int) -> Work:
     if T == 0 or S == 0:
         return Work(jnp.int32(0), tiles=0, pairs=0)
     visited, shape = plan(call)
-    shape = shape or tile_op.choose(T, S, heads, is_masked=call.mask is not None)
+    shape = shape or tile_op.choose(
+        T, S, heads, is_masked=call.mask is not None, is_wide=visited.is_wide
+    )
     grid = Grid.of(call.query_position, call.key_position, shape)
     lists = classify(visited.mask, grid) if visited.lists is None else visited.lists
     rows, columns = grid.tiles
@@ -65,10 +67,10 @@ def as_read(call: Call) -> Read:
 
 def plan(call: Call) -> tuple[Plan, TileShape | None]:
     """Which tiles to visit, and their shape where the call brings a block mask."""
+    where, is_wide = (call.query_position, call.key_position), call.score is not None
     if not isinstance(call.mask, BlockMask):
-        return Plan(call.mask, call.query_position, call.key_position), None
-    block = call.mask
-    return Plan(block.mask, call.query_position, call.key_position, block.lists), block.tile
+        return Plan(call.mask, *where, is_wide=is_wide), None
+    return Plan(call.mask.mask, *where, call.mask.lists, is_wide), call.mask.tile
 
 
 def _nothing(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:

@@ -115,6 +115,18 @@ class Cache:
           ValueError: a row would grow.
           CacheOverflow: a row of a sliding cache has overwritten what it would need.
         """
+        return dataclasses.replace(self, lengths=self._rewound(lengths))
+
+    def reorder(self, rows: Int[Array, " B"]) -> "Cache":
+        """Row b goes on as row rows[b] did: what beams do."""
+        return jax.tree.map(lambda leaf: leaf[rows], self)
+
+    def reset(self, rows: Bool[Array, " B"]) -> "Cache":
+        """These rows begin anew."""
+        return dataclasses.replace(self, **self._begun(rows))
+
+    def _rewound(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
+        """Lengths to go back to, checked."""
         lengths = jnp.asarray(lengths, jnp.int32)
         _checks.check_shapes(lengths=(lengths, "B"), cache=(self.lengths, "B"))
         if is_known(lengths, self.lengths):
@@ -123,20 +135,15 @@ class Cache:
                     raise ValueError(
                         f"lengths[{row}] must be between 0 and {old}, what the row holds; got {new}"
                     )
-        return dataclasses.replace(self, lengths=jnp.clip(lengths, 0, self.lengths))
+        return jnp.clip(lengths, 0, self.lengths)
 
-    def reorder(self, rows: Int[Array, " B"]) -> "Cache":
-        """Row b goes on as row rows[b] did: what beams do."""
-        return jax.tree.map(lambda leaf: leaf[rows], self)
-
-    def reset(self, rows: Bool[Array, " B"]) -> "Cache":
-        """These rows begin anew."""
+    def _begun(self, rows: Bool[Array, " B"]) -> dict[str, Array]:
+        """What a cache says of itself where these rows begin anew."""
         _checks.check_boolean("rows", rows)
-        return dataclasses.replace(
-            self,
-            lengths=jnp.where(rows, 0, self.lengths),
-            overflowed=self.overflowed & ~rows,
-        )
+        return {
+            "lengths": jnp.where(rows, 0, self.lengths),
+            "overflowed": self.overflowed & ~rows,
+        }
 
     def _append(self, key, value, is_real, position) -> tuple["Cache", Held]:
         raise NotImplementedError

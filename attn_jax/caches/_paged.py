@@ -49,13 +49,15 @@ class Paged(Cache):
 
     def rewind(self, lengths: Int[Array, " B"]) -> "Paged":
         """As `Cache.rewind`; pages that are no longer needed are free."""
-        cache = super().rewind(lengths)
-        return dataclasses.replace(cache, table=_first(self.table, self._pages(cache.lengths)))
+        lengths = self._rewound(lengths)
+        table = _first(self.table, self._pages(lengths))
+        return dataclasses.replace(self, lengths=lengths, table=table)
 
     def reset(self, rows: Bool[Array, " B"]) -> "Paged":
         """As `Cache.reset`; the pages of these rows are free, but for those that others read."""
-        cache = super().reset(rows)
-        return dataclasses.replace(cache, table=_first(self.table, self._pages(cache.lengths)))
+        begun = self._begun(rows)
+        table = _first(self.table, self._pages(begun["lengths"]))
+        return dataclasses.replace(self, **begun, table=table)
 
     def reorder(self, rows: Int[Array, " B"]) -> "Paged":
         """As `Cache.reorder`: tables are copied, pages are not."""

@@ -32,15 +32,15 @@ class Sliding(Cache):
 
     def rewind(self, lengths: Int[Array, " B"]) -> "Sliding":
         """As `Cache.rewind`, by `chunk` tokens at most once older ones have been overwritten."""
-        cache = super().rewind(lengths)
-        is_lost = (self.lengths > self._slots) & (self.lengths - cache.lengths > self.chunk)
+        lengths = self._rewound(lengths)
+        is_lost = (self.lengths > self._slots) & (self.lengths - lengths > self.chunk)
         if is_known(is_lost) and is_lost.any():
             raise CacheOverflow(
                 f"lengths {lengths} go back more than chunk={self.chunk} tokens from "
                 f"{self.lengths}, and the window before them is overwritten; make the cache with a "
                 f"larger chunk"
             )
-        return dataclasses.replace(cache, overflowed=cache.overflowed | is_lost)
+        return dataclasses.replace(self, lengths=lengths, overflowed=self.overflowed | is_lost)
 
     def _append(self, key, value, is_real, position) -> tuple["Sliding", Held]:
         C, old = self._slots, self.lengths
@@ -56,13 +56,16 @@ class Sliding(Cache):
             lengths=lengths,
         )
         ring = cache if key.shape[1] <= self.chunk else self
-        rows = _storage.decode(ring.key, key.dtype), _storage.decode(ring.value, value.dtype)
+        keys, values = (
+            _storage.decode(ring.key, key.dtype),
+            _storage.decode(ring.value, value.dtype),
+        )
         key_position = _positions(C, ring.lengths)
         if ring is self:  # the window before the first token, and then the tokens themselves
-            rows = tuple(jnp.concatenate(pair, 1) for pair in zip(rows, (key, value), strict=True))
+            keys, values = jnp.concatenate([keys, key], 1), jnp.concatenate([values, value], 1)
             own = jnp.where(is_real, position, UNUSED)
             key_position = jnp.concatenate([key_position, own], axis=1)
-        return cache, Held(*rows, key_position, position, self.window)
+        return cache, Held(keys, values, key_position, position, self.window)
 
 
 def sliding(

@@ -30,12 +30,15 @@ class Plan:
     """What decides which pairs are read: a mask, its tables in the order of the call.
 
     Positions are [T] and [S] (and no types here: JAX maps trees to trees of shapes or of None).
+    `is_wide` says that a pair takes a vector on its way to a number, as additive scores do, so that
+    tiles must be small.
     """
 
     mask: Any
     query_position: Any
     key_position: Any
     lists: TileLists | None = None
+    is_wide: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 class Place(NamedTuple):

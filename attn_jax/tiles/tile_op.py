@@ -34,9 +34,8 @@ class TileOp(hijax.HiPrim):
         inputs = jax.tree.unflatten(jax.tree.structure(in_avals), self.axes)
         plan, operands = jax.tree.map(_of_one_head, in_avals, inputs)
         T, S = plan.query_position.size, plan.key_position.size
-        self.tile = self.shape or choose(
-            T, S, math.prod(self.sizes), is_masked=plan.mask is not None
-        )
+        heads, is_masked = math.prod(self.sizes), plan.mask is not None
+        self.tile = self.shape or choose(T, S, heads, is_masked=is_masked, is_wide=plan.is_wide)
         self.results = self.of_one_head(operands)
         order = _order_of(in_avals[1], inputs[1], len(self.sizes))
         outputs = jax.tree.map(order, self.results, is_leaf=_tables.is_table)
@@ -76,13 +75,13 @@ class TileOp(hijax.HiPrim):
         return jax.ShapeDtypeStruct(axes.full_shape(leaf.shape, self.sizes), leaf.dtype)
 
 
-def choose(T: int, S: int, heads: int, *, is_masked: bool) -> TileShape:
+def choose(T: int, S: int, heads: int, *, is_masked: bool, is_wide: bool) -> TileShape:
     """Tiles of 512×512 for up to 4 heads, of 256×256 for up to 16, else of 128×128 (adr/0008).
 
     Where no mask cuts them they take twice as many queries, and where there are fewer queries than
-    that more keys instead.
+    that more keys instead. Where a pair takes a vector, as additive scores do, 128×128.
     """
-    side = 512 if heads <= 4 else 256 if heads <= 16 else 128
+    side = 128 if is_wide or heads > 16 else 256 if heads > 4 else 512
     t = _even_part(T, side if is_masked else 2 * side)
     return TileShape(t, _even_part(S, max(side, min(side * side // max(t, 1), _MOST_KEYS))))
 
