@@ -12,6 +12,7 @@ import attn_jax.modules
 
 NAMESPACES = [
     attn_jax,
+    attn_jax.caches,
     attn_jax.masks,
     attn_jax.positions,
     attn_jax.score_mods,

@@ -1,0 +1,42 @@
+"""`attention_stats` of every head of every example."""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+
+from attn_jax._axes import in_front, map_levels
+from attn_jax._heads import lay_out
+from attn_jax.multi_head import checked_heads
+from attn_jax.stats import AttentionStats, attention_stats
+
+
+def head_stats(
+    query: Float[Array, "*B T N H"],
+    key: Float[Array, "*B S K H"],
+    *,
+    top: int,
+    sink: Float[Array, " N"] | None = None,
+    **options: Any,
+) -> AttentionStats:
+    """Figures with axes [*B N] in front; options as those of `dot_product_attention`.
+
+    Raises:
+      NotImplementedError: there are sinks.
+    """
+    if sink is not None:
+        raise NotImplementedError(
+            "attention_stats knows no sink, so its weights would not be those of this layer"
+        )
+    (*_, checked), _ = checked_heads(query, key, key, **options)
+
+    def head(query, key, _, options: dict) -> AttentionStats:
+        rules = {name: options[name] for name in ("mask", "score_mod", "scale")}
+        positions = {name: options[name] for name in ("query_position", "key_position")}
+        return attention_stats(query, key, **rules, **positions, top=top)
+
+    operands, inputs = lay_out(query, key, key, checked)
+    levels = len(inputs[0].at)
+    stats = map_levels(head, inputs, in_front(levels))(*operands)
+    front = (*query.shape[:-3], query.shape[-2])
+    return jax.tree.map(lambda figure: figure.reshape(*front, *figure.shape[levels:]), stats)

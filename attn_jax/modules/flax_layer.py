@@ -1,0 +1,160 @@
+"""`MultiHeadAttention` from flax's layer of that name, and back: the same parameters."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from flax import nnx
+
+from attn_jax.modules.attention_fn import flax_attention
+from attn_jax.modules.multi_head_attention import MultiHeadAttention
+
+# Ours, and flax's sub-module with its parameter.
+_PAIRS = {
+    "w_query": ("query", "kernel"),
+    "w_key": ("key", "kernel"),
+    "w_value": ("value", "kernel"),
+    "w_out": ("out", "kernel"),
+    "b_query": ("query", "bias"),
+    "b_key": ("key", "bias"),
+    "b_value": ("value", "bias"),
+    "b_out": ("out", "bias"),
+}
+_NORMS = {"query_norm": "query_ln", "key_norm": "key_ln"}
+
+
+def from_flax(layer: nnx.MultiHeadAttention) -> MultiHeadAttention:
+    """Our layer with the parameters of flax's.
+
+    `flax.nnx.MultiHeadAttention`,
+    https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/attention.html. Outputs are
+    equal wherever flax's are right; masks and dropout belong to our calls, and ours computes in the
+    dtype of its input.
+
+    Args:
+      layer: the one to read; its cache and random state stay behind.
+
+    Returns:
+      A new layer, whose parameters are the same arrays.
+
+    Raises:
+      ValueError: the layer does what ours would not do: another output width, attention function
+        or dtype; the message names it.
+
+    Cost:
+      No copies.
+
+    Example:
+      >>> from attn_jax.modules import from_flax
+      >>> sizes = {"num_heads": 2, "in_features": 4, "decode": False}
+      >>> flaxs = nnx.MultiHeadAttention(**sizes, rngs=nnx.Rngs(0))
+      >>> x = jax.random.normal(jax.random.key(0), (3, 5, 4))
+      >>> bool(jnp.allclose(from_flax(flaxs)(x), flaxs(x), atol=1e-6))
+      True
+    """
+    known = (nnx.dot_product_attention, flax_attention)
+    _check_ours(
+        ("out_features", layer.out_features, (layer.in_features,)),
+        ("attention_fn", layer.attention_fn, known),
+        ("dtype", layer.dtype, (None, layer.param_dtype)),
+        ("precision", layer.precision, (None,)),
+    )
+    ours = nnx.eval_shape(
+        lambda: MultiHeadAttention(
+            layer.in_features,
+            layer.num_heads,
+            num_kv_heads=layer.num_kv_heads,
+            head_dim=layer.head_dim,
+            memory_dim=layer.in_kv_features,
+            use_bias=layer.use_bias,
+            qk_norm="layer" if layer.normalize_qk else False,
+            dropout_rate=layer.dropout_rate,
+            param_dtype=layer.param_dtype,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    for mine, theirs in _parameters(ours, layer):
+        mine.set_value(theirs[...])
+    return ours
+
+
+def to_flax(layer: MultiHeadAttention) -> nnx.MultiHeadAttention:
+    """Flax's layer with the parameters of ours: what `from_flax` reads.
+
+    `flax.nnx.MultiHeadAttention`, as `from_flax`.
+
+    Args:
+      layer: the one to read.
+
+    Returns:
+      A new layer, whose parameters are the same arrays, with flax's own attention function.
+
+    Raises:
+      ValueError: the layer has what flax's has not: a mask, a score mod, sinks, rotary positions, a
+        scale or value width of its own, norms other than LayerNorm, biases in some products only.
+
+    Cost:
+      No copies.
+
+    Example:
+      >>> from attn_jax.modules import MultiHeadAttention, from_flax, to_flax
+      >>> ours = MultiHeadAttention(4, 2, rngs=nnx.Rngs(0))
+      >>> bool((from_flax(to_flax(ours)).w_out[...] == ours.w_out[...]).all())
+      True
+    """
+    norm = layer.query_norm
+    biases = [layer.b_query is not None, layer.b_out is not None]
+    _check_flaxs(
+        mask=layer.mask is None,
+        score_mod=layer.score_mod is None,
+        sink=layer.sink is None,
+        rotary=layer.rotary is None,
+        scale=layer.scale is None,
+        value_dim=layer.value_dim == layer.head_dim,
+        qk_norm=norm is None or (isinstance(norm, nnx.LayerNorm) and norm.epsilon == 1e-6),
+        use_out_bias=biases[0] == biases[1],
+    )
+    flaxs = nnx.eval_shape(
+        lambda: nnx.MultiHeadAttention(
+            layer.num_heads,
+            layer.model_dim,
+            layer.num_heads * layer.head_dim,
+            num_kv_heads=layer.num_kv_heads,
+            in_kv_features=layer.memory_dim,
+            use_bias=biases[0],
+            normalize_qk=norm is not None,
+            dropout_rate=layer.dropout_rate,
+            broadcast_dropout=False,
+            param_dtype=layer.w_query[...].dtype,
+            decode=False,
+            keep_rngs=False,
+            rngs=nnx.Rngs(0),
+        )
+    )
+    for mine, theirs in _parameters(layer, flaxs):
+        theirs.set_value(mine[...])
+    return flaxs
+
+
+def _parameters(
+    ours: MultiHeadAttention, flaxs: nnx.MultiHeadAttention
+) -> Iterable[tuple[nnx.Param, nnx.Param]]:
+    """The parameters of both layers that are the same, side by side."""
+    for name, (part, parameter) in _PAIRS.items():
+        if getattr(ours, name) is not None:
+            yield getattr(ours, name), getattr(getattr(flaxs, part), parameter)
+    for name, norm in _NORMS.items():
+        if getattr(ours, name) is not None:
+            yield getattr(ours, name).scale, getattr(flaxs, norm).scale
+
+
+def _check_ours(*settings: tuple[str, Any, tuple]) -> None:
+    for name, got, wanted in settings:
+        if got not in wanted:
+            choices = " or ".join(getattr(value, "__name__", repr(value)) for value in wanted)
+            raise ValueError(f"layer has {name}={got!r}, which ours cannot be; it takes {choices}")
+
+
+def _check_flaxs(**is_flaxs: bool) -> None:
+    others = [name for name, same in is_flaxs.items() if not same]
+    if others:
+        raise ValueError(f"layer has settings that flax's layer lacks: {', '.join(others)}")

@@ -1,0 +1,74 @@
+"""Flax's norms as the layers here use them: in float32 whatever comes in, and back to its dtype."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float
+
+from attn_jax import _numerics
+from attn_jax.modules._parameters import Parameters, named
+
+type Norm = nnx.LayerNorm | nnx.RMSNorm
+type Kind = Literal["layer", "rms"]
+
+
+def make_norm(
+    kind: Kind,
+    dim: int,
+    *,
+    epsilon: float,
+    param_dtype: DTypeLike,
+    rngs: nnx.Rngs,
+    axis: str = "features",
+    use_bias: bool = True,
+) -> Norm:
+    """LayerNorm (Ba et al. 2016, https://arxiv.org/abs/1607.06450) or RMSNorm (Zhang & Sennrich
+    2019, https://arxiv.org/abs/1910.07467) of vectors of this width.
+
+    Raises:
+      ValueError: the kind is unknown.
+    """
+    options: dict[str, Any] = {
+        "epsilon": epsilon,
+        "param_dtype": param_dtype,
+        "promote_dtype": _as_the_first,
+        # The fast one, E[x²] - E[x]², loses a variance that is small beside the mean.
+        "use_fast_variance": False,
+        "scale_metadata": named(axis),
+        "rngs": rngs,
+    }
+    if kind == "layer":
+        return nnx.LayerNorm(dim, use_bias=use_bias, bias_metadata=named(axis), **options)
+    if kind == "rms":
+        return nnx.RMSNorm(dim, **options)
+    raise ValueError(f"norm={kind!r} is unknown; choose 'layer' or 'rms'")
+
+
+def make_qk_norm(kind: bool | str, head_dim: int, epsilon: float, new: Parameters) -> Norm | None:
+    """The norm of each head's queries or keys, or none.
+
+    Raises:
+      ValueError: the kind is unknown.
+    """
+    if kind is False:
+        return None
+    kinds: dict[bool | str, Kind] = {True: "rms", "layer": "layer"}
+    if kind not in kinds:
+        raise ValueError(f"qk_norm={kind!r} is unknown; choose False, True (RMSNorm) or 'layer'")
+    options = {"epsilon": epsilon, "param_dtype": new.dtype, "rngs": new.rngs}
+    return make_norm(kinds[kind], head_dim, axis="head", use_bias=False, **options)
+
+
+def normalise(norm: Norm, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """The norm of x, computed in float32 (float64 for float64) and rounded once."""
+    return norm(x.astype(_numerics.accumulation_dtype(x.dtype))).astype(x.dtype)
+
+
+def _as_the_first(
+    arrays: Sequence[Array | None], *, dtype: DTypeLike | None = None
+) -> tuple[Array | None, ...]:
+    """All in the dtype of what is normalised."""
+    wide = jnp.result_type(arrays[0]) if dtype is None else dtype
+    return tuple(None if array is None else array.astype(wide) for array in arrays)

@@ -1,0 +1,101 @@
+"""A sub-layer's place in a block: where the norm stands, what is dropped, and the way around."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, DTypeLike, Float, Key
+
+from attn_jax import _checks
+from attn_jax.modules.dropout import dropout, split
+from attn_jax.modules.norms import Kind, make_norm, normalise
+
+type Placement = Literal["pre", "post", "both"]
+
+
+class Residual(nnx.Module):
+    """The way around a sub-layer, and the norm before it, after it, or both.
+
+    Vaswani et al. (2017), section 3.1, https://arxiv.org/abs/1706.03762, normalise after the sum;
+    Xiong et al., "On Layer Normalization in the Transformer Architecture" (2020),
+    https://arxiv.org/abs/2002.04745, before the sub-layer, which trains without warm-up; Ding et
+    al., "CogView" (2021), https://arxiv.org/abs/2105.13290, and Gemma 2 on both sides of it.
+
+      norm(x + drop(f(x)))               "post"
+      x + drop(f(norm(x)))               "pre"
+      x + drop(norm_after(f(norm(x))))   "both"
+
+    Args:
+      model_dim: width of a token's vector.
+      placement: where the norm stands: "pre", "post" or "both".
+      norm: "layer" or "rms", flax's.
+      norm_eps: what the norm adds to a variance.
+      dropout_rate: the probability with which an entry of the sub-layer's output is dropped where a
+        call brings an `rng`.
+      param_dtype: in which the parameters are kept.
+      rngs: what flax's norms ask for; they start at ones and zeros.
+
+    Returns:
+      A module: `residual(x, f)` is the formula, for an f that is called with `(x, rng=)`. In two
+      steps, for an f that returns more than one array: `residual.leave(x, f(residual.enter(x)))`.
+
+    Raises:
+      ValueError: the placement or norm is unknown, or the rate is out of range.
+
+    Numerics:
+      Norms in float32 (float64 for float64), rounded once; the sum in the dtype of x.
+
+    Example:
+      >>> from attn_jax.modules import Residual
+      >>> x = jnp.array([3.0, -4.0])
+      >>> for placement in ("pre", "post"):
+      ...     residual = Residual(2, placement=placement, norm="rms", rngs=nnx.Rngs(0))
+      ...     print(np.asarray(residual(x, lambda x, rng: -x)).round(3))
+      [ 2.151 -2.869]
+      [0. 0.]
+    """
+
+    def __init__(
+        self,
+        model_dim: int,
+        *,
+        placement: Placement = "pre",
+        norm: Kind = "layer",
+        norm_eps: float = 1e-6,
+        dropout_rate: float = 0.0,
+        param_dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
+        if placement not in ("pre", "post", "both"):
+            raise ValueError(
+                f"placement={placement!r} is unknown; choose from 'pre', 'post', 'both'"
+            )
+        _checks.check_rate("dropout_rate", dropout_rate)
+        self.placement, self.dropout_rate = placement, dropout_rate
+        options = {"epsilon": norm_eps, "param_dtype": param_dtype, "rngs": rngs}
+        self.norm = make_norm(norm, model_dim, **options)
+        self.norm_after = make_norm(norm, model_dim, **options) if placement == "both" else None
+
+    def __call__(
+        self, x: Float[Array, "*B D"], sublayer: Callable, *, rng: Key[Array, ""] | None = None
+    ) -> Float[Array, "*B D"]:
+        """The sub-layer with its norms and the way around it; `rng` serves both."""
+        inside, outside = split(rng, 2)
+        return self.leave(x, sublayer(self.enter(x), rng=inside), rng=outside)
+
+    def enter(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        """What the sub-layer is given."""
+        return x if self.placement == "post" else normalise(self.norm, x)
+
+    def leave(
+        self,
+        x: Float[Array, "*B D"],
+        out: Float[Array, "*B D"],
+        *,
+        rng: Key[Array, ""] | None = None,
+    ) -> Float[Array, "*B D"]:
+        """What comes after, from what was there before and what the sub-layer made of it."""
+        out = out if self.norm_after is None else normalise(self.norm_after, out)
+        x = x + dropout(out, self.dropout_rate, rng)
+        return normalise(self.norm, x) if self.placement == "post" else x
