@@ -1,4 +1,4 @@
-"""Recurrent encoder–decoders, with and without attention: what they are, learn and say."""
+"""Recurrent encoder–decoders and the Transformer: what they are, learn and say."""
 
 from attn_jax.models.bahdanau_decoder import BahdanauDecoder as BahdanauDecoder
 from attn_jax.models.bahdanau_decoder import MaxoutReadout as MaxoutReadout
@@ -8,9 +8,15 @@ from attn_jax.models.beam import search as search
 from attn_jax.models.cells import GRU as GRU
 from attn_jax.models.cells import LSTM as LSTM
 from attn_jax.models.cells import GatedUnit as GatedUnit
+from attn_jax.models.checkpoints import load_hf as load_hf
+from attn_jax.models.checkpoints import save_hf as save_hf
 from attn_jax.models.config import EncoderDecoderConfig as EncoderDecoderConfig
+from attn_jax.models.decoder_config import DecoderConfig as DecoderConfig
 from attn_jax.models.encoder import Encoder as Encoder
 from attn_jax.models.encoder_decoder import EncoderDecoder as EncoderDecoder
+from attn_jax.models.generate import Generation as Generation
+from attn_jax.models.generate import generate as generate
+from attn_jax.models.gpt import GPT as GPT
 from attn_jax.models.greedy import greedy_search as greedy_search
 from attn_jax.models.ids import BOS as BOS
 from attn_jax.models.ids import EOS as EOS
@@ -18,10 +24,19 @@ from attn_jax.models.ids import PAD as PAD
 from attn_jax.models.ids import UNK as UNK
 from attn_jax.models.loss import Batch as Batch
 from attn_jax.models.loss import decoder_inputs as decoder_inputs
+from attn_jax.models.loss import smoothed_losses as smoothed_losses
 from attn_jax.models.loss import token_losses as token_losses
 from attn_jax.models.loss import translation_loss as translation_loss
 from attn_jax.models.luong_decoder import LuongDecoder as LuongDecoder
 from attn_jax.models.records import Memory as Memory
 from attn_jax.models.records import Step as Step
+from attn_jax.models.sampling import Sampling as Sampling
+from attn_jax.models.sampling import next_token_logits as next_token_logits
+from attn_jax.models.sampling import sample as sample
+from attn_jax.models.schedule import noam_schedule as noam_schedule
 from attn_jax.models.trace import Trace as Trace
 from attn_jax.models.trace import force as force
+from attn_jax.models.transformer import Transformer as Transformer
+from attn_jax.models.transformer import TransformerMemory as TransformerMemory
+from attn_jax.models.transformer_config import TransformerConfig as TransformerConfig
+from attn_jax.models.translator import Translator as Translator

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from attn_jax.models.encoder_decoder import EncoderDecoder
 from attn_jax.models.greedy import check_max_length
 from attn_jax.models.ids import BOS, EOS, PAD
 from attn_jax.models.records import State
 from attn_jax.models.trace import emittable_log_probs
+from attn_jax.models.translator import Translator
 
 type StepFunction = Callable[[State, Int[Array, ""]], tuple[State, Float[Array, " K"]]]
 """From a state and the last token to the next state and log-probabilities."""
@@ -59,7 +59,7 @@ class Hypotheses(NamedTuple):
 
 
 def beam_search(
-    model: EncoderDecoder,
+    model: Translator,
     source: Int[Array, " S"],
     source_mask: Bool[Array, " S"],
     *,
@@ -75,7 +75,7 @@ def beam_search(
       score = log p(tokens | source) / ((5 + length) / 6) ** length_penalty
 
     Args:
-      model: the encoder–decoder.
+      model: the translator.
       source: token ids.
       source_mask: True at tokens, False at padding.
       width: how many beginnings to keep, W; 1 is `greedy_search`.
@@ -105,7 +105,8 @@ def beam_search(
         state, result = model.step(memory, state, token)
         return state, emittable_log_probs(result.logits)
 
-    start = model.start(memory)
+    check_max_length(max_length)
+    start = model.start(memory, max_length)
     return search(step, start, width=width, max_length=max_length, length_penalty=length_penalty)
 
 

@@ -74,8 +74,9 @@ class EncoderDecoder(nnx.Module):
         annotations, summary = self.encoder(source, source_mask, rng=rng)
         return self.decoder.remember(annotations, summary, source_mask)
 
-    def start(self, memory: Memory) -> State:
-        """The decoder's state before its first word."""
+    def start(self, memory: Memory, max_length: int | None = None) -> State:
+        """The decoder's state before its first word; it needs no room for those that follow."""
+        del max_length
         return self.decoder.start(memory)
 
     def step(self, memory: Memory, state: State, token: Int[Array, ""]) -> tuple[State, Step]:
@@ -108,8 +109,8 @@ class EncoderDecoder(nnx.Module):
           Logits over the target vocabulary.
         """
         unroll_rng, readout_rng = (None, None) if rng is None else jax.random.split(rng)
-        words, emissions = self.unroll(source, source_mask, inputs, rng=unroll_rng)
-        return self.decoder.readout(words, emissions, rng=readout_rng)
+        rows = self.unroll(source, source_mask, inputs, rng=unroll_rng)
+        return self.readout(rows, rng=readout_rng)
 
     def unroll(
         self,
@@ -129,3 +130,13 @@ class EncoderDecoder(nnx.Module):
 
         _, emissions = jax.lax.scan(advance, self.start(memory), self.decoder.drive(words))
         return words, emissions
+
+    def readout(
+        self,
+        rows: tuple[Float[Array, "T m"], Emission],
+        *,
+        rng: PRNGKeyArray | None = None,
+    ) -> Float[Array, "T K"]:
+        """The logits of what `unroll` left: of one sentence, or of the rows of many."""
+        words, emissions = rows
+        return self.decoder.readout(words, emissions, rng=rng)

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from attn_jax.models.encoder_decoder import EncoderDecoder
 from attn_jax.models.trace import Trace, begin, record, to_trace
+from attn_jax.models.translator import Translator
 
 
 def greedy_search(
-    model: EncoderDecoder,
+    model: Translator,
     source: Int[Array, " S"],
     source_mask: Bool[Array, " S"],
     *,
@@ -22,7 +22,7 @@ def greedy_search(
       y_i = argmax p(· | y_1 … y_{i-1}, source)
 
     Args:
-      model: the encoder–decoder.
+      model: the translator.
       source: token ids.
       source_mask: True at tokens, False at padding.
       max_length: the most words to say, EOS included; static under `jit`.
@@ -49,7 +49,8 @@ def greedy_search(
     def step(progress):
         return record(model, memory, progress, lambda top_tokens: top_tokens[0])
 
-    rows = _scan_until(step, lambda progress: progress.finished, begin(model, memory), max_length)
+    start = begin(model, memory, max_length)
+    rows = _scan_until(step, lambda progress: progress.finished, start, max_length)
     return to_trace(source, source_mask, rows)
 
 

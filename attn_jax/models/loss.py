@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from attn_jax.models.encoder_decoder import EncoderDecoder
+from attn_jax import _checks
 from attn_jax.models.ids import BOS
+from attn_jax.models.translator import Translator
 
 
 class Batch(NamedTuple):
@@ -81,21 +82,78 @@ def token_losses(
     return jax.nn.logsumexp(logits, axis=-1) - true_logit, true_logit >= logits.max(axis=-1)
 
 
+def smoothed_losses(
+    logits: Float[Array, "*B T K"], target: Int[Array, "*B T"], smoothing: float
+) -> Float[Array, "*B T"]:
+    """What each true word costs a model that should keep a share of its belief for all others.
+
+    Szegedy et al., "Rethinking the Inception Architecture" (2016), section 7,
+    https://arxiv.org/abs/1512.00567; used by Vaswani et al. (2017), section 5.4. The convention is
+    that paper's and torch's: ε is spread over all K words, the true one included.
+
+      loss = (1 − smoothing) * nll[target] + smoothing * mean over words of nll[word]
+
+    Where tensor2tensor spreads an ε over the K − 1 others, `smoothing` is ε K / (K − 1); it also
+    subtracts the target's entropy, a constant. The Annotated Transformer spreads its ε over the
+    others but PAD: the same on K − 1 words.
+
+    Args:
+      logits: over the target vocabulary.
+      target: the true words' ids.
+      smoothing: ε, the share that all words have alike.
+
+    Returns:
+      Natural-log losses; of smoothing 0 those of `token_losses`.
+
+    Raises:
+      ValueError: smoothing is not in [0, 1).
+
+    Numerics:
+      In the logits' dtype, with their maximum subtracted.
+
+    Example:
+      >>> from attn_jax.models import smoothed_losses
+      >>> logits, target = jnp.log(jnp.array([[0.7, 0.1, 0.1, 0.1]])), jnp.array([0])
+      >>> print(f"{smoothed_losses(logits, target, 0.4).item():.3f}")
+      0.940
+      >>> print(f"{-(0.7 * np.log(0.7) + 3 * 0.1 * np.log(0.1)):.3f}")   # (1 − ε) + ε/K = 0.7
+      0.940
+    """
+    losses, _ = token_losses(logits, target)
+    return _smoothed(losses, logits, target, smoothing)
+
+
+def _smoothed(losses, logits, target, smoothing: float) -> Float[Array, "*B T"]:
+    """The same from plain losses: the mean nll exceeds one by its lead over the mean logit."""
+    _checks.check_rate("smoothing", smoothing)
+    true_logit = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    return losses + smoothing * (true_logit - logits.mean(axis=-1))
+
+
 def translation_loss(
-    model: EncoderDecoder, batch: Batch, rng: PRNGKeyArray | None = None
+    model: Translator,
+    batch: Batch,
+    rng: PRNGKeyArray | None = None,
+    *,
+    smoothing: float = 0.0,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
     """The mean negative log-likelihood of a target word, given source and true words before it.
 
       loss = Σ_{b,t} target_mask · nll / Σ_{b,t} target_mask
 
     Args:
-      model: the encoder–decoder.
+      model: the translator.
       batch: sentence pairs; where target_mask is False nothing counts.
       rng: dropout's key in training; None evaluates.
+      smoothing: what `smoothed_losses` is told in place of plain ones.
 
     Returns:
-      The loss in nats, and the metrics "loss", "tokens" (how many counted) and "accuracy" (share of
-      them that the model ranked first). A batch of padding alone has loss 0.
+      The loss to minimise, in nats, and the metrics "loss" (the plain one, whatever the smoothing),
+      "tokens" (how many counted) and "accuracy" (share of them that the model ranked first). A
+      batch of padding alone has loss 0.
+
+    Raises:
+      ValueError: smoothing is not in [0, 1).
 
     Cost:
       The readout is one product over all B·T positions, O(B T K l), most of the work of a small
@@ -110,22 +168,28 @@ def translation_loss(
       1.946, 2.0 tokens
     """
     unroll_rng, readout_rng = (None, None) if rng is None else jax.random.split(rng)
-    words, emissions = _unroll(model, batch, unroll_rng)
+    rows = _unroll(model, batch, unroll_rng)
     # One row for each target position of the batch: products over rows are twice as fast on CPU.
-    words, emissions = jax.tree.map(
-        lambda leaf: leaf.reshape(-1, leaf.shape[-1]), (words, emissions)
-    )
-    logits = model.decoder.readout(words, emissions, rng=readout_rng)
+    rows = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), rows)
+    logits = model.readout(rows, rng=readout_rng)
     target, mask = batch.target.reshape(-1), batch.target_mask.reshape(-1)
     losses, correct = token_losses(logits, target)
     tokens = jnp.sum(mask).astype(losses.dtype)
-    at_least_one = jnp.maximum(tokens, 1)
-    loss = jnp.sum(losses, where=mask) / at_least_one
-    hits = jnp.sum(correct & mask).astype(losses.dtype)
-    return loss, {"loss": loss, "tokens": tokens, "accuracy": hits / at_least_one}
+
+    def mean(values: Float[Array, " R"]) -> Float[Array, ""]:
+        return jnp.sum(values, where=mask) / jnp.maximum(tokens, 1)
+
+    metrics = {
+        "loss": mean(losses),
+        "tokens": tokens,
+        "accuracy": mean(correct.astype(tokens.dtype)),
+    }
+    if smoothing == 0:
+        return metrics["loss"], metrics
+    return mean(_smoothed(losses, logits, target, smoothing)), metrics
 
 
-def _unroll(model: EncoderDecoder, batch: Batch, rng: PRNGKeyArray | None):
+def _unroll(model: Translator, batch: Batch, rng: PRNGKeyArray | None):
     inputs = jax.vmap(decoder_inputs)(batch.target)
     if rng is None:
         return jax.vmap(model.unroll)(batch.source, batch.source_mask, inputs)

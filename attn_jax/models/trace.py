@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from attn_jax.models.encoder_decoder import EncoderDecoder
 from attn_jax.models.ids import BOS, EOS, PAD
-from attn_jax.models.records import Memory, State
+from attn_jax.models.records import State
+from attn_jax.models.translator import Translator
 
 TOP = 5
 """How many of the most likely next words a trace keeps for each step."""
@@ -78,14 +78,14 @@ def emittable_log_probs(logits: Float[Array, " K"]) -> Float[Array, " K"]:
     return log_probs.at[jnp.array([PAD, BOS])].set(-jnp.inf)
 
 
-def begin(model: EncoderDecoder, memory: Memory) -> Progress:
+def begin(model: Translator, memory: Any, max_length: int) -> Progress:
     """Before the first word."""
-    return Progress(model.start(memory), jnp.array(BOS), jnp.array(False))
+    return Progress(model.start(memory, max_length), jnp.array(BOS), jnp.array(False))
 
 
 def record(
-    model: EncoderDecoder,
-    memory: Memory,
+    model: Translator,
+    memory: Any,
     progress: Progress,
     choose: Callable[[Int[Array, " k"]], Int[Array, ""]],
 ) -> tuple[Progress, Row]:
@@ -115,7 +115,7 @@ def to_trace(source: Int[Array, " S"], source_mask: Bool[Array, " S"], rows: Any
 
 
 def force(
-    model: EncoderDecoder,
+    model: Translator,
     source: Int[Array, " S"],
     source_mask: Bool[Array, " S"],
     target: Int[Array, " L"],
@@ -126,7 +126,7 @@ def force(
     figure 3, https://arxiv.org/abs/1409.0473, are pictures of `weights`.
 
     Args:
-      model: the encoder–decoder.
+      model: the translator.
       source: token ids.
       source_mask: True at tokens, False at padding.
       target: token ids, EOS last; what follows an EOS or a PAD is not said.
@@ -135,7 +135,7 @@ def force(
       The trace; of a target that `greedy_search` found it is the trace of the search.
 
     Cost:
-      L steps, each with its readout; `EncoderDecoder.logits` is the faster way to a loss.
+      L steps, each with its readout; `model.logits` is the faster way to a loss.
 
     Example:
       >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, force
@@ -151,5 +151,5 @@ def force(
     def step(progress, token):
         return record(model, memory, progress, lambda _: token)
 
-    _, rows = jax.lax.scan(step, begin(model, memory), target)
+    _, rows = jax.lax.scan(step, begin(model, memory, target.shape[0]), target)
     return to_trace(source, source_mask, rows)

@@ -1,0 +1,54 @@
+"""A model as a folder that `transformers` reads."""
+
+import json
+from pathlib import Path
+
+from flax import nnx
+
+from attn_jax.models.checkpoints import _files
+from attn_jax.models.checkpoints._configs import write_config
+from attn_jax.models.checkpoints._names import tensors, to_file
+from attn_jax.models.gpt import GPT
+
+
+def save_hf(model: GPT, path: str | Path) -> None:
+    """Writes config.json and model.safetensors, which `transformers` and `load_hf` read.
+
+    The format is https://huggingface.co/docs/safetensors.
+
+    Args:
+      model: the model; its configuration must be one that a known architecture has.
+      path: the folder; it is made where it is not there.
+
+    Returns:
+      Nothing.
+
+    Raises:
+      ValueError: no known architecture computes what the model does.
+      ImportError: safetensors is not installed.
+
+    Cost:
+      All parameters in memory once more. Files appear whole, the weights before the configuration.
+
+    Example:
+      See `load_hf`; where no architecture fits, this says so:
+
+      >>> from attn_jax.models import DecoderConfig, GPT, save_hf
+      >>> relu = DecoderConfig(7, 8, 1, 2, max_length=9, activation="relu")
+      >>> try:
+      ...     save_hf(GPT(relu, rngs=nnx.Rngs(0)), "nowhere")
+      ... except ValueError as error:
+      ...     print(str(error).split(" (")[0])
+      no known architecture computes what this configuration asks for
+    """
+    family, config = write_config(model.config)
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    parameters = {".".join(map(str, key)): leaf[...] for key, leaf in state}
+    dtype = str(parameters["embedding.table"].dtype)
+    written = {t.name: to_file(parameters, t) for t in tensors(family, model.config)}
+    _files.write(folder / _files.SINGLE, written)
+    draft = folder / "config.json.draft"
+    draft.write_text(json.dumps({**config, "dtype": dtype}, indent=2) + "\n", encoding="utf-8")
+    draft.replace(folder / "config.json")

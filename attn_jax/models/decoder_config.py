@@ -1,0 +1,111 @@
+"""What kind of language model to build: a family is data, not a class."""
+
+import dataclasses
+import math
+from typing import Literal
+
+from attn_jax.modules import Rotary
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+    """Sizes and choices of a `GPT`; the defaults are GPT-2 with 124 million parameters.
+
+    Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3; Llama
+    (Touvron et al. 2023, https://arxiv.org/abs/2302.13971, section 2.2), Mistral
+    (https://arxiv.org/abs/2310.06825), Qwen3 (https://arxiv.org/abs/2505.09388) and Gemma 2
+    (https://arxiv.org/abs/2408.00118, table 1) differ from it in what stands here.
+
+    Args:
+      vocab_size: how many tokens there are.
+      model_dim: width of a token's vector.
+      num_layers: how many blocks.
+      num_heads: query heads of a block.
+      num_kv_heads: key/value heads; as many by default.
+      head_dim: width of a head; model_dim / num_heads by default.
+      hidden_dim: width inside the feed-forward network; 4 model_dim by default.
+      max_length: the most positions, those of the learned table; with `rotary` it says how long
+        texts were in training and limits nothing.
+      norm: "layer" or "rms".
+      norm_eps: what it adds to a variance.
+      placement: where norms stand: "pre", or "both" sides of a sub-layer as in Gemma 2.
+      rotary: positions by rotation; None is a learned table.
+      activation: of the feed-forward network.
+      gated: whether that has a gate (SwiGLU with "silu").
+      use_bias: whether output projections and the feed-forward network have biases.
+      use_qkv_bias: whether queries, keys and values have.
+      qk_norm: whether each head's queries and keys are normalised by RMSNorm.
+      windows: for each layer how many *other* positions back it reads, None for all of them; None
+        for all layers alike.
+      scale: factor on the dot products; 1/√head_dim by default.
+      logits_soft_cap: c in c · tanh(logit / c) on attention's logits; None leaves them.
+      final_soft_cap: the same on the logits over the vocabulary.
+      embed_scale: factor on embeddings; Gemma's is √model_dim.
+      is_tied: whether the embedding's table gives the logits, too.
+      dropout_rate: share of embeddings, weights and sub-layers' outputs dropped in training.
+
+    Raises:
+      ValueError: sizes do not fit together, or a choice is unknown.
+
+    Example:
+      >>> from attn_jax.models import DecoderConfig, GPT
+      >>> gpt2 = nnx.eval_shape(lambda: GPT(DecoderConfig(), rngs=nnx.Rngs(0)))
+      >>> sum(leaf.size for leaf in jax.tree.leaves(nnx.state(gpt2)))
+      124439808
+    """
+
+    vocab_size: int = 50_257
+    model_dim: int = 768
+    num_layers: int = 12
+    num_heads: int = 12
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    hidden_dim: int | None = None
+    max_length: int = 1024
+    norm: Literal["layer", "rms"] = "layer"
+    norm_eps: float = 1e-5
+    placement: Literal["pre", "both"] = "pre"
+    rotary: Rotary | None = None
+    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "gelu_tanh"
+    gated: bool = False
+    use_bias: bool = True
+    use_qkv_bias: bool = True
+    qk_norm: bool = False
+    windows: tuple[int | None, ...] | None = None
+    scale: float | None = None
+    logits_soft_cap: float | None = None
+    final_soft_cap: float | None = None
+    embed_scale: float = 1.0
+    is_tied: bool = True
+    dropout_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab_size", "model_dim", "num_layers", "num_heads", "max_length")
+        for name in (*sizes, "num_kv_heads", "head_dim", "hidden_dim"):
+            size = getattr(self, name)
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1; got {size}")
+        if self.placement not in ("pre", "both"):
+            raise ValueError(f"placement={self.placement!r} is unknown; choose 'pre' or 'both'")
+        if self.windows is not None and len(self.windows) != self.num_layers:
+            raise ValueError(
+                f"windows must have one entry a layer, {self.num_layers}; got {len(self.windows)}"
+            )
+        for name in ("logits_soft_cap", "final_soft_cap", "embed_scale"):
+            number = getattr(self, name)
+            if number is not None and not 0 < number < math.inf:
+                raise ValueError(f"{name} must be a finite number > 0; got {number}")
+
+    @property
+    def kv_heads(self) -> int:
+        """Key/value heads of a block."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def head_width(self) -> int:
+        """Width of a head."""
+        return self.model_dim // self.num_heads if self.head_dim is None else self.head_dim
+
+    def window(self, layer: int) -> int | None:
+        """How many other positions back a layer reads; None for all."""
+        return None if self.windows is None else self.windows[layer]

@@ -1,0 +1,161 @@
+"""Texts go on as the model says, alone or in company, with any cache, until they shall stop."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_gpt import LLAMA, TINY, drawn
+from tolerance import assert_within
+
+from attn_jax.models import Sampling, generate, next_token_logits, sample
+
+PROMPTS = [[3, 1, 4, 1, 5], [9, 2], [6, 5, 3]]
+MODEL = drawn(LLAMA)
+
+
+def by_hand(prompt, number):
+    """Greedy without caches: the whole text anew for each token."""
+    text = list(prompt)
+    for _ in range(number):
+        text.append(int(MODEL(jnp.array([text]))[0, -1].argmax()))
+    return text[len(prompt) :]
+
+
+GREEDY = [by_hand(prompt, 10) for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("kind", ["contiguous", "sliding", "paged"])
+def test_greedy_is_the_likeliest_token_again_and_again(kind):
+    assert generate(MODEL, PROMPTS, max_new_tokens=10, kind=kind).tokens == GREEDY
+
+
+def test_eight_bits_say_nearly_the_same():
+    said = generate(MODEL, PROMPTS, max_new_tokens=10, int8=True).tokens
+    assert [row[0] for row in said] == [row[0] for row in GREEDY]
+
+
+def test_the_same_key_says_the_same_and_another_does_not():
+    draw = Sampling(temperature=1.5)
+    options = {"max_new_tokens": 9, "sampling": draw}
+    first = generate(MODEL, PROMPTS, rng=jax.random.key(1), **options).tokens
+    assert generate(MODEL, PROMPTS, rng=jax.random.key(1), **options).tokens == first
+    assert generate(MODEL, PROMPTS[:1], rng=jax.random.key(1), **options).tokens == first[:1]
+    assert generate(MODEL, PROMPTS, rng=jax.random.key(2), **options).tokens != first
+    assert generate(MODEL, [PROMPTS[0]] * 2, rng=jax.random.key(1), **options).tokens[1] != first[0]
+
+
+def test_a_text_ends_before_its_stop_sequence_and_the_others_go_on():
+    stop = GREEDY[0][4:6]
+    end = next(i for i in range(9) if GREEDY[0][i : i + 2] == stop)
+    result = generate(MODEL, PROMPTS, max_new_tokens=10, stop=[stop])
+    assert result.tokens[0] == GREEDY[0][:end]
+    assert result.stopped[0]
+    for row in (1, 2):
+        if not result.stopped[row]:
+            assert result.tokens[row] == GREEDY[row]
+
+
+def test_what_is_told_is_what_is_returned_and_no_stop_sequence_is_begun():
+    told = {row: [] for row in range(3)}
+    stop = [GREEDY[0][7:9]]
+    result = generate(
+        MODEL,
+        PROMPTS,
+        max_new_tokens=10,
+        stop=stop,
+        on_tokens=lambda row, new: told[row].extend(new),
+    )
+    assert list(told.values()) == result.tokens
+
+
+def test_seconds_are_counted():
+    result = generate(MODEL, PROMPTS, max_new_tokens=2)
+    assert result.seconds > 0 < result.prompt_seconds
+    assert result.tokens_per_second == 6 / result.seconds
+
+
+LOGITS = np.log(np.array([0.4, 0.3, 0.2, 0.07, 0.03]))
+LEFT = {
+    "all": (Sampling(), [0.4, 0.3, 0.2, 0.07, 0.03]),
+    "greedy": (Sampling(temperature=0.0), [1, 0, 0, 0, 0]),
+    "half the temperature": (Sampling(temperature=0.5), None),
+    "two": (Sampling(top_k=2), [0.4, 0.3, 0, 0, 0]),
+    "more than there are": (Sampling(top_k=9), [0.4, 0.3, 0.2, 0.07, 0.03]),
+    "mass reached by two": (Sampling(top_p=0.7 - 1e-6), [0.4, 0.3, 0, 0, 0]),
+    "mass just not reached": (Sampling(top_p=0.7 + 1e-6), [0.4, 0.3, 0.2, 0, 0]),
+    "all mass": (Sampling(top_p=1.0), [0.4, 0.3, 0.2, 0.07, 0.03]),
+    "half of the best": (Sampling(min_p=0.5 - 1e-6), [0.4, 0.3, 0.2, 0, 0]),
+    "mass of two": (Sampling(top_k=2, top_p=0.5), [0.4, 0, 0, 0, 0]),
+}
+
+
+@pytest.mark.parametrize("rule", LEFT)
+def test_rules_leave_what_they_say(rule):
+    sampling, left = LEFT[rule]
+    left = np.exp(2 * LOGITS) if left is None else np.array(left, float)
+    got = jax.nn.softmax(next_token_logits(jnp.asarray(LOGITS, jnp.float32), sampling))
+    assert_within(got.astype(jnp.float32), (left / left.sum()).astype(np.float32), atol=1e-6)
+
+
+def test_tokens_that_were_there_are_less_likely_whatever_their_sign():
+    seen = jnp.array([True, True, False])
+    got = next_token_logits(jnp.array([2.0, -2.0, 1.0]), Sampling(repetition_penalty=2.0), seen)
+    assert got.tolist() == [1.0, -4.0, 1.0]
+
+
+def test_a_penalty_keeps_a_text_from_repeating_itself():
+    plain = GREEDY[0]
+    sampling = Sampling(repetition_penalty=50.0, temperature=0.0)
+    said = generate(MODEL, PROMPTS[:1], max_new_tokens=10, sampling=sampling).tokens[0]
+    assert len(set(said) | set(PROMPTS[0])) > len(set(plain) | set(PROMPTS[0]))
+
+
+def test_draws_have_the_frequencies_of_what_is_left():
+    sampling = Sampling(top_k=3)
+    rngs = jax.random.split(jax.random.key(0), 4000)
+    logits = jnp.asarray(LOGITS, jnp.float32)
+    draws = jax.vmap(lambda rng: sample(logits, sampling, rng))(rngs)
+    counts = np.bincount(np.asarray(draws), minlength=5) / 4000
+    wanted = np.array([4, 3, 2, 0, 0]) / 9
+    assert not counts[3:].any()
+    assert np.all(np.abs(counts - wanted) < 4 * np.sqrt(wanted * (1 - wanted) / 4000) + 1e-9)
+
+
+MISTAKES = {
+    "no prompt": ({"prompts": []}, r"prompts must hold at least one"),
+    "an empty prompt": ({"prompts": [[1], []]}, r"prompts\[1\] is empty; begin with a token"),
+    "an unknown id": ({"prompts": [[23]]}, r"ids between 0 and 22; got 23 to 23"),
+    "nothing to say": ({"max_new_tokens": 0}, r"max_new_tokens must be at least 1; got 0"),
+    "an empty stop": ({"stop": [[]]}, r"stop has an empty sequence"),
+    "no key": ({"sampling": Sampling()}, r"rng is needed where the temperature is above 0"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_with_advice(mistake):
+    options, message = MISTAKES[mistake]
+    options = {"prompts": PROMPTS, "max_new_tokens": 3, **options}
+    with pytest.raises(ValueError, match=message):
+        generate(MODEL, options.pop("prompts"), **options)
+
+
+def test_more_tokens_than_there_are_positions_are_refused():
+    with pytest.raises(ValueError, match=r"capacity=17 is more than the 16 positions"):
+        generate(drawn(TINY), [[1] * 7], max_new_tokens=10)
+
+
+RANGES = {
+    "top_p 0": ({"top_p": 0.0}, r"top_p must be in \(0, 1\]; got 0.0"),
+    "top_p above 1": ({"top_p": 1.1}, r"top_p must be in \(0, 1\]; got 1.1"),
+    "min_p 0": ({"min_p": 0.0}, r"min_p must be in \(0, 1\]"),
+    "top_k 0": ({"top_k": 0}, r"top_k must be at least 1; got 0"),
+    "cold": ({"temperature": -1.0}, r"temperature must be a finite number >= 0; got -1.0"),
+    "no penalty": ({"repetition_penalty": 0.0}, r"repetition_penalty must be a finite number > 0"),
+}
+
+
+@pytest.mark.parametrize("choice", RANGES)
+def test_rules_out_of_range_are_refused(choice):
+    options, message = RANGES[choice]
+    with pytest.raises(ValueError, match=message):
+        Sampling(**options)

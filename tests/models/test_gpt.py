@@ -1,0 +1,179 @@
+"""The language model: published counts, caches that change nothing, and options that count."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tolerance import assert_close, assert_differs
+
+from attn_jax.models import GPT, DecoderConfig
+from attn_jax.modules import Rotary
+
+B, T, P = 2, 11, 23
+TINY = DecoderConfig(
+    vocab_size=P, model_dim=12, num_layers=3, num_heads=4, hidden_dim=20, max_length=16
+)
+LLAMA = dataclasses.replace(
+    TINY,
+    num_kv_heads=2,
+    head_dim=6,
+    norm="rms",
+    rotary=Rotary(),
+    activation="silu",
+    gated=True,
+    use_bias=False,
+    use_qkv_bias=False,
+    windows=(3, None, 3),
+)
+GEMMA = dataclasses.replace(
+    LLAMA,
+    placement="both",
+    qk_norm=True,
+    scale=0.3,
+    logits_soft_cap=2.0,
+    final_soft_cap=3.0,
+    embed_scale=3.5,
+    is_tied=False,
+)
+CONFIGS = {"gpt2": TINY, "llama": LLAMA, "gemma": GEMMA}
+
+
+def drawn(config, seed=0):
+    """A model whose parameters all matter: norms and biases too."""
+    model = GPT(config, rngs=nnx.Rngs(seed))
+    graph, state = nnx.split(model)
+    leaves, tree = jax.tree.flatten(state)
+    rngs = jax.random.split(jax.random.key(seed), len(leaves))
+    moved = [x + 0.2 * jax.random.normal(r, x.shape) for r, x in zip(rngs, leaves, strict=True)]
+    return nnx.merge(graph, jax.tree.unflatten(tree, moved))
+
+
+TOKENS = jax.random.randint(jax.random.key(3), (B, T), 0, P)
+
+
+def parameters(config):
+    state = nnx.state(nnx.eval_shape(lambda: GPT(config, rngs=nnx.Rngs(0))))
+    return sum(leaf.size for leaf in jax.tree.leaves(state))
+
+
+def test_the_published_parameters_are_counted():
+    assert parameters(DecoderConfig()) == 124_439_808  # GPT-2, small
+    lecture = DecoderConfig(use_qkv_bias=False)  # Raschka, chapter 4
+    assert parameters(lecture) == 124_412_160
+    assert parameters(dataclasses.replace(lecture, is_tied=False)) == 163_009_536
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("kind", ["contiguous", "sliding", "paged"])
+def test_decoding_with_caches_is_the_whole_text_at_once(name, kind):
+    model = drawn(CONFIGS[name])
+    whole = model(TOKENS)
+    options = {"chunk": 2} if kind == "sliding" else {"page": 4} if kind == "paged" else {}
+    caches, parts = model.init_caches(B, T, kind=kind, **options), []
+    extend = nnx.jit(lambda model, tokens, caches: model.extend(tokens, caches))
+    for start, end in ((0, 5), (5, 7), (7, 8), (8, 9), (9, 10), (10, 11)):
+        hidden, caches = extend(model, TOKENS[:, start:end], caches)
+        parts.append(model.readout(hidden))
+    assert_close(jnp.concatenate(parts, axis=1), whole)
+    assert jnp.array_equal(jnp.concatenate(parts, 1).argmax(-1), whole.argmax(-1))
+    assert not any(cache.overflowed.any() for cache in caches)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_padding_on_either_side_changes_nothing(name):
+    model = drawn(CONFIGS[name])
+    is_real = jnp.array([[False] * 3 + [True] * 8, [True] * 9 + [False] * 2])
+    hidden, caches = model.extend(TOKENS, model.init_caches(B, T), is_real=is_real)
+    assert caches[0].lengths.tolist() == [8, 9]
+    for row, real in enumerate(np.asarray(is_real)):
+        alone = model.hidden(TOKENS[row : row + 1, real])
+        assert_close(hidden[row : row + 1, real], alone)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_no_token_reads_what_comes_later(name):
+    model = drawn(CONFIGS[name])
+    other = TOKENS.at[:, 6:].set((TOKENS[:, 6:] + 1) % P)
+    assert jnp.array_equal(model(TOKENS)[:, :6], model(other)[:, :6])
+    assert_differs(model(TOKENS)[:, 6:], model(other)[:, 6:])
+
+
+CHANGES = {
+    "window": {"windows": (2, None, 3)},
+    "scale": {"scale": 0.5},
+    "soft cap": {"logits_soft_cap": 0.5},
+    "final soft cap": {"final_soft_cap": 1.0},
+    "embed scale": {"embed_scale": 2.0},
+    "base": {"rotary": Rotary(base=100.0)},
+    "activation": {"activation": "gelu"},
+    "norm": {"norm_eps": 0.5},
+}
+
+
+@pytest.mark.parametrize("option", CHANGES)
+def test_each_option_counts(option):
+    changed = dataclasses.replace(GEMMA, **CHANGES[option])
+    state = nnx.state(drawn(GEMMA))
+    model = GPT(changed, rngs=nnx.Rngs(0))
+    nnx.update(model, state)
+    assert_differs(model(TOKENS), drawn(GEMMA)(TOKENS))
+
+
+def test_documents_in_one_row_are_read_as_if_alone():
+    model = drawn(LLAMA)
+    documents = jnp.array([[0] * 4 + [1] * 7] * B)
+    packed = model(TOKENS, mask=documents[:, None, :, None] == documents[:, None, None, :])
+    assert_close(packed[:, 4:], model(TOKENS[:, 4:]))  # rotations know distances alone
+    assert_differs(packed[:, 4:], model(TOKENS)[:, 4:])
+
+
+def test_dropout_needs_a_key_and_the_same_key_drops_the_same():
+    model = drawn(dataclasses.replace(TINY, dropout_rate=0.3))
+    calm, rng = model(TOKENS), jax.random.key(0)
+    assert jnp.array_equal(calm, drawn(TINY)(TOKENS))
+    assert jnp.array_equal(model(TOKENS, rng=rng), model(TOKENS, rng=rng))
+    assert_differs(model(TOKENS, rng=rng), model(TOKENS, rng=jax.random.key(1)))
+
+
+def test_every_parameter_has_a_gradient():
+    graph, state = nnx.split(drawn(GEMMA))
+
+    def loss(state):
+        return jnp.sum(nnx.merge(graph, state)(TOKENS) ** 2)
+
+    for path, gradient in nnx.to_flat_state(jax.grad(loss)(state)):
+        assert jnp.any(gradient[...] != 0), path
+
+
+def test_it_computes_in_the_dtype_of_its_parameters():
+    model = GPT(LLAMA, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    assert model(TOKENS).dtype == jnp.bfloat16
+    assert model.init_caches(B, T)[0].key.dtype == jnp.bfloat16
+
+
+MISTAKES = {
+    "no heads": ({"num_heads": 0}, r"num_heads must be at least 1; got 0"),
+    "windows for other layers": ({"windows": (1,)}, r"windows must have one entry a layer, 3; got"),
+    "a cap of nothing": ({"logits_soft_cap": 0.0}, r"logits_soft_cap must be a finite number > 0"),
+    "placement": ({"placement": "post"}, r"placement='post' is unknown; choose 'pre' or 'both'"),
+}
+
+
+@pytest.mark.usefixtures("no_type_hook")
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_choices_that_make_no_model_are_refused(mistake):
+    choices, message = MISTAKES[mistake]
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(TINY, **choices)
+
+
+@pytest.mark.usefixtures("no_type_hook")
+def test_caches_that_cannot_be_are_refused():
+    model = drawn(TINY)
+    with pytest.raises(ValueError, match=r"capacity=17 is more than the 16 positions"):
+        model.init_caches(B, 17)
+    with pytest.raises(ValueError, match=r"kind='ring' is unknown; choose contiguous"):
+        model.init_caches(B, 4, kind="ring")
