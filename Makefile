@@ -34,8 +34,8 @@ results: $(STAMP)
 	  $(PY) -m experiments.translate --corpus docs --name docs-seed$$seed --train.seed $$seed && \
 	  $(PY) -m experiments.translate $(MULTI30K) --name multi30k-seed$$seed --train.seed $$seed || exit 1; \
 	done
-	$(PY) -m experiments.grammar && $(PY) -m experiments.length
-	@for report in runs/*-seed* runs/grammar runs/length; do \
+	$(PY) -m experiments.grammar && $(PY) -m experiments.length && $(PY) -m experiments.lm && $(PY) -m experiments.sort
+	@for report in runs/*-seed* runs/grammar runs/length runs/lm runs/sort; do \
 	  mkdir -p experiments/results/$$(basename $$report) && \
 	  cp $$report/report/*.md $$report/report/*.json $$report/report/*.png experiments/results/$$(basename $$report)/; \
 	done
@@ -88,7 +88,7 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(PY) -m pyrefly check --summary=none
 
-# What XLA has compiled and what it finds compiled differ in their last bits, which training runs are compared by.
+# Tests of experiments kill processes in the middle of whatever they write: they share no compiled functions.
 PYTEST := $(PY) -m pytest -n 2 --doctest-modules --jaxtyping-packages=attn_jax,experiments,beartype.beartype
 
 unit: $(STAMP) $(TPU)

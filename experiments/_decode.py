@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from attn_jax.models import EOS, PAD, EncoderDecoder, beam_search, force
+from attn_jax.models import EOS, PAD, Translator, beam_search, force
 from experiments._batches import EvaluationBatch
 from experiments._settings import Beam
 from experiments._systems import Network
@@ -46,7 +46,7 @@ def _search(
     *,
     max_length: int,
 ) -> Int[Array, "B L"]:
-    model: EncoderDecoder = nnx.merge(graph, params)
+    model: Translator = nnx.merge(graph, params)
     one = partial(
         beam_search,
         model,

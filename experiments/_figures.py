@@ -35,11 +35,15 @@ WIDEST = 11.0  # inches of alignments side by side
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The loss of one system while it trained: (step, nats per target token) pairs."""
+    """The loss of one system while it trained: (step, nats per target token) pairs.
+
+    `validated_after` holds the seconds that training had taken at each pair of `validation`.
+    """
 
     system: str
     training: tuple[tuple[int, float], ...]
     validation: tuple[tuple[int, float], ...]
+    validated_after: tuple[float, ...] = ()
 
 
 def read_curve(system: str, path: Path) -> Curve:
@@ -49,7 +53,8 @@ def read_curve(system: str, path: Path) -> Curve:
     def pairs(name: str) -> tuple[tuple[int, float], ...]:
         return tuple((line["step"], line[name]) for line in lines if name in line)
 
-    return Curve(system, pairs("loss"), pairs("validation_loss"))
+    seconds = tuple(line["seconds"] for line in lines if "validation_loss" in line)
+    return Curve(system, pairs("loss"), pairs("validation_loss"), seconds)
 
 
 def png(figure: Figure) -> bytes:

@@ -19,11 +19,11 @@ from experiments._report_text import (
     FIGURES,
     Example,
     Report,
-    duration,
     markdown,
     observations,
     score_cells,
 )
+from experiments._report_time import duration
 from experiments._runs import write_whole
 from experiments._scores import Scores, score_systems, word_count
 
@@ -76,7 +76,7 @@ def print_scores(console: Console, report: Report, scores: Scores) -> None:
     table.add_section()
     table.add_row("training", "", *(duration(system.seconds) for system in report.systems))
     console.print(table)
-    for sentence in observations(scores):
+    for sentence in observations(scores, report.curves):
         console.print(f"• {sentence.replace('*', '')}", markup=False, highlight=False)
 
 
@@ -131,7 +131,7 @@ def _content(
             for system in report.systems
         ],
         "scores": dataclasses.asdict(scores),
-        "observations": observations(scores),
+        "observations": observations(scores, report.curves),
         "curves": [dataclasses.asdict(curve) for curve in report.curves],
         "picks": None if report.picks is None else dataclasses.asdict(report.picks),
         "examples": [dataclasses.asdict(example) for example in examples],

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from experiments._alignments import Alignment, Picks, crossings
 from experiments._environment import Environment
 from experiments._figures import Curve
+from experiments._report_time import at_equal_time, duration
 from experiments._scores import (
     ALL,
     BINS,
@@ -113,8 +114,8 @@ def score_cells(scores: Scores) -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
-def observations(scores: Scores) -> list[str]:
-    """What the numbers say, in sentences: every system against the last state, then by length.
+def observations(scores: Scores, curves: Sequence[Curve] = ()) -> list[str]:
+    """What the numbers say: every system against the last state, by length, and at equal time.
 
     Without a system called LAST_STATE the first one takes its place.
     """
@@ -122,7 +123,8 @@ def observations(scores: Scores) -> list[str]:
     base = scores.tables[names.index(LAST_STATE) if LAST_STATE in names else 0]
     others = [table for table in scores.tables if table is not base]
     against = [sentence for table in others for sentence in _against(scores, table, base)]
-    return against + [sentence for table in scores.tables for sentence in _by_length(table)]
+    by_length = [sentence for table in scores.tables for sentence in _by_length(table)]
+    return [*against, *by_length, *_ahead(scores), *at_equal_time(curves)]
 
 
 def markdown(
@@ -135,7 +137,7 @@ def markdown(
         ("Data", _data(report.data)),
         ("Systems", _systems(report)),
         ("Results", _results(scores)),
-        ("What was seen", _bullets(observations(scores))),
+        ("What was seen", _bullets(observations(scores, report.curves))),
         ("Alignments", _alignments(report.picks)),
         ("Examples", "\n\n".join([CHOSEN, *(_example(e, report.systems) for e in examples)])),
         ("Caveats", _bullets(CAVEATS)),
@@ -144,14 +146,6 @@ def markdown(
     )
     parts = [f"## {title}\n\n{body}" if title else body for title, body in sections if body]
     return "\n\n".join(parts) + "\n"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: `0.4 s`, `42 s`, `12 min`, `3 h 07 min`."""
-    if seconds < 99.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _score(row: LengthRow) -> str:
@@ -201,6 +195,17 @@ def _by_length(table: ScoreTable) -> Iterator[str]:
     verb = "falls" if float(after) < float(before) else "rises"
     change = f"stays at {before}" if after == before else f"{verb} from {before} to {after}"
     yield f"From {first.label} to {last.label} words *{table.system}* {change} BLEU."
+
+
+def _ahead(scores: Scores) -> Iterator[str]:
+    best = []
+    for label in (length_bin.label for length_bin in BINS):
+        rows = {table.system: table.row(label) for table in scores.tables}
+        if all(row.interval for row in rows.values()):
+            name = max(rows, key=lambda name: rows[name].bleu or 0)
+            best.append(f"*{name}* at {label} words ({rows[name].bleu:.1f})")
+    if best and len(scores.tables) > 1:
+        yield f"Highest BLEU by length: {', '.join(best)}."
 
 
 def _data(data: DataNote) -> str:

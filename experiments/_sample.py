@@ -17,7 +17,7 @@ from experiments._figures import alignment_maps, png
 from experiments._runs import write_whole
 from experiments._sentences import SETTINGS, Vocabulary, load_vocabulary, word_alignment
 from experiments._settings import Beam
-from experiments._systems import SYSTEMS, Network, Widths, model_config
+from experiments._systems import SYSTEMS, Network, TransformerWidths, Widths, model_config
 from experiments._terminal import show_alignment
 from experiments._tokens import decode
 from experiments._train import load_params
@@ -71,8 +71,11 @@ def load_network(run: Path, system: str) -> tuple[Network, Vocabulary, int]:
     if not path.is_file():
         raise ValueError(f"run={run} has no {SETTINGS}: pass the directory of a run, runs/NAME")
     settings = json.loads(path.read_text())
-    parts = {name: value for name, value in settings.items() if name.startswith("widths.")}
-    widths = Widths(**{name.removeprefix("widths."): value for name, value in parts.items()})
+    field, kind = (
+        ("transformer.", TransformerWidths) if system == "transformer" else ("widths.", Widths)
+    )
+    parts = {name: value for name, value in settings.items() if name.startswith(field)}
+    widths = kind(**{name.removeprefix(field): value for name, value in parts.items()})
     vocabulary = load_vocabulary(run)
     network = Network.of(model_config(system, widths, vocabulary.sizes))
     return network, vocabulary, settings["longest"]

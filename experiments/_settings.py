@@ -8,7 +8,7 @@ from typing import Literal
 
 from experiments._corpora import SubsetRule
 from experiments._program import choose_settings
-from experiments._systems import Widths, check_systems
+from experiments._systems import TransformerWidths, Widths, check_systems
 from experiments._task import TrainConfig
 
 
@@ -33,12 +33,13 @@ class Settings:
       name: of the run: everything it writes is in runs/NAME. Empty means translate-CORPUS-PRESET.
       corpus: docs (in the repository), multi30k or acts (files you download; --data-dir).
       data_dir: the folder with a corpus' files.
-      systems: what to compare: lexicon, final, bahdanau, luong.
+      systems: what to compare: lexicon, final, bahdanau, luong, transformer.
       rule: which sentences to keep.
       vocab_size: word pieces a language.
       longest: the most pieces of a training sentence; longer pairs are left out and counted.
       shapes: how many padded lengths the training batches come in; each is compiled once.
       widths: of the recurrent networks.
+      transformer: widths of the Transformer.
       train: optimiser, schedule, seed.
       beam: how translations are searched for.
       fresh: forget what an earlier run of that name stored.
@@ -47,12 +48,13 @@ class Settings:
     name: str = ""
     corpus: Literal["docs", "multi30k", "acts"] = "docs"
     data_dir: Path | None = None
-    systems: tuple[str, ...] = ("lexicon", "final", "bahdanau")
+    systems: tuple[str, ...] = ("lexicon", "final", "bahdanau", "transformer")
     rule: SubsetRule = field(default_factory=lambda: SubsetRule(4, 40, frequent_words=3500))
     vocab_size: int = 3000
     longest: int = 64
     shapes: int = 3
     widths: Widths = field(default_factory=Widths)
+    transformer: TransformerWidths = field(default_factory=TransformerWidths)
     train: TrainConfig = field(default_factory=TrainConfig)
     beam: Beam = field(default_factory=Beam)
     fresh: bool = False
@@ -65,11 +67,15 @@ class Settings:
         """Where the run keeps everything."""
         return Path("runs") / self.name
 
+    def widths_of(self, system: str) -> Widths | TransformerWidths:
+        """The widths of a system's network."""
+        return self.transformer if system == "transformer" else self.widths
+
 
 PRESETS: dict[str, Settings] = {
     # The lecture's story on two cores within twenty minutes, compilation included.
     "quick": Settings(
-        train=TrainConfig(steps=1500, learning_rate=4e-3, validate_every=500, checkpoint_every=250),
+        train=TrainConfig(steps=1500, learning_rate=4e-3, validate_every=150, checkpoint_every=250),
     ),
     # For tests: every step of the experiment in a minute, and translations nobody can read.
     "smoke": Settings(
@@ -78,6 +84,7 @@ PRESETS: dict[str, Settings] = {
         longest=24,
         shapes=1,
         widths=Widths(embed_dim=16, hidden_dim=32, align_dim=24, readout_dim=16),
+        transformer=TransformerWidths(model_dim=32, num_heads=2, num_layers=1, hidden_dim=48),
         train=TrainConfig(
             steps=30,
             batch_size=32,
@@ -97,6 +104,10 @@ PRESETS: dict[str, Settings] = {
         shapes=5,
         widths=Widths(
             embed_dim=620, hidden_dim=1000, align_dim=1000, readout_dim=500, dropout_rate=0.2
+        ),
+        # The paper's base model (table 3).
+        transformer=TransformerWidths(
+            model_dim=512, num_heads=8, num_layers=6, hidden_dim=2048, dropout_rate=0.1
         ),
         train=TrainConfig(
             steps=60_000,

@@ -1,20 +1,30 @@
 """The systems that a translation experiment compares, and how each becomes a trainable task.
 
-All of them learn from the same sentences with the same vocabularies, widths and number of updates;
-what differs is what the decoder may know of the source.
+All of them learn from the same sentences with the same vocabularies and the same number of updates,
+and those with attention have about as many parameters; what differs is what the decoder may know of
+the source, and whether anything recurs.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import jax
 from flax import nnx
 from jaxtyping import Array, PyTree
 
-from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, translation_loss
+from attn_jax.models import (
+    EncoderDecoder,
+    EncoderDecoderConfig,
+    Transformer,
+    TransformerConfig,
+    Translator,
+    translation_loss,
+)
+
+type ModelConfig = EncoderDecoderConfig | TransformerConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +46,27 @@ class Widths:
     dropout_rate: float = 0.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class TransformerWidths:
+    """Widths of the Transformer (Vaswani et al. 2017, table 3), near the parameters of `bahdanau`.
+
+    Attributes:
+      model_dim: d_model, of a token's vector.
+      num_heads: h, of every attention.
+      num_layers: N, blocks of the encoder, and of the decoder.
+      hidden_dim: d_ff, inside a feed-forward network.
+      placement: where norms stand: "pre" takes the recurrent systems' learning rate as it is.
+      dropout_rate: share dropped in training, of embeddings and of each sub-layer's output.
+    """
+
+    model_dim: int = 128
+    num_heads: int = 4
+    num_layers: int = 2
+    hidden_dim: int = 640
+    placement: Literal["pre", "post"] = "pre"
+    dropout_rate: float = 0.0
+
+
 @dataclass(frozen=True)
 class System:
     """One column of the report.
@@ -43,7 +74,7 @@ class System:
     Attributes:
       label: what people read.
       note: one line for the report: what the decoder knows of the source.
-      choices: what makes an `EncoderDecoderConfig` this system; None for the word-by-word lexicon.
+      choices: what makes a config of its widths this system; None for the word-by-word lexicon.
     """
 
     label: str
@@ -51,7 +82,6 @@ class System:
     choices: Mapping[str, Any] | None
 
 
-# A Transformer joins here: another label, and a task of its own.
 SYSTEMS: dict[str, System] = {
     "lexicon": System(
         "word by word",
@@ -73,6 +103,12 @@ SYSTEMS: dict[str, System] = {
         "backward encoder, Luong's general attention with input feeding (2015)",
         {"decoder": "luong", "score": "general"},
     ),
+    "transformer": System(
+        "Transformer",
+        "encoder and decoder of attention alone, many heads, sinusoidal positions (Vaswani et al. "
+        "2017), norms before the sub-layers",
+        {},
+    ),
 }
 
 
@@ -92,12 +128,30 @@ def check_systems(names: tuple[str, ...]) -> None:
         raise ValueError(f"systems names one twice: {', '.join(names)}")
 
 
-def model_config(name: str, widths: Widths, vocab: tuple[int, int]) -> EncoderDecoderConfig:
-    """The model of a recurrent system, for source and target vocabularies of these sizes."""
+def model_config(
+    name: str, widths: Widths | TransformerWidths, vocab: tuple[int, int]
+) -> ModelConfig:
+    """The model of a system, for source and target vocabularies of these sizes.
+
+    Raises:
+      ValueError: the widths are those of another kind of network.
+    """
+    if (name == "transformer") != isinstance(widths, TransformerWidths):
+        raise ValueError(f"widths={widths} are not those of the system {name!r}")
+    sizes = dataclasses.asdict(widths)
+    if isinstance(widths, TransformerWidths):
+        return TransformerConfig(source_vocab=vocab[0], target_vocab=vocab[1], **sizes)
     plain = EncoderDecoderConfig(
-        source_vocab=vocab[0], target_vocab=vocab[1], init="glorot", **dataclasses.asdict(widths)
+        source_vocab=vocab[0], target_vocab=vocab[1], init="glorot", **sizes
     )
     return dataclasses.replace(plain, **(SYSTEMS[name].choices or {}))
+
+
+def build(config: ModelConfig, rngs: nnx.Rngs) -> Translator:
+    """The model of a config, with fresh parameters."""
+    if isinstance(config, TransformerConfig):
+        return Transformer(config, rngs=rngs)
+    return EncoderDecoder(config, rngs=rngs)
 
 
 @dataclass(frozen=True)
@@ -109,19 +163,19 @@ class Network:
       graph: NNX's static half of the model.
     """
 
-    config: EncoderDecoderConfig
+    config: ModelConfig
     graph: nnx.GraphDef
 
     @classmethod
-    def of(cls, config: EncoderDecoderConfig) -> "Network":
-        abstract = nnx.eval_shape(lambda: EncoderDecoder(config, rngs=nnx.Rngs(0)))
+    def of(cls, config: ModelConfig) -> "Network":
+        abstract = nnx.eval_shape(lambda: build(config, nnx.Rngs(0)))
         return cls(config, nnx.graphdef(abstract))
 
     def init(self, rng: Array) -> PyTree:
         """Fresh params from a random key."""
-        return nnx.state(EncoderDecoder(self.config, rngs=nnx.Rngs(rng)))
+        return nnx.state(build(self.config, nnx.Rngs(rng)))
 
-    def model(self, params: PyTree) -> EncoderDecoder:
+    def model(self, params: PyTree) -> Translator:
         """The model with these params."""
         return nnx.merge(self.graph, params)
 

@@ -42,7 +42,8 @@ class TrainConfig:
       learning_rate: the highest, reached after the warm-up.
       final_learning_rate: the last, at the end of the cosine; equal to `learning_rate`, constant.
       warmup_steps: updates of linear warm-up.
-      weight_decay: decoupled from the gradient; adamw only.
+      beta2: how slowly Adam's mean of squared gradients forgets; adam and adamw only.
+      weight_decay: decoupled from the gradient, of all but biases and gains; adamw only.
       clip_norm: the gradient's global norm is scaled down to this.
       seed: of the parameters and of everything random in training.
       log_every: steps between two lines of metrics.jsonl.
@@ -56,6 +57,7 @@ class TrainConfig:
     learning_rate: float = 1e-3
     final_learning_rate: float = 1e-5
     warmup_steps: int = 100
+    beta2: float = 0.999
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     seed: int = 0
@@ -75,6 +77,8 @@ class TrainConfig:
                 f"warmup_steps must be at least 0 and below steps={self.steps}, "
                 f"got {self.warmup_steps}"
             )
+        if not 0 <= self.beta2 < 1:
+            raise ValueError(f"beta2 must be at least 0 and below 1, got {self.beta2}")
         if not 0 <= self.final_learning_rate <= self.learning_rate:
             raise ValueError(
                 f"final_learning_rate must lie between 0 and learning_rate={self.learning_rate}, "

@@ -1,4 +1,4 @@
-"""Lines and tables of text files, plain or compressed; errors say where and what to do."""
+"""Text files, plain or compressed, whole or by lines; errors say where and what to do."""
 
 import gzip
 import lzma
@@ -51,6 +51,28 @@ def read_lines(path: Path) -> Iterator[str]:
         yield _line(raw, f"{path}, line {number}")
 
 
+def read_text(path: Path) -> str:
+    """A whole UTF-8 text file as it stands; only ends of lines are made alike.
+
+    Args:
+      path: a file that is plain, or compressed as its suffix `.gz` or `.xz` says.
+
+    Returns:
+      The text, each line ended by a newline alone.
+
+    Raises:
+      ValueError: the file is cut short or damaged, or not UTF-8.
+
+    Example:
+      >>> path = getfixture("tmp_path") / "text.txt"
+      >>> _ = path.write_bytes(b"one  word\\r\\n\\ttwo\\n")
+      >>> read_text(path)
+      'one  word\\n\\ttwo\\n'
+    """
+    text = _decoded(_content(path), str(path))
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _content(path: Path) -> bytes:
     decompress = {".gz": gzip.decompress, ".xz": lzma.decompress}.get(path.suffix)
     content = path.read_bytes()
@@ -62,14 +84,18 @@ def _content(path: Path) -> bytes:
         ) from error
 
 
-def _line(raw: bytes, place: str) -> str:
+def _decoded(raw: bytes, place: str) -> str:
     try:
-        text = raw.decode("utf-8")
+        return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{place}: byte {error.start} ({raw[error.start]:#04x}) is not UTF-8; "
             "convert the file to UTF-8"
         ) from error
+
+
+def _line(raw: bytes, place: str) -> str:
+    text = _decoded(raw, place)
     fields = unicodedata.normalize("NFC", text.rstrip("\r\n")).split("\t")
     line = "\t".join(" ".join(field.split()) for field in fields)
     if not line:

@@ -20,7 +20,7 @@ from attn_jax.models import EOS, UNK, Trace, greedy_search
 from experiments._alignments import Alignment
 from experiments._batches import Example, choose_shapes, evaluation_batches, training_batches
 from experiments._decode import align, in_order, longest_target, until_end
-from experiments._systems import SYSTEMS, Network, Widths, model_config
+from experiments._systems import SYSTEMS, Network, TransformerWidths, Widths, model_config
 from experiments._task import Task, TrainConfig
 from experiments._train import fit
 
@@ -148,7 +148,7 @@ class Translator:
 def teach(
     lesson: Lesson,
     system: str,
-    widths: Widths,
+    widths: Widths | TransformerWidths,
     config: TrainConfig,
     directory: Path,
     *,
@@ -159,7 +159,7 @@ def teach(
 
     Args:
       lesson: what to learn.
-      system: "final", "bahdanau" or "luong".
+      system: "final", "bahdanau", "luong" or "transformer".
       widths: of the network.
       config: how to train.
       directory: of this training alone.

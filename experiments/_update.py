@@ -5,8 +5,9 @@ Adam, Kingma & Ba (2015); AdamW, Loshchilov & Hutter (2019), who also propose th
 Adadelta, Zeiler (2012), with the constants of Bahdanau et al. (2015), appendix B.2.
 """
 
+import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,11 +41,26 @@ def make_optimiser(config: TrainConfig) -> optax.GradientTransformation:
     """Clips the gradient's global norm, then updates as `config.optimiser` says."""
     rate = learning_rate_schedule(config)
     rule = {
-        "adam": lambda: optax.adam(rate),
-        "adamw": lambda: optax.adamw(rate, weight_decay=config.weight_decay),
+        "adam": lambda: optax.adam(rate, b2=config.beta2),
+        "adamw": lambda: optax.adamw(
+            rate, b2=config.beta2, weight_decay=config.weight_decay, mask=is_decayed
+        ),
         "adadelta": lambda: optax.adadelta(rate, rho=0.95, eps=1e-6),
     }[config.optimiser]
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule())
+
+
+def is_decayed(params: PyTree) -> PyTree:
+    """Which parameters weight decay shrinks: matrices and tables, not biases or gains of norms.
+
+    By their names, for the biases of attention heads are matrices in shape.
+    """
+
+    def decays(path: tuple, _: Any) -> bool:
+        name = jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+        return not re.search(r"(^|\.)(bias|scale|sink|b_\w+)$", name)
+
+    return jax.tree.map_with_path(decays, params)
 
 
 def initial_state(init: Callable[[Array], PyTree], config: TrainConfig) -> TrainState:

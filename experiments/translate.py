@@ -112,10 +112,10 @@ def run(settings: Settings, command: str, console: Console) -> None:
         console.rule("report", align="left")
         write_report(directory, report(bench, outcomes, command), console=console)
         console.print(f"\nThe report, with figures: {directory / 'report.md'}")
-        if settings.systems[-1] in ("bahdanau", "luong"):
+        if (system := settings.systems[-1]) in ("bahdanau", "luong", "transformer"):
             console.print(
                 f"Next: python -m experiments.translate sample --run {settings.directory} "
-                f'"{LECTURE}"',
+                f'--system {system} "{LECTURE}"',
                 soft_wrap=True,
             )
 
@@ -140,7 +140,7 @@ def lexicon(bench: Bench) -> Outcome:
 def network(bench: Bench, name: str) -> Outcome:
     """A network: trained, or found trained, then asked for every test sentence."""
     settings, vocabulary, console = bench.settings, bench.vocabulary, bench.console
-    net = Network.of(model_config(name, settings.widths, vocabulary.sizes))
+    net = Network.of(model_config(name, settings.widths_of(name), vocabulary.sizes))
     directory = settings.directory / name
     result = fit(
         training_task(bench, name, net),
@@ -212,6 +212,15 @@ def report(bench: Bench, outcomes: dict[str, Outcome], command: str) -> Report:
         {outcome.output.name: outcome.lecture for outcome in outcomes.values()},
         alignment=aligned[0].lecture_alignment if aligned else None,
     )
+    read_otherwise = (
+        Example(
+            f"The lecture's sentence, as it is read by: {outcome.output.name}",
+            LECTURE,
+            {outcome.output.name: outcome.lecture},
+            alignment=outcome.lecture_alignment,
+        )
+        for outcome in aligned[1:]
+    )
     metrics = {name: settings.directory / name / METRICS for name in outcomes}
     return Report(
         data=DataNote(
@@ -231,7 +240,7 @@ def report(bench: Bench, outcomes: dict[str, Outcome], command: str) -> Report:
             read_curve(SYSTEMS[name].label, path) for name, path in metrics.items() if path.exists()
         ),
         picks=pick_alignments(aligned[0].alignments) if aligned else None,
-        examples=(lecture,),
+        examples=(lecture, *read_otherwise),
     )
 
 

@@ -12,7 +12,8 @@ from experiments._alignments import Alignment, pick_alignments
 from experiments._environment import Environment, environment
 from experiments._figures import Curve
 from experiments._report import write_report
-from experiments._report_text import DataNote, Example, Report, duration, observations
+from experiments._report_text import DataNote, Example, Report, observations
+from experiments._report_time import duration
 from experiments._scores import (
     ALL,
     BINS,
@@ -88,7 +89,7 @@ def test_page_shows_the_numbers_of_the_json_file(written):
             assert shown[2 + i] == bleu
     for sentence in content["observations"]:
         assert sentence in page
-    assert len(content["observations"]) == 9
+    assert len(content["observations"]) == 10
 
 
 def test_page_names_everything_needed_to_repeat_it(written):
@@ -181,6 +182,18 @@ def test_observations_say_how_a_system_changes_with_length(last, change):
     table = hand_made(LAST_STATE, **{"1_10": 20.0, "11_20": 1.0, "31_40": last})
     said = observations(Scores("", "", (table,), ()))
     assert said == [f"From 1–10 to 31–40 words *{LAST_STATE}* {change}."]
+
+
+def test_observations_name_the_best_system_of_each_length_that_was_tested():
+    tables = (
+        hand_made(LAST_STATE, **{"1_10": 20.0, "11_20": 10.0}),
+        hand_made(BAHDANAU, **{"1_10": 19.0, "11_20": 15.0}),
+    )
+    *_, said = observations(Scores("", "", tables, ()))
+    assert said == (
+        f"Highest BLEU by length: *{LAST_STATE}* at 1–10 words (20.0), "
+        f"*{BAHDANAU}* at 11–20 words (15.0)."
+    )
 
 
 def test_observations_do_not_claim_a_difference_that_is_not_there():
