@@ -34,7 +34,7 @@ results: $(STAMP)
 	  $(PY) -m experiments.translate --corpus docs --name docs-seed$$seed --train.seed $$seed && \
 	  $(PY) -m experiments.translate $(MULTI30K) --name multi30k-seed$$seed --train.seed $$seed || exit 1; \
 	done
-	$(PY) -m experiments.grammar && $(PY) -m experiments.length && $(PY) -m experiments.lm && $(PY) -m experiments.sort
+	$(PY) -m experiments.grammar && $(PY) -m experiments.length && $(PY) -m experiments.lm --name lm && $(PY) -m experiments.sort
 	@for report in runs/*-seed* runs/grammar runs/length runs/lm runs/sort; do \
 	  mkdir -p experiments/results/$$(basename $$report) && \
 	  cp $$report/report/*.md $$report/report/*.json $$report/report/*.png experiments/results/$$(basename $$report)/; \

@@ -258,7 +258,9 @@ def canonical(config: DecoderConfig) -> DecoderConfig:
 
 
 def _written(name: str, family: Family, config: DecoderConfig) -> dict[str, Any] | None:
-    if (config.rotary is None) == (_ROTARY[0] in family.own):
+    """A configuration in the words of a family; None where it has no words for it."""
+    has_rotary = _ROTARY[0] in family.own
+    if (config.rotary is None) == has_rotary or config.activation not in _ACTIVATIONS.values():
         return None
     return {
         "architectures": [family.architecture],
