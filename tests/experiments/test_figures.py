@@ -100,10 +100,12 @@ def test_no_words_run_out_of_the_alignment_figure():
 
 
 def test_curves_are_read_from_a_file_of_metrics(tmp_path):
-    lines = [{"step": 1, "loss": 7.5}, {"step": 20, "loss": 3.0, "validation_loss": 3.5}]
+    later = {"step": 20, "loss": 3.0, "validation_loss": 3.5, "seconds": 9.5}
+    lines = [{"step": 1, "loss": 7.5, "seconds": 1.0}, later]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert figures.read_curve("a", path) == figures.Curve("a", ((1, 7.5), (20, 3.0)), ((20, 3.5),))
+    curve = figures.Curve("a", ((1, 7.5), (20, 3.0)), ((20, 3.5),), (9.5,))
+    assert figures.read_curve("a", path) == curve
 
 
 def test_a_system_keeps_its_colour_in_the_curves():
