@@ -3,13 +3,19 @@
 import functools
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
-from attn_jax import masks, score_mods
-from attn_jax.attend import Scale
-from attn_jax.caches import Held
+from attn_jax import _checks, _numerics, masks, score_mods
+from attn_jax._axes import map_levels
+from attn_jax._heads import lay_out
+from attn_jax._sharding import axes_of, on_automatic_axes
+from attn_jax.attend import Scale, attend_with_logsumexp
+from attn_jax.caches import UNUSED, Held
 from attn_jax.dispatch import Implementation
-from attn_jax.multi_head import dot_product_attention
+from attn_jax.multi_head import checked_heads, dot_product_attention
 
 
 def cached_attention(
@@ -20,13 +26,14 @@ def cached_attention(
     score_mod: score_mods.ScoreModFunction | None = None,
     scale: Scale | None = None,
     sink: Float[Array, " N"] | None = None,
+    splits: int = 1,
     implementation: Implementation | None = None,
 ) -> Float[Array, "B T N V"]:
     """What the tokens that were just appended to a cache read: themselves, and what came before.
 
     Shazeer, "Fast Transformer Decoding" (2019), section 2.3, https://arxiv.org/abs/1911.02150. One
     token, a chunk or a prompt are the same call. Slots that hold nothing stand later than every
-    query, so the causal rule hides them, and whole tiles of them are skipped.
+    query, so the causal rule hides them, and a walk by tiles skips those that hold nothing.
 
       dot_product_attention(query, held.key, held.value, mask=causal() & mask)
 
@@ -37,17 +44,25 @@ def cached_attention(
       score_mod: as `dot_product_attention`.
       scale: as `dot_product_attention`.
       sink: as `dot_product_attention`.
+      splits: how many parts of the keys to read apart and merge by log-sum-exp, so that one query
+        on a long cache keeps many cores busy (Dao et al., "Flash-Decoding" (2023),
+        https://crfm.stanford.edu/2023/10/12/flashdecoding.html).
       implementation: as `dot_product_attention`.
 
     Returns:
       Attention output in the query's dtype; zeros for tokens that are not real.
 
     Raises:
-      ValueError: as `dot_product_attention`.
+      ValueError: as `dot_product_attention`; or `splits` is below 1.
       TypeError: `mask` is an array, which knows no positions; or as `dot_product_attention`.
 
+    Numerics:
+      As `dot_product_attention`. With `splits` each part is rounded to the query's dtype before the
+      parts are summed in float32, and the sum once more.
+
     Cost:
-      O(B N T S (H + V)) for S slots, less the tiles that hold nothing.
+      O(B N T S (H + V)) for S slots, whatever they hold up to 16384 pairs of a query and a slot;
+      beyond that less the tiles that hold nothing. With `splits` that do not divide S, a copy.
 
     Example:
       >>> rng = jax.random.key(0)
@@ -60,24 +75,94 @@ def cached_attention(
       >>> bool(jnp.allclose(jnp.concatenate(steps, axis=1), whole, atol=1e-6))
       True
 
-    See also: `attn_jax.caches` for the kinds of caches.
+    See also: `attn_jax.caches` for the kinds of caches; `merge_partials`, which merges two parts.
     """
+    _checks.check_size("splits", splits)
+    options: dict[str, Any] = {
+        "mask": _rule(mask, held.window),
+        "score_mod": score_mod,
+        "scale": scale,
+        "query_position": held.query_position,
+        "key_position": held.key_position,
+        "implementation": implementation,
+    }
+    if splits == 1:
+        return dot_product_attention(query, held.key, held.value, sink=sink, **options)
+    operands, static = checked_heads(query, held.key, held.value, sink=sink, **options)
+    return _in_parts(*operands, splits=splits, implementation=static["implementation"])
+
+
+def _rule(mask: masks.MaskFunction | None, window: int | None) -> masks.Mask:
     if mask is not None and not callable(mask):
         raise TypeError(
             f"mask must be a rule on positions, as those of attn_jax.masks; got "
             f"{type(mask).__name__}: wrap an array in masks.from_array"
         )
-    window = None if held.window is None else masks.sliding_window(held.window, 0)
-    rules: list[Any] = [rule for rule in (window, mask) if rule is not None]
-    return dot_product_attention(
-        query,
-        held.key,
-        held.value,
-        mask=functools.reduce(lambda one, other: one & other, rules, masks.causal()),
-        score_mod=score_mod,
-        scale=scale,
-        sink=sink,
-        query_position=held.query_position,
-        key_position=held.key_position,
-        implementation=implementation,
-    )
+    rule: masks.Mask = masks.causal()
+    if window is not None:
+        rule &= masks.sliding_window(window, 0)
+    return rule if mask is None else rule & mask
+
+
+def _spec(query, _, value, *__) -> PartitionSpec:
+    return axes_of(*((query, axis) for axis in range(query.ndim - 1)), (value, -1))
+
+
+@functools.partial(jax.jit, static_argnames=("splits", "implementation"))
+@on_automatic_axes(_spec)
+def _in_parts(
+    query: Float[Array, "B T N H"],
+    key: Float[Array, "B S K H"],
+    value: Float[Array, "B S K V"],
+    options: dict[str, Any],
+    *,
+    splits: int,
+    implementation: Implementation | None,
+) -> Float[Array, "B T N V"]:
+    """`attend` on every head of every example, its keys in parts."""
+
+    def head(query, key, value, options: dict) -> Float[Array, "T V"]:
+        sink, position = options.pop("sink"), options.pop("key_position")
+        parts = _cut(key, splits), _cut(value, splits), _cut(position, splits, UNUSED)
+
+        def part(key, value, key_position):
+            return attend_with_logsumexp(
+                query,
+                key,
+                value,
+                key_position=key_position,
+                implementation=implementation,
+                **options,
+            )
+
+        return _merged(*jax.vmap(part)(*parts), sink)
+
+    operands, inputs = lay_out(query, key, value, options)
+    out = map_levels(head, inputs, inputs[0])(*operands)
+    return out.reshape(*query.shape[:-1], value.shape[-1])
+
+
+def _cut(rows: Array, splits: int, fill: int = 0) -> Array:
+    """[S …] as [splits S' …], the last part filled up."""
+    size = -(-rows.shape[0] // splits)
+    missing = splits * size - rows.shape[0]
+    widths = [(0, missing)] + [(0, 0)] * (rows.ndim - 1)
+    padded = jnp.pad(rows, widths, constant_values=fill) if missing else rows
+    return padded.reshape(splits, size, *rows.shape[1:])
+
+
+def _merged(
+    outs: Float[Array, "I T V"],
+    logsumexps: Float[Array, "I T"],
+    sink: Float[Array, ""] | None,
+) -> Float[Array, "T V"]:
+    """The read of all parts, by their shares of the softmax; a sink is a part with nothing in it.
+
+    Milakov & Gimelshein (2018), section 3.1, https://arxiv.org/abs/1805.02867, for any number.
+    """
+    parts = logsumexps.T
+    if sink is not None:
+        parts = jnp.concatenate([parts, jnp.broadcast_to(sink, (parts.shape[0], 1))], axis=1)
+    shares, _ = _numerics.masked_softmax(parts, None)
+    shares = shares[:, : outs.shape[0]]
+    return jnp.einsum("TI,ITV->TV", shares, outs.astype(shares.dtype)).astype(outs.dtype)

@@ -109,7 +109,7 @@ def test_a_token_that_has_no_room_is_refused_and_overwrites_nothing():
         ours.extend(x[:, 3:4], cache)
     _, cache = jax.jit(ours.extend)(x[:, 3:4], cache)
     assert cache.overflowed.tolist() == [True] * B
-    assert_close(cache.key[:, 2], flaxs.key(x[:, 2]))
+    assert_close(cache.key[:, :, 2], flaxs.key(x[:, 2]))
 
 
 def test_an_additive_mask_is_refused_and_not_inverted():

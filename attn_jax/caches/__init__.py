@@ -10,6 +10,9 @@ from attn_jax.caches._cache import UNUSED as UNUSED
 from attn_jax.caches._cache import Cache as Cache
 from attn_jax.caches._cache import CacheOverflow as CacheOverflow
 from attn_jax.caches._cache import Held as Held
+from attn_jax.caches._contiguous import Contiguous as Contiguous
 from attn_jax.caches._contiguous import contiguous as contiguous
+from attn_jax.caches._paged import Paged as Paged
 from attn_jax.caches._paged import paged as paged
+from attn_jax.caches._sliding import Sliding as Sliding
 from attn_jax.caches._sliding import sliding as sliding

@@ -59,8 +59,11 @@ class Cache:
 
     Incremental decoding is Shazeer's, "Fast Transformer Decoding" (2019), section 2.3,
     https://arxiv.org/abs/1911.02150. `contiguous`, `sliding` and `paged` make one. `lengths` [B]
-    counts the tokens that each row has been given, and so is the position of its next one. Tokens
-    that are not real are neither stored nor counted: rows may be padded on either side.
+    counts the tokens that each row holds, and so is the position of its next one. Tokens that are
+    not real are neither stored nor counted: rows may be padded on either side.
+
+    Nothing is ever clamped. What cannot be done raises, and under `jit`, where values are not
+    known, it is left undone and `overflowed` [B] is True of that row until the row begins anew.
 
     Example:
       >>> cache = attn_jax.caches.contiguous(1, 4, 1, 1)
@@ -77,12 +80,17 @@ class Cache:
     lengths: Any
     overflowed: Any
 
-    def append(
-        self,
+    @property
+    def capacity(self) -> int | None:
+        """How many tokens a row can hold; None where there is no end."""
+        raise NotImplementedError
+
+    def append[Kind: "Cache"](
+        self: Kind,
         key: Float[Array, "B T K H"],
         value: Float[Array, "B T K V"],
         is_real: Bool[Array, "B T"] | None = None,
-    ) -> tuple["Cache", Held]:
+    ) -> tuple[Kind, Held]:
         """Takes the next tokens of each row: one, a chunk or a whole prompt.
 
         Args:
@@ -95,102 +103,159 @@ class Cache:
 
         Raises:
           ValueError: sizes are not those of the cache.
-          TypeError: `is_real` is not boolean.
-          CacheOverflow: there is no room. Under `jit` the tokens that have none are left out, and
-            `overflowed` is True from then on.
+          TypeError: keys and values are not floating point of one dtype, or `is_real` is not
+            boolean.
+          CacheOverflow: there is no room. Under `jit` the tokens that have none are left out.
         """
         is_real = self._checked(key, value, is_real)
-        position = self.positions(is_real)
-        return self._append(key, value, is_real, position)
+        return self._append(key, value, is_real, self.positions(is_real))
 
     def positions(self, is_real: Bool[Array, "B T"]) -> Int[Array, "B T"]:
         """Where the next tokens will stand; −1 for those that are not real."""
         place = self.lengths[:, None] + jnp.cumsum(is_real, axis=1, dtype=jnp.int32) - 1
         return jnp.where(is_real, place, -1)
 
-    def rewind(self, lengths: Int[Array, " B"]) -> "Cache":
+    def rewind[Kind: "Cache"](self: Kind, lengths: Int[Array, " B"]) -> Kind:
         """Forgets what stands at these positions and after them, as where drafts were refused.
 
         Raises:
           ValueError: a row would grow.
-          CacheOverflow: a row of a sliding cache has overwritten what it would need.
+          TypeError: the lengths are not integers.
+          CacheOverflow: a sliding cache has overwritten what the row would read.
         """
-        return dataclasses.replace(self, lengths=self._rewound(lengths))
+        lengths = self._a_row_each("lengths", lengths, jnp.integer).astype(jnp.int32)
+        refused = (lengths < 0) | (lengths > self.lengths)
+        if (row := first_known(refused)) is not None:
+            raise ValueError(
+                f"lengths[{row}] must be between 0 and {self.lengths[row]}, what the row holds; "
+                f"got {lengths[row]}"
+            )
+        return dataclasses.replace(
+            self,
+            lengths=jnp.where(refused, self.lengths, lengths),
+            overflowed=self.overflowed | refused,
+        )
 
-    def reorder(self, rows: Int[Array, " B"]) -> "Cache":
-        """Row b goes on as row rows[b] did: what beams do."""
-        return jax.tree.map(lambda leaf: leaf[rows], self)
+    def reorder[Kind: "Cache"](self: Kind, rows: Int[Array, " B"]) -> Kind:
+        """Row b goes on as row rows[b] did: what beams do.
 
-    def reset(self, rows: Bool[Array, " B"]) -> "Cache":
-        """These rows begin anew."""
-        return dataclasses.replace(self, **self._begun(rows))
+        Raises:
+          ValueError: there is no such row.
+          TypeError: the rows are not integers.
+        """
+        rows = self._a_row_each("rows", rows, jnp.integer)
+        B = rows.size
+        refused = (rows < 0) | (rows >= B)
+        if (row := first_known(refused)) is not None:
+            raise ValueError(f"rows[{row}] must be between 0 and {B - 1}; got {rows[row]}")
+        own = jnp.arange(B, dtype=rows.dtype)
+        cache = self._taken(jnp.where(refused, own, rows))
+        return dataclasses.replace(cache, overflowed=cache.overflowed | refused)
 
-    def _rewound(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
-        """Lengths to go back to, checked."""
-        lengths = jnp.asarray(lengths, jnp.int32)
-        _checks.check_shapes(lengths=(lengths, "B"), cache=(self.lengths, "B"))
-        if is_known(lengths, self.lengths):
-            for row, (old, new) in enumerate(zip(self.lengths, lengths, strict=True)):
-                if not 0 <= new <= old:
-                    raise ValueError(
-                        f"lengths[{row}] must be between 0 and {old}, what the row holds; got {new}"
-                    )
-        return jnp.clip(lengths, 0, self.lengths)
+    def reset[Kind: "Cache"](self: Kind, rows: Bool[Array, " B"]) -> Kind:
+        """These rows begin anew.
 
-    def _begun(self, rows: Bool[Array, " B"]) -> dict[str, Array]:
-        """What a cache says of itself where these rows begin anew."""
-        _checks.check_boolean("rows", rows)
-        return {
-            "lengths": jnp.where(rows, 0, self.lengths),
-            "overflowed": self.overflowed & ~rows,
-        }
+        Raises:
+          TypeError: `rows` is not boolean.
+        """
+        rows = self._a_row_each("rows", rows, jnp.bool_)
+        return dataclasses.replace(
+            self,
+            lengths=jnp.where(rows, 0, self.lengths),
+            overflowed=self.overflowed & ~rows,
+        )
 
-    def _append(self, key, value, is_real, position) -> tuple["Cache", Held]:
+    def _append[Kind: "Cache"](self: Kind, key, value, is_real, position) -> tuple[Kind, Held]:
         raise NotImplementedError
 
+    def _taken[Kind: "Cache"](self: Kind, rows: Int[Array, " B"]) -> Kind:
+        return jax.tree.map(lambda leaf: leaf[rows], self)
+
+    def _a_row_each(self, name: str, array: Any, kind: Any) -> Array:
+        """The array, which must have one entry a row, of this kind."""
+        array = jnp.asarray(array)
+        check_kind(name, array, kind)
+        if array.shape != self.lengths.shape:
+            raise ValueError(
+                f"{name} must have one entry a row, {list(self.lengths.shape)}; got "
+                f"{list(array.shape)}"
+            )
+        return array
+
     def _checked(self, key, value, is_real) -> Bool[Array, "B T"]:
-        (K, H), (V,) = _row(self.key), _row(self.value)[1:]
-        B = self.lengths.shape[0]
         _checks.check_floating(key=key, value=value)
-        for name, array, wanted in (("key", key, (B, K, H)), ("value", value, (B, K, V))):
-            if array.ndim != 4 or (array.shape[0], *array.shape[2:]) != wanted:
-                sizes = ", ".join(map(str, (B, "T", *wanted[1:])))
+        B, T = self.lengths.shape[0], key.shape[1] if key.ndim > 1 else 0
+        for name, array, store in (("key", key, self.key), ("value", value, self.value)):
+            _, K, _, W = _storage.shape(store)
+            if array.shape != (B, T, K, W):
+                length = "T" if name == "key" else f"{T}"
                 raise ValueError(
-                    f"{name} must have shape [{sizes}], as the cache was made; got "
+                    f"{name} must have shape [{B}, {length}, {K}, {W}], as the cache was made; got "
                     f"{list(array.shape)}"
                 )
-        T = key.shape[1]
-        is_real = jnp.ones((B, T), bool) if is_real is None else is_real
-        _checks.check_boolean("is_real", is_real)
-        _checks.check_shapes(
-            key=(key, "B T K H"), value=(value, "B T K V"), is_real=(is_real, "B T")
-        )
+        if is_real is None:
+            return jnp.ones((B, T), bool)
+        check_kind("is_real", is_real, jnp.bool_)
+        if is_real.shape != (B, T):
+            raise ValueError(
+                f"is_real must have one entry a token, [{B}, {T}]; got {list(is_real.shape)}"
+            )
         return is_real
 
 
-def is_known(*arrays: Any) -> bool:
-    """Whether values can be looked at, because nothing is being traced."""
-    return not any(isinstance(array, jax.core.Tracer) for array in arrays)
+def check_kind(name: str, array: Array, kind: Any) -> None:
+    """Checks that an array is boolean, or of integers.
+
+    Raises:
+      TypeError: it is not.
+    """
+    if not jnp.issubdtype(array.dtype, kind):
+        wanted = "bool" if kind == jnp.bool_ else "integers"
+        raise TypeError(f"{name} must be {wanted}; got {array.dtype}")
 
 
-def check_room(
-    lengths: Int[Array, " B"], is_real: Bool[Array, "B T"], capacity: int, advice: str
-) -> None:
+def check_sizes(**sizes: int) -> None:
+    """Checks the sizes of a cache.
+
+    Raises:
+      ValueError: one of them is not an integer >= 1.
+    """
+    for name, size in sizes.items():
+        _checks.check_size(name, size)
+
+
+def check_room(lengths: Int[Array, " B"], wanted: Int[Array, " B"], capacity: int) -> None:
     """Refuses tokens that have no room, where that can be known.
 
     Raises:
       CacheOverflow: a row would hold more than its capacity.
     """
-    if not is_known(lengths, is_real):
-        return
-    for row, (held, more) in enumerate(zip(lengths.tolist(), np.sum(is_real, 1), strict=True)):
-        if held + more > capacity:
-            raise CacheOverflow(
-                f"row {row} holds {held} tokens and is given {more} more, and its capacity is "
-                f"{capacity}; {advice}"
-            )
+    if (row := first_known(wanted > capacity)) is not None:
+        raise CacheOverflow(
+            f"row {row} holds {lengths[row]} tokens and is given {wanted[row] - lengths[row]} "
+            f"more, and its capacity is {capacity}; make the cache with capacity >= {wanted[row]}"
+        )
 
 
-def _row(store: _storage.Store) -> tuple[int, ...]:
-    """Heads and width of a row of a store."""
-    return jax.tree.leaves(store)[0].shape[-2:]
+def first_known(refused: Bool[Array, " B"]) -> int | None:
+    """The first row that is refused; None where there is none, or nothing is known yet."""
+    if isinstance(refused, jax.core.Tracer):
+        return None
+    rows = np.flatnonzero(refused)
+    return int(rows[0]) if rows.size else None
+
+
+def longer(lengths: Int[Array, " B"], is_real: Bool[Array, "B T"]) -> Int[Array, " B"]:
+    """How many tokens each row has with those that are real."""
+    return lengths + jnp.sum(is_real, axis=1, dtype=jnp.int32)
+
+
+def in_order(slots: int, lengths: Int[Array, " B"]) -> Int[Array, "B S"]:
+    """The position of each slot where a row fills them in order; UNUSED past its length."""
+    slot = jnp.arange(slots, dtype=jnp.int32)[None, :]
+    return jnp.where(slot < lengths[:, None], slot, UNUSED)
+
+
+def by_slot(rows: Float[Array, "B K S W"]) -> Float[Array, "B S K W"]:
+    """From the order in which rows are kept to that in which they are read."""
+    return rows.swapaxes(1, 2)

@@ -4,37 +4,42 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Int
+from jaxtyping import DTypeLike
 
 from attn_jax.caches import _storage
-from attn_jax.caches._cache import UNUSED, Cache, Held, check_room
+from attn_jax.caches._cache import Cache, Held, by_slot, check_room, check_sizes, in_order, longer
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Contiguous(Cache):
+    """What `contiguous` makes: a `Cache` that keeps position p of a row in its slot p.
+
+    Example:
+      >>> type(attn_jax.caches.contiguous(1, 4, 1, 1)) is attn_jax.caches.Contiguous
+      True
+    """
+
     @property
     def capacity(self) -> int:
         """How many tokens a row can hold."""
-        return jax.tree.leaves(self.key)[0].shape[1]
+        return _storage.shape(self.key)[-2]
 
     def _append(self, key, value, is_real, position) -> tuple["Contiguous", Held]:
-        C = self.capacity
-        check_room(self.lengths, is_real, C, "make it with a larger one")
-        slot = jnp.where(is_real, position, C + position)  # past the end: dropped
-        put = jax.vmap(_storage.put)
-        wanted = self.lengths + jnp.sum(is_real, axis=1, dtype=jnp.int32)
+        wanted = longer(self.lengths, is_real)
+        check_room(self.lengths, wanted, self.capacity)
+        stays = is_real & (position < self.capacity)
         cache = dataclasses.replace(
             self,
-            key=put(self.key, slot, key),
-            value=put(self.value, slot, value),
-            lengths=jnp.minimum(wanted, C),
-            overflowed=self.overflowed | (wanted > C),
+            key=_storage.put_in_slots(self.key, position, stays, key),
+            value=_storage.put_in_slots(self.value, position, stays, value),
+            lengths=jnp.minimum(wanted, self.capacity),
+            overflowed=self.overflowed | (wanted > self.capacity),
         )
         held = Held(
-            _storage.decode(cache.key, key.dtype),
-            _storage.decode(cache.value, value.dtype),
-            used(C, cache.lengths),
+            by_slot(_storage.decode(cache.key, key.dtype)),
+            by_slot(_storage.decode(cache.value, value.dtype)),
+            in_order(self.capacity, cache.lengths),
             position,
         )
         return cache, held
@@ -62,8 +67,9 @@ def contiguous(
       K: key/value heads.
       H: width of a head's keys.
       V: width of a head's values; H by default.
-      dtype: in which keys and values are kept; reads are in the dtype of what is appended.
-      int8: keep them in eight bits instead, with a scale for each token and head.
+      dtype: in which keys and values are kept without `int8`; reads are in the dtype of what is
+        appended.
+      int8: keep them in eight bits, with a float32 scale for each token and head.
 
     Returns:
       An empty `Cache`.
@@ -73,28 +79,25 @@ def contiguous(
       TypeError: the dtype is not floating point.
 
     Numerics:
-      With `int8` an entry is off by 1/254 of the greatest of its row at most.
+      With `int8` an entry is off by 1/254 of the greatest of its token and head, at most, and
+      gradients do not pass.
 
     Cost:
-      B capacity K (H + V) numbers; with `int8` bytes, and 8 bytes more a token and head.
+      B capacity K (H + V) numbers; with `int8` bytes, and 8 bytes more a token and head. A step
+      writes its own tokens only where the cache is donated or carried by a loop.
 
     Example:
       >>> cache = attn_jax.caches.contiguous(2, 8, 1, 4)
       >>> cache, held = cache.append(*[jnp.ones((2, 3, 1, 4))] * 2)
       >>> out = attn_jax.cached_attention(jnp.ones((2, 3, 2, 4)), held)
-      >>> out.shape, cache.capacity
-      ((2, 3, 2, 4), 8)
+      >>> out.shape, cache.capacity, cache.lengths.tolist()
+      ((2, 3, 2, 4), 8, [3, 3])
     """
-    kept = {"dtype": dtype, "int8": int8}
+    V = H if V is None else V
+    check_sizes(B=B, capacity=capacity, K=K, H=H, V=V)
     return Contiguous(
-        _storage.empty(B, capacity, K, H, **kept),
-        _storage.empty(B, capacity, K, H if V is None else V, **kept),
+        _storage.empty(B, K, capacity, H, dtype=dtype, int8=int8),
+        _storage.empty(B, K, capacity, V, dtype=dtype, int8=int8),
         jnp.zeros(B, jnp.int32),
         jnp.zeros(B, bool),
     )
-
-
-def used(slots: int, lengths: Int[Array, " B"]) -> Int[Array, "B S"]:
-    """The position of each slot where a row fills them in order; UNUSED past its length."""
-    slot = jnp.arange(slots, dtype=jnp.int32)[None, :]
-    return jnp.where(slot < lengths[:, None], slot, UNUSED)

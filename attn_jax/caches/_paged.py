@@ -1,186 +1,160 @@
-"""Pages that all rows draw from, and a table of them for each row: none keeps room for others.
-
-Which pages are in use, and by how many rows, is counted from the tables whenever it matters.
-"""
+"""Pages that all rows draw from, and a table of them for each row: none keeps room for others."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, DTypeLike, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
-from attn_jax import _checks
-from attn_jax.caches import _storage
-from attn_jax.caches._cache import Cache, CacheOverflow, Held, check_room, is_known
-from attn_jax.caches._contiguous import used
-
-_NONE = -1  # no page
+from attn_jax.caches import _pages, _storage
+from attn_jax.caches._cache import (
+    Cache,
+    CacheOverflow,
+    Held,
+    by_slot,
+    check_room,
+    check_sizes,
+    first_known,
+    in_order,
+    longer,
+)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Paged(Cache):
-    """`key` [P page K H] and `value` [P page K V] are all rows'; `table` [B M] has their pages."""
+    """What `paged` makes: a `Cache` whose `table` [B M] says on which pages each row is.
+
+    Example:
+      >>> cache = attn_jax.caches.paged(2, 8, 1, 1, page=2, pages=5)
+      >>> rows = jnp.ones((2, 3, 1, 1))
+      >>> cache, _ = cache.append(rows, rows, jnp.array([[True] * 3, [False] * 3]))
+      >>> cache = cache.share(0, jnp.array([False, True]), 3)
+      >>> cache.references.tolist(), int(cache.free)
+      ([2, 2, 0, 0, 0], 3)
+    """
 
     table: Any
 
     @property
-    def page(self) -> int:
-        """How many tokens a page holds."""
-        return jax.tree.leaves(self.key)[0].shape[1]
-
-    @property
     def capacity(self) -> int:
         """How many tokens a row can hold, as long as there are pages."""
-        return self.table.shape[1] * self.page
+        return self.table.shape[-1] * self.page
+
+    @property
+    def page(self) -> int:
+        """How many tokens a page holds."""
+        return _storage.shape(self.key)[-2]
 
     @property
     def references(self) -> Int[Array, " P"]:
         """How many rows read each page."""
-        P = jax.tree.leaves(self.key)[0].shape[0]
-        page = jnp.where(self.table == _NONE, P, self.table)
-        return jnp.zeros(P, jnp.int32).at[page].add(1, mode="drop")
+        return _pages.references(self.table, self._count)
 
     @property
     def free(self) -> Int[Array, ""]:
         """How many pages nobody reads."""
-        return jnp.sum(self.references == 0)
+        return jnp.sum(self.references == 0, dtype=jnp.int32)
+
+    @property
+    def _count(self) -> int:
+        return _storage.shape(self.key)[0]
 
     def rewind(self, lengths: Int[Array, " B"]) -> "Paged":
-        """As `Cache.rewind`; pages that are no longer needed are free."""
-        lengths = self._rewound(lengths)
-        table = _first(self.table, self._pages(lengths))
-        return dataclasses.replace(self, lengths=lengths, table=table)
+        """As `Cache.rewind`; pages that nobody needs any longer are free."""
+        return super().rewind(lengths)._without_the_rest()
 
     def reset(self, rows: Bool[Array, " B"]) -> "Paged":
         """As `Cache.reset`; the pages of these rows are free, but for those that others read."""
-        begun = self._begun(rows)
-        table = _first(self.table, self._pages(begun["lengths"]))
-        return dataclasses.replace(self, **begun, table=table)
-
-    def reorder(self, rows: Int[Array, " B"]) -> "Paged":
-        """As `Cache.reorder`: tables are copied, pages are not."""
-        own = {name: getattr(self, name)[rows] for name in ("table", "lengths", "overflowed")}
-        return dataclasses.replace(self, **own)
+        return super().reset(rows)._without_the_rest()
 
     def share(self, source: int, rows: Bool[Array, " B"], length: Int[Array, ""] | int) -> "Paged":
         """These rows begin anew with the first `length` tokens of another, on the same pages.
 
-        A page that several rows read is copied when one of them writes to it.
+        Tokens that come later stay each row's own: a page is copied before two rows write to it.
 
         Raises:
-          ValueError: the source row holds fewer tokens.
+          ValueError: there is no such row, or it holds fewer tokens.
+          TypeError: `rows` is not boolean.
         """
-        _checks.check_boolean("rows", rows)
-        held = self.lengths[source]
-        if is_known(held, length) and not 0 <= length <= held:
+        rows = self._a_row_each("rows", rows, jnp.bool_)
+        B, held = rows.size, self.lengths[source]
+        if not 0 <= source < B:
+            raise ValueError(f"source must be a row between 0 and {B - 1}; got {source}")
+        length = jnp.asarray(length, jnp.int32)
+        refused = rows & ((length < 0) | (length > held))
+        if first_known(refused) is not None:
             raise ValueError(
                 f"length must be between 0 and {held}, what row {source} holds; got {length}"
             )
-        length = jnp.clip(jnp.asarray(length, jnp.int32), 0, held)
-        lengths = jnp.where(rows, length, self.lengths)
-        table = jnp.where(rows[:, None], self.table[source][None, :], self.table)
-        return dataclasses.replace(
+        rows &= ~refused
+        cache = dataclasses.replace(
             self,
-            table=_first(table, self._pages(lengths)),
-            lengths=lengths,
-            overflowed=self.overflowed & ~rows,
+            table=jnp.where(rows[:, None], self.table[source][None, :], self.table),
+            lengths=jnp.where(rows, length, self.lengths),
+            overflowed=(self.overflowed & ~rows) | refused,
         )
+        return cache._without_the_rest()
 
     def _append(self, key, value, is_real, position) -> tuple["Paged", Held]:
-        check_room(self.lengths, is_real, self.capacity, "make it with a larger one")
-        wanted = self.lengths + jnp.sum(is_real, axis=1, dtype=jnp.int32)
-        plan = self._plan(jnp.minimum(wanted, self.capacity))
-        if is_known(plan.missing) and plan.missing > 0:
+        wanted = longer(self.lengths, is_real)
+        check_room(self.lengths, wanted, self.capacity)
+        most = jnp.minimum(wanted, self.capacity)
+        grant = _pages.grant(self.table, self.lengths, most, page=self.page, P=self._count)
+        if first_known(grant.missing[None] > 0) is not None:
             raise CacheOverflow(
-                f"{plan.missing} pages are missing: all {self.references.size} are in use; make "
-                "the cache with more pages, or reset rows that have ended"
+                f"{grant.missing} pages are missing, and all {self._count} are in use; make the "
+                "cache with more pages, or reset rows that have ended"
             )
+        stays = is_real & (position < grant.lengths[:, None])
         cache = dataclasses.replace(
-            self._with_pages(plan)._write(key, value, is_real & plan.served[:, None], position),
-            lengths=jnp.where(plan.served, jnp.minimum(wanted, self.capacity), self.lengths),
-            overflowed=self.overflowed | ~plan.served | (wanted > self.capacity),
+            self,
+            key=self._put(self.key, grant, stays, position, key),
+            value=self._put(self.value, grant, stays, position, value),
+            table=grant.table,
+            lengths=grant.lengths,
+            overflowed=self.overflowed | (wanted > grant.lengths),
         )
-        rows = (cache._read(cache.key, key.dtype), cache._read(cache.value, value.dtype))
-        return cache, Held(*rows, used(self.capacity, cache.lengths), position)
+        held = Held(
+            cache._read(cache.key, key.dtype),
+            cache._read(cache.value, value.dtype),
+            in_order(self.capacity, cache.lengths),
+            position,
+        )
+        return cache, held
 
-    def _pages(self, lengths: Int[Array, " B"]) -> Int[Array, " B"]:
-        return -(-lengths // self.page)
-
-    def _plan(self, lengths: Int[Array, " B"]) -> "_Plan":
-        """Which pages each row gets to hold so many tokens: new ones, and its last one as a copy.
-
-        A last page that is not full, and that another row reads too, is copied before it is
-        written. A row for which there are not enough pages gets none.
-        """
-        references, P = self.references, self.references.size
-        has, needs = self._pages(self.lengths), self._pages(lengths)
-        last = _at(self.table, has - 1)
-        is_shared = (self.lengths % self.page > 0) & (references[last] > 1)
-        copies = is_shared & (lengths > self.lengths)
-        column = jnp.arange(self.table.shape[1], dtype=jnp.int32)[None, :]
-        first = has - copies.astype(jnp.int32)
-        is_new = (column >= first[:, None]) & (column < needs[:, None])
-        rank = jnp.cumsum(is_new.reshape(-1), dtype=jnp.int32).reshape(is_new.shape) - 1
-        free = jnp.argsort(references > 0, stable=True).astype(jnp.int32)
-        available = jnp.sum(references == 0, dtype=jnp.int32)
-        served = ~jnp.any(is_new & (rank >= available), axis=1)
-        page = free[jnp.clip(rank, 0, P - 1)]
-        table = jnp.where(is_new & served[:, None], page, self.table)
-        missing = jnp.sum(is_new, dtype=jnp.int32) - available
-        return _Plan(table, last, first, copies & served, served, missing)
-
-    def _with_pages(self, plan: "_Plan") -> "Paged":
-        """With the tables of a plan, and the pages copied that it asks for."""
-        rows = jnp.arange(plan.last.size, dtype=jnp.int32)
-        past = jax.tree.leaves(self.key)[0].shape[0] + rows
-        target = jnp.where(plan.copies, _at(plan.table, plan.first), past)
+    def _put(self, store, grant: _pages.Grant, stays, position, rows) -> _storage.Store:
+        """Copies the pages that must be, then puts each token that stays into its page."""
 
         def copied(pages):
-            return pages.at[target].set(pages[plan.last], mode="drop", unique_indices=True)
+            return pages.at[grant.copy].set(
+                pages[jnp.maximum(grant.source, 0)], mode="drop", unique_indices=True
+            )
 
-        stores = jax.lax.cond(
-            plan.copies.any(),
-            lambda stores: jax.tree.map(copied, stores),
-            lambda stores: stores,
-            (self.key, self.value),
-        )
-        return dataclasses.replace(self, key=stores[0], value=stores[1], table=plan.table)
-
-    def _write(self, key, value, is_real, position) -> "Paged":
-        """Puts each token into its page; one that has none is dropped."""
         column = jnp.clip(position // self.page, 0, self.table.shape[1] - 1)
-        page = jnp.take_along_axis(self.table, column, axis=1)
-        stays = is_real & (position < self.capacity) & (page != _NONE)
-        slot = page * self.page + position % self.page
-        end = jax.tree.leaves(self.key)[0].shape[0] * self.page
-        past = end + jnp.arange(slot.size, dtype=jnp.int32).reshape(slot.shape)
-        slot = jnp.where(stays, slot, past).reshape(-1)
+        page = jnp.take_along_axis(grant.table, column, axis=1)
+        outside = self._count + jnp.arange(page.size, dtype=jnp.int32).reshape(page.shape)
+        index = (jnp.where(stays, page, outside), slice(None), position % self.page)
+        return _storage.put(jax.tree.map(copied, store), index, rows)
 
-        def put(store, rows):
-            flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), store)
-            flat = _storage.put(flat, slot, rows.reshape(-1, *rows.shape[2:]))
-            return jax.tree.map(lambda new, old: new.reshape(old.shape), flat, store)
-
-        return dataclasses.replace(self, key=put(self.key, key), value=put(self.value, value))
-
-    def _read(self, store: _storage.Store, dtype: DTypeLike) -> Array:
-        """The pages of each row side by side; what stands in for a missing one is not used."""
+    def _read(self, store: _storage.Store, dtype: DTypeLike) -> Float[Array, "B S K W"]:
+        """The pages of each row side by side; any page stands in for one that is missing."""
+        B, M = self.table.shape
+        _, K, page, W = _storage.shape(store)
         pages = jax.tree.map(lambda leaf: leaf[jnp.maximum(self.table, 0)], store)
-        rows = jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[0], -1, *leaf.shape[3:]), pages)
-        return _storage.decode(rows, dtype)
+        rows = _storage.decode(pages, dtype)  # [B M K page W]
+        return by_slot(rows.swapaxes(1, 2).reshape(B, K, M * page, W))
 
+    def _taken(self, rows: Int[Array, " B"]) -> "Paged":
+        """Tables are copied, pages are not."""
+        own = {name: getattr(self, name)[rows] for name in ("table", "lengths", "overflowed")}
+        return dataclasses.replace(self, **own)
 
-class _Plan(NamedTuple):
-    """`table` as it shall be; rows with `copies` get page `last` again at column `first`."""
-
-    table: Int[Array, "B M"]
-    last: Int[Array, " B"]
-    first: Int[Array, " B"]
-    copies: Bool[Array, " B"]
-    served: Bool[Array, " B"]
-    missing: Int[Array, ""]
+    def _without_the_rest(self) -> "Paged":
+        """Without the pages past each row's length."""
+        count = _pages.needed(self.lengths, self.page)
+        return dataclasses.replace(self, table=_pages.first(self.table, count))
 
 
 def paged(
@@ -199,7 +173,7 @@ def paged(
 
     Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention"
     (2023), section 4, https://arxiv.org/abs/2309.06180. `share` lets rows begin with the tokens of
-    another one, `reset` and `rewind` give pages back.
+    another one, `reorder` copies tables only, `reset` and `rewind` give pages back.
 
       slot of a position = table[row, position // page], position mod page
 
@@ -211,8 +185,9 @@ def paged(
       V: width of a head's values; H by default.
       page: how many tokens a page holds.
       pages: how many there are; as many as all rows need at full length by default.
-      dtype: in which keys and values are kept; reads are in the dtype of what is appended.
-      int8: keep them in eight bits instead, with a scale for each token and head.
+      dtype: in which keys and values are kept without `int8`; reads are in the dtype of what is
+        appended.
+      int8: keep them in eight bits, with a float32 scale for each token and head.
 
     Returns:
       An empty `Cache`.
@@ -225,8 +200,9 @@ def paged(
       As `contiguous`.
 
     Cost:
-      pages · page K (H + V) numbers to keep. A read gathers the pages of all rows side by side:
-      B capacity K (H + V) numbers for as long as it lasts.
+      pages · page K (H + V) numbers to keep. A read gathers the pages of all rows side by side,
+      B capacity K (H + V) numbers for as long as it lasts: here XLA has no kernel that reads pages
+      where they lie.
 
     Example:
       >>> cache = attn_jax.caches.paged(2, 8, 1, 1, page=2, pages=5)
@@ -238,26 +214,15 @@ def paged(
       >>> int(cache.free), cache.lengths.tolist()
       (3, [3, 3])
     """
-    _checks.check_size("page", page)
-    _checks.check_size("capacity", capacity)
+    V = H if V is None else V
+    check_sizes(B=B, capacity=capacity, K=K, H=H, V=V, page=page)
     M = -(-capacity // page)
     pages = B * M if pages is None else pages
-    kept = {"dtype": dtype, "int8": int8}
+    check_sizes(pages=pages)
     return Paged(
-        _storage.empty(pages, page, K, H, **kept),
-        _storage.empty(pages, page, K, H if V is None else V, **kept),
+        _storage.empty(pages, K, page, H, dtype=dtype, int8=int8),
+        _storage.empty(pages, K, page, V, dtype=dtype, int8=int8),
         jnp.zeros(B, jnp.int32),
         jnp.zeros(B, bool),
-        jnp.full((B, M), _NONE, jnp.int32),
+        jnp.full((B, M), _pages.NONE, jnp.int32),
     )
-
-
-def _first(table: Int[Array, "B M"], pages: Int[Array, " B"]) -> Int[Array, "B M"]:
-    """So many pages of each row, and none after them."""
-    column = jnp.arange(table.shape[1], dtype=jnp.int32)[None, :]
-    return jnp.where(column < pages[:, None], table, _NONE)
-
-
-def _at(table: Int[Array, "B M"], column: Int[Array, " B"]) -> Int[Array, " B"]:
-    """The page of each row in a column; one before the first is the first."""
-    return jnp.take_along_axis(table, jnp.maximum(column, 0)[:, None], axis=1)[:, 0]

@@ -1,19 +1,42 @@
 """A ring of slots that holds a window: memory does not grow with the sequence."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, DTypeLike, Int
+from jaxtyping import Array, Bool, DTypeLike, Int
 
 from attn_jax import _checks
 from attn_jax.caches import _storage
-from attn_jax.caches._cache import UNUSED, Cache, CacheOverflow, Held, is_known
+from attn_jax.caches._cache import (
+    UNUSED,
+    Cache,
+    CacheOverflow,
+    Held,
+    by_slot,
+    check_sizes,
+    first_known,
+    longer,
+)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sliding(Cache):
+    """What `sliding` makes: a `Cache` that keeps position p of a row in slot p mod slots.
+
+    `furthest` [B] is how long each row has been since it began: what stands a whole ring before
+    that is overwritten, also where the row has gone back since.
+
+    Example:
+      >>> cache = attn_jax.caches.sliding(1, 2, 1, 1, chunk=3)
+      >>> cache, _ = cache.append(*[jnp.ones((1, 9, 1, 1))] * 2)
+      >>> cache.chunk, cache.capacity, cache.rewind(jnp.array([6])).lengths.tolist()
+      (3, None, [6])
+    """
+
+    furthest: Any
     window: int = dataclasses.field(metadata={"static": True})
 
     @property
@@ -22,50 +45,74 @@ class Sliding(Cache):
         return None
 
     @property
-    def _slots(self) -> int:
-        return jax.tree.leaves(self.key)[0].shape[1]
-
-    @property
     def chunk(self) -> int:
         """How many tokens can be taken, or taken back, beside a whole window."""
         return self._slots - self.window
 
+    @property
+    def _slots(self) -> int:
+        return _storage.shape(self.key)[-2]
+
     def rewind(self, lengths: Int[Array, " B"]) -> "Sliding":
-        """As `Cache.rewind`, by `chunk` tokens at most once older ones have been overwritten."""
-        lengths = self._rewound(lengths)
-        is_lost = (self.lengths > self._slots) & (self.lengths - lengths > self.chunk)
-        if is_known(is_lost) and is_lost.any():
+        """As `Cache.rewind`; where tokens were overwritten, by `chunk` or to nothing."""
+        lengths = self._a_row_each("lengths", lengths, jnp.integer).astype(jnp.int32)
+        least = self.furthest - self.chunk
+        is_gone = (self.furthest > self._slots) & (lengths > 0) & (lengths < least)
+        if (row := first_known(is_gone)) is not None:
             raise CacheOverflow(
-                f"lengths {lengths} go back more than chunk={self.chunk} tokens from "
-                f"{self.lengths}, and the window before them is overwritten; make the cache with a "
-                f"larger chunk"
+                f"lengths[{row}] must be at least {least[row]}, for the row has been "
+                f"{self.furthest[row]} tokens long and chunk is {self.chunk}; got {lengths[row]}; "
+                "make the cache with a larger chunk"
             )
-        return dataclasses.replace(self, lengths=lengths, overflowed=self.overflowed | is_lost)
+        cache = super().rewind(jnp.where(is_gone, self.lengths, lengths))
+        return dataclasses.replace(
+            cache,
+            overflowed=cache.overflowed | is_gone,
+            furthest=jnp.where(cache.lengths == 0, 0, self.furthest),
+        )
+
+    def reset(self, rows: Bool[Array, " B"]) -> "Sliding":
+        """As `Cache.reset`."""
+        cache = super().reset(rows)
+        return dataclasses.replace(cache, furthest=jnp.where(rows, 0, self.furthest))
 
     def _append(self, key, value, is_real, position) -> tuple["Sliding", Held]:
-        C, old = self._slots, self.lengths
-        lengths = old + jnp.sum(is_real, axis=1, dtype=jnp.int32)
-        stays = is_real & (position >= lengths[:, None] - C)
-        past = C + jnp.arange(key.shape[1], dtype=jnp.int32)[None, :]
-        slot = jnp.where(stays, position % C, past)
-        put = jax.vmap(_storage.put)
+        lengths = longer(self.lengths, is_real)
+        slot = position % self._slots
+        stays = is_real & (position >= lengths[:, None] - self._slots)
         cache = dataclasses.replace(
             self,
-            key=put(self.key, slot, key),
-            value=put(self.value, slot, value),
+            key=_storage.put_in_slots(self.key, slot, stays, key),
+            value=_storage.put_in_slots(self.value, slot, stays, value),
             lengths=lengths,
+            furthest=jnp.maximum(self.furthest, lengths),
         )
-        ring = cache if key.shape[1] <= self.chunk else self
-        keys, values = (
-            _storage.decode(ring.key, key.dtype),
-            _storage.decode(ring.value, value.dtype),
+        if key.shape[1] <= self.chunk:
+            return cache, cache._held(key.dtype, position)
+        ring = self._held(key.dtype, position)
+        own = jnp.where(is_real, position, UNUSED)
+        held = Held(
+            jnp.concatenate([ring.key, _storage.as_kept(key, self.key)], axis=1),
+            jnp.concatenate([ring.value, _storage.as_kept(value, self.value)], axis=1),
+            jnp.concatenate([ring.key_position, own], axis=1),
+            position,
+            self.window,
         )
-        key_position = _positions(C, ring.lengths)
-        if ring is self:  # the window before the first token, and then the tokens themselves
-            keys, values = jnp.concatenate([keys, key], 1), jnp.concatenate([values, value], 1)
-            own = jnp.where(is_real, position, UNUSED)
-            key_position = jnp.concatenate([key_position, own], axis=1)
-        return cache, Held(keys, values, key_position, position, self.window)
+        return cache, held
+
+    def _held(self, dtype: DTypeLike, query_position: Int[Array, "B T"]) -> Held:
+        """The ring: in each slot the last position before the row's length that falls to it."""
+        last = self.lengths[:, None] - 1
+        slot = jnp.arange(self._slots, dtype=jnp.int32)[None, :]
+        position = last - (last - slot) % self._slots
+        is_there = (position >= 0) & (position >= self.furthest[:, None] - self._slots)
+        return Held(
+            by_slot(_storage.decode(self.key, dtype)),
+            by_slot(_storage.decode(self.value, dtype)),
+            jnp.where(is_there, position, UNUSED),
+            query_position,
+            self.window,
+        )
 
 
 def sliding(
@@ -93,10 +140,11 @@ def sliding(
       K: key/value heads.
       H: width of a head's keys.
       V: width of a head's values; H by default.
-      chunk: how many tokens have room beside the window. As many can be taken back by `rewind`;
-        longer pieces can be appended all the same, at the cost of a copy.
-      dtype: in which keys and values are kept; reads are in the dtype of what is appended.
-      int8: keep them in eight bits instead, with a scale for each token and head.
+      chunk: how many tokens have room beside the window, and as many can be taken back by `rewind`.
+        Longer pieces can be appended all the same, at the cost of a copy.
+      dtype: in which keys and values are kept without `int8`; reads are in the dtype of what is
+        appended.
+      int8: keep them in eight bits, with a float32 scale for each token and head.
 
     Returns:
       An empty `Cache`.
@@ -118,20 +166,14 @@ def sliding(
       >>> held.key_position.tolist(), held.key[0, :, 0, 0].tolist()
       ([[3, 4, 2]], [3.0, 4.0, 2.0])
     """
+    V = H if V is None else V
     _checks.check_window("window", (window, 0))
-    _checks.check_size("chunk", chunk)
-    kept = {"dtype": dtype, "int8": int8}
+    check_sizes(B=B, K=K, H=H, V=V, chunk=chunk)
     return Sliding(
-        _storage.empty(B, window + chunk, K, H, **kept),
-        _storage.empty(B, window + chunk, K, H if V is None else V, **kept),
+        _storage.empty(B, K, window + chunk, H, dtype=dtype, int8=int8),
+        _storage.empty(B, K, window + chunk, V, dtype=dtype, int8=int8),
         jnp.zeros(B, jnp.int32),
         jnp.zeros(B, bool),
+        jnp.zeros(B, jnp.int32),
         window,
     )
-
-
-def _positions(slots: int, lengths: Int[Array, " B"]) -> Int[Array, "B S"]:
-    """The last position before each length that falls to each slot."""
-    last = lengths[:, None] - 1
-    position = last - (last - jnp.arange(slots, dtype=jnp.int32)[None, :]) % slots
-    return jnp.where(position < 0, UNUSED, position)
