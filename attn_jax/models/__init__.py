@@ -12,6 +12,9 @@ from attn_jax.models.checkpoints import load_hf as load_hf
 from attn_jax.models.checkpoints import save_hf as save_hf
 from attn_jax.models.config import EncoderDecoderConfig as EncoderDecoderConfig
 from attn_jax.models.decoder_config import DecoderConfig as DecoderConfig
+from attn_jax.models.drafts import Draft as Draft
+from attn_jax.models.drafts import DraftModel as DraftModel
+from attn_jax.models.drafts import PromptLookup as PromptLookup
 from attn_jax.models.encoder import Encoder as Encoder
 from attn_jax.models.encoder_decoder import EncoderDecoder as EncoderDecoder
 from attn_jax.models.generate import Generation as Generation

@@ -3,19 +3,17 @@
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Key
 
+from attn_jax.models.decoding import Decoding, Said, begin, go_on, read
+from attn_jax.models.drafts import Draft, DraftModel
 from attn_jax.models.gpt import GPT, CacheKind
-from attn_jax.models.sampling import GREEDY, Sampling, sample
-
-_STEPS = 8  # tokens between two looks of the host: at stop sequences, and for whoever listens
+from attn_jax.models.sampling import GREEDY, Sampling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,18 +21,20 @@ class Generation:
     """What a model said after each prompt.
 
     `generate` makes it. A text ends before its stop sequence; `stopped` says whether there was one.
-    `seconds` are those of saying tokens, and `prompt_seconds` those of reading prompts; the first
-    call for some sizes compiles in both.
+    `passes` counts how often the model was run after the prompts, for all rows at once: as often as
+    the longest text has tokens, or less with a draft. `seconds` are those of saying tokens, and
+    `prompt_seconds` those of reading prompts; the first call for some sizes compiles in both.
 
     Example:
       >>> from attn_jax.models import Generation
-      >>> said = Generation([[5, 6], [7]], [False, True], seconds=0.5, prompt_seconds=0.1)
+      >>> said = Generation([[5, 6], [7]], [False, True], 2, seconds=0.5, prompt_seconds=0.1)
       >>> said.tokens_per_second
       6.0
     """
 
     tokens: list[list[int]]
     stopped: list[bool]
+    passes: int
     seconds: float
     prompt_seconds: float
 
@@ -42,15 +42,6 @@ class Generation:
     def tokens_per_second(self) -> float:
         """Of all texts together."""
         return sum(map(len, self.tokens)) / self.seconds if self.seconds else 0.0
-
-
-class _Loop(NamedTuple):
-    """Where decoding is: what each row says next, what it has said, and the caches."""
-
-    token: Int[Array, " B"]
-    seen: Bool[Array, "B P"] | None
-    caches: Any
-    step: Int[Array, ""]
 
 
 def generate(
@@ -63,6 +54,7 @@ def generate(
     rng: Key[Array, ""] | None = None,
     kind: CacheKind = "contiguous",
     int8: bool = False,
+    draft: Draft | None = None,
     on_tokens: Callable[[int, list[int]], object] | None = None,
 ) -> Generation:
     """Says what comes after each of several prompts.
@@ -82,6 +74,8 @@ def generate(
         whatever else is in the batch.
       kind: of the caches, see `attn_jax.caches`.
       int8: keep keys and values in eight bits.
+      draft: guesses tokens that the model then reads at once, such as a `PromptLookup`; what is
+        said stays the same.
       on_tokens: called with (row, new tokens) as they come, a few at a time.
 
     Returns:
@@ -89,7 +83,12 @@ def generate(
 
     Raises:
       ValueError: there is no prompt, one is empty or has ids that are not in the vocabulary; the
-        model has no positions for so many tokens; `rng` is missing; a stop sequence is empty.
+        model has no positions for so many tokens; `rng` is missing; a stop sequence is empty; the
+        draft has another vocabulary.
+
+    Numerics:
+      A draft changes how many tokens are read at once, and so the last bits of logits: where two
+      tokens are equally likely to the last bit, the other one may be said.
 
     Cost:
       One compile a length of the longest prompt, and one for saying tokens; memory as the caches.
@@ -102,88 +101,67 @@ def generate(
       >>> both[1] == alone[0]
       True
     """
-    _check(model, prompts, max_new_tokens, sampling, stop, rng)
-    lengths = np.array([len(prompt) for prompt in prompts])
+    _check(model, prompts, max_new_tokens, sampling, stop, rng, draft)
+    tokens, lengths = _padded(prompts)
+    options: dict[str, Any] = {"kind": kind, "int8": int8}
+    if kind == "sliding" and draft is not None:
+        options["chunk"] = 1 + draft.tokens
+    start = time.perf_counter()
+    caches = model.init_caches(len(prompts), tokens.shape[1] + max_new_tokens, **options)
+    rng = jax.random.key(0) if rng is None else rng
+    decoding = read(*nnx.split(model), tokens, lengths, caches, rng, sampling=sampling)
+    guesses = begin(*nnx.split(draft), tokens, lengths, most=max_new_tokens)
+    decoding = jax.block_until_ready(decoding._replace(draft=guesses))
+    after_prompts = time.perf_counter()
+    graph, state = nnx.split((model, draft))
+
+    def continued(decoding: Decoding, going: np.ndarray) -> tuple[Decoding, Said]:
+        most = np.int32(max_new_tokens)
+        return go_on(graph, state, decoding, going, most, rng, sampling=sampling)
+
+    said, stopped, passes = _say(continued, decoding, max_new_tokens, stop, on_tokens)
+    seconds = time.perf_counter() - after_prompts
+    return Generation(said, stopped, passes, seconds, after_prompts - start)
+
+
+def _padded(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Ids with zeros on the right, and how many of each row are real."""
+    lengths = np.array([len(prompt) for prompt in prompts], np.int32)
     tokens = np.zeros((len(prompts), lengths.max()), np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[: len(prompt)] = prompt
-    begin = time.perf_counter()
-    graph, state = nnx.split(model)
-    caches = model.init_caches(
-        len(prompts), int(lengths.max()) + max_new_tokens, kind=kind, int8=int8
-    )
-    rng = jax.random.key(0) if rng is None else rng
-    loop = jax.block_until_ready(
-        _read(graph, state, tokens, lengths, caches, rng, sampling=sampling)
-    )
-    read = time.perf_counter()
-    said, stopped = _say(
-        partial(_steps, graph, state), loop, rng, sampling, max_new_tokens, stop, on_tokens
-    )
-    return Generation(said, stopped, time.perf_counter() - read, read - begin)
+    return tokens, lengths
 
 
-@partial(jax.jit, static_argnums=0, static_argnames="sampling", donate_argnames="caches")
-def _read(graph, state, tokens, lengths, caches, rng, *, sampling: Sampling) -> _Loop:
-    """Takes the prompts into the caches, and chooses the first token after each."""
-    model, (B, T) = nnx.merge(graph, state), tokens.shape
-    is_real = jnp.arange(T)[None, :] < lengths[:, None]
-    hidden, caches = model.extend(tokens, caches, is_real=is_real)
-    last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)[:, 0]
-    seen = None
-    if sampling.repetition_penalty != 1:
-        there = jnp.where(is_real, tokens, model.config.vocab_size)
-        seen = jnp.zeros((B, model.config.vocab_size), bool)
-        seen = jax.vmap(lambda row, ids: row.at[ids].set(True, mode="drop"))(seen, there)
-    loop = _Loop(jnp.zeros(B, jnp.int32), seen, caches, jnp.int32(0))
-    return _choose(model.readout(last), loop, rng, sampling)
-
-
-@partial(jax.jit, static_argnums=0, static_argnames=("sampling", "steps"), donate_argnames="loop")
-def _steps(graph, state, loop: _Loop, active, rng, *, sampling: Sampling, steps: int):
-    """The tokens that active rows say in so many steps, and where decoding is after them."""
-    model = nnx.merge(graph, state)
-
-    def one(loop: _Loop, _):
-        hidden, caches = model.extend(loop.token[:, None], loop.caches, is_real=active[:, None])
-        logits = model.readout(hidden[:, 0])
-        return _choose(logits, loop._replace(caches=caches), rng, sampling), loop.token
-
-    loop, said = jax.lax.scan(one, loop, length=steps)
-    overflowed = jnp.stack([cache.overflowed for cache in loop.caches]).any()
-    return loop, said.T, overflowed
-
-
-def _choose(logits: Float[Array, "B P"], loop: _Loop, rng, sampling: Sampling) -> _Loop:
-    rows = jnp.arange(logits.shape[0])
-    here = jax.random.fold_in(rng, loop.step)
-    draw = partial(sample, sampling=sampling)
-    rngs = jax.vmap(partial(jax.random.fold_in, here))(rows)
-    token = jax.vmap(lambda l, r, s: draw(l, rng=r, seen=s))(logits, rngs, loop.seen)
-    seen = None if loop.seen is None else loop.seen.at[rows, token].set(True)
-    return loop._replace(token=token, seen=seen, step=loop.step + 1)
-
-
-def _say(steps, loop: _Loop, rng, sampling, most: int, stop, on_tokens) -> tuple[list, list[bool]]:
-    """Calls `steps` until every row has stopped or said all that it may."""
-    B = loop.token.shape[0]
-    said: list[list[int]] = [[] for _ in range(B)]
+def _say(
+    go_on: Callable[[Decoding, np.ndarray], tuple[Decoding, Said]],
+    decoding: Decoding,
+    max_new_tokens: int,
+    stop: Sequence[Sequence[int]],
+    on_tokens: Callable[[int, list[int]], object] | None,
+) -> tuple[list[list[int]], list[bool], int]:
+    """Calls `go_on` until every row has stopped or said all that it may."""
+    B, passes = decoding.token.shape[0], 0
+    texts: list[list[int]] = [[] for _ in range(B)]
     told, stopped = [0] * B, [False] * B
-    for start in range(0, most, _STEPS):
-        loop, new, overflowed = steps(
-            loop, ~np.array(stopped), rng, sampling=sampling, steps=min(_STEPS, most - start)
-        )
-        if overflowed:
+    while not all(stopped[row] or len(texts[row]) == max_new_tokens for row in range(B)):
+        decoding, said = go_on(decoding, ~np.array(stopped))
+        if said.overflowed:
             raise RuntimeError("a cache overflowed while decoding, which its capacity rules out")
-        for row, tokens in enumerate(np.asarray(new).tolist()):
+        passes += int(said.passes)
+        for row, new in enumerate(_by_row(said)):
             if not stopped[row]:
-                said[row], stopped[row] = _until_stop(said[row], tokens, stop)
-                _tell(on_tokens, row, said[row], told, all_of_it=stopped[row], stop=stop)
-        if all(stopped):
-            break
+                texts[row], stopped[row] = _until_stop(texts[row], new, stop)
+                _tell(on_tokens, row, texts[row], told, all_of_it=stopped[row], stop=stop)
     for row in range(B):
-        _tell(on_tokens, row, said[row], told, all_of_it=True, stop=stop)
-    return said, stopped
+        _tell(on_tokens, row, texts[row], told, all_of_it=True, stop=stop)
+    return texts, stopped, passes
+
+
+def _by_row(said: Said) -> list[list[int]]:
+    tokens, count = np.asarray(said.tokens), np.asarray(said.count)
+    counts = np.arange(tokens.shape[2]) < count[:, :, None]
+    return [tokens[:, row][counts[:, row]].tolist() for row in range(tokens.shape[1])]
 
 
 def _until_stop(before: list[int], new: list[int], stop) -> tuple[list[int], bool]:
@@ -205,21 +183,39 @@ def _tell(on_tokens, row: int, text: list[int], told: list[int], *, all_of_it: b
     told[row] = end
 
 
-def _check(model, prompts, max_new_tokens, sampling, stop, rng) -> None:
+def _check(model, prompts, max_new_tokens, sampling, stop, rng, draft) -> None:
     if not len(prompts):
         raise ValueError("prompts must hold at least one prompt")
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1; got {max_new_tokens}")
-    P = model.config.vocab_size
     for row, prompt in enumerate(prompts):
-        if not len(prompt):
-            raise ValueError(f"prompts[{row}] is empty; begin with a token such as end of text")
-        if not 0 <= min(prompt) <= max(prompt) < P:
-            raise ValueError(
-                f"prompts[{row}] must have ids between 0 and {P - 1}; got {min(prompt)} to "
-                f"{max(prompt)}"
-            )
+        _check_prompt(f"prompts[{row}]", prompt, model.config.vocab_size)
+    _check_room("", model, prompts, max_new_tokens)
     if any(not len(sequence) for sequence in stop):
         raise ValueError("stop has an empty sequence, which would stop before the first token")
     if rng is None and sampling.temperature > 0:
         raise ValueError("rng is needed where the temperature is above 0: pass a jax.random.key")
+    if isinstance(draft, DraftModel):
+        P, theirs = model.config.vocab_size, draft.model.config.vocab_size
+        if theirs != P:
+            raise ValueError(f"draft must know the model's {P} tokens; its vocabulary has {theirs}")
+        _check_room("draft: ", draft.model, prompts, max_new_tokens)
+
+
+def _check_prompt(name: str, prompt: Sequence[int], P: int) -> None:
+    if not len(prompt):
+        raise ValueError(f"{name} is empty; begin with a token such as end of text")
+    if not 0 <= min(prompt) <= max(prompt) < P:
+        raise ValueError(
+            f"{name} must have ids between 0 and {P - 1}; got {min(prompt)} to {max(prompt)}"
+        )
+
+
+def _check_room(whose: str, model: GPT, prompts, max_new_tokens: int) -> None:
+    row = max(range(len(prompts)), key=lambda row: len(prompts[row]))
+    most = model.config.max_length
+    if model.position is not None and len(prompts[row]) + max_new_tokens > most:
+        raise ValueError(
+            f"{whose}prompts[{row}] has {len(prompts[row])} tokens and max_new_tokens is "
+            f"{max_new_tokens}, together more than the {most} positions of the model; shorten one"
+        )
