@@ -23,7 +23,7 @@ class Generation:
     `generate` makes it. A text ends before its stop sequence; `stopped` says whether there was one.
     `passes` counts how often the model was run after the prompts, for all rows at once: as often as
     the longest text has tokens, or less with a draft. `seconds` are those of saying tokens, and
-    `prompt_seconds` those of reading prompts; the first call for some sizes compiles in both.
+    `prompt_seconds` those of reading prompts and of compiling, where sizes are new.
 
     Example:
       >>> from attn_jax.models import Generation
@@ -111,14 +111,15 @@ def generate(
     rng = jax.random.key(0) if rng is None else rng
     decoding = read(*nnx.split(model), tokens, lengths, caches, rng, sampling=sampling)
     guesses = begin(*nnx.split(draft), tokens, lengths, most=max_new_tokens)
-    decoding = jax.block_until_ready(decoding._replace(draft=guesses))
-    after_prompts = time.perf_counter()
     graph, state = nnx.split((model, draft))
 
     def continued(decoding: Decoding, going: np.ndarray) -> tuple[Decoding, Said]:
         most = np.int32(max_new_tokens)
         return go_on(graph, state, decoding, going, most, rng, sampling=sampling)
 
+    nobody = np.zeros(len(prompts), bool)  # who says nothing, but what is needed to say it compiles
+    decoding, _ = jax.block_until_ready(continued(decoding._replace(draft=guesses), nobody))
+    after_prompts = time.perf_counter()
     said, stopped, passes = _say(continued, decoding, max_new_tokens, stop, on_tokens)
     seconds = time.perf_counter() - after_prompts
     return Generation(said, stopped, passes, seconds, after_prompts - start)

@@ -1,0 +1,144 @@
+"""The command that goes on with a text: what `transformers` says, as text, and clear refusals."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers
+
+from experiments import generate
+from experiments._checkpoint_text import Words, special_ids
+
+GOLDEN = Path(__file__).parents[1] / "data" / "hf"
+READ = 13  # tokens of the prompts that transformers went on with
+
+
+def words_of(ids) -> str:
+    return " ".join(f"w{i}" for i in ids)
+
+
+def expected(family="llama") -> list[str]:
+    """What transformers said after each prompt of the golden file."""
+    return [words_of(row) for row in np.load(GOLDEN / family / "expected.npz")["greedy"]]
+
+
+def prompt(row: int, family="llama") -> str:
+    return words_of(np.load(GOLDEN / family / "expected.npz")["tokens"][row])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The golden checkpoint, with a word for each id."""
+    shutil.copytree(GOLDEN / "llama", tmp_path / "llama")
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(61)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "llama" / "tokenizer.json"))
+    return tmp_path / "llama"
+
+
+def run(folder, *arguments) -> None:
+    assert generate.main(["--model", str(folder), *map(str, arguments)]) == 0
+
+
+@pytest.fixture
+def refusal(capsys):
+    """A function from arguments to what the command says instead of a text."""
+
+    def said(folder, *arguments) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            run(folder, *arguments)
+        return f"{stopped.value.code} {capsys.readouterr().err}"
+
+    return said
+
+
+def test_it_says_what_transformers_says(folder, capsys):
+    run(folder, "--prompt", prompt(0), "--max-new-tokens", 12)
+    said = capsys.readouterr()
+    assert said.out == expected()[0] + "\n"
+    assert "13 tokens read in" in said.err
+    assert "12 tokens said in" in said.err
+    assert "1.0 a pass" in said.err
+
+
+def test_two_prompts_go_on_side_by_side_with_a_smaller_model_that_guesses(folder, capsys):
+    guess = ("--draft", folder, "--draft-tokens", 3)  # itself: all its guesses are right
+    run(folder, "--prompt", prompt(0), prompt(1), "--max-new-tokens", 12, *guess)
+    said = capsys.readouterr()
+    assert said.out.split("\n\n")[:2] == expected()
+    assert "4.0 a pass" in said.err
+
+
+def test_an_end_token_ends_the_text(folder, capsys):
+    third = int(expected()[0].split()[READ + 2][1:])
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [60, third]}))
+    run(folder, "--prompt", prompt(0), "--max-new-tokens", 12)
+    assert capsys.readouterr().out.split() == expected()[0].split()[: READ + 2]
+
+
+def test_what_is_drawn_follows_from_the_seed(folder, capsys):
+    texts = []
+    for seed in (1, 1, 2):
+        run(folder, "--prompt", "w3 w4", "--max-new-tokens", 8, "--temperature", 2, "--seed", seed)
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_an_empty_prompt_begins_with_the_token_that_begins_texts(folder, capsys, refusal):
+    assert "'' has no tokens" in refusal(folder, "--prompt", "")
+    (folder / "generation_config.json").write_text('{"bos_token_id": 5}')
+    run(folder, "--prompt", "", "--max-new-tokens", 6)
+    from_nothing = capsys.readouterr().out
+    run(folder, "--prompt", "w5", "--max-new-tokens", 6)
+    assert capsys.readouterr().out.split() == ["w5", *from_nothing.split()]
+
+
+def test_characters_of_several_tokens_come_whole(tmp_path):
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator(["plain words"], vocab_size=257)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    words = Words.of(tmp_path)
+    ids = words.ids("naïve 木")
+    more = words.after(ids[:2])
+    pieces = [more([i]) for i in ids[2:]]
+    assert "".join(pieces) == "ïve 木"
+    assert "\ufffd" not in "".join(pieces)
+
+
+MISTAKES = {
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), (), "has no tokenizer.json; write"),
+    "no JSON": (lambda f: (f / "tokenizer.json").write_text("no"), (), "is no tokenizer"),
+    "an end that is none": (
+        lambda f: (f / "generation_config.json").write_text('{"eos_token_id": "end"}'),
+        (),
+        "must give eos_token_id as an id or a list of ids; got 'end'",
+    ),
+    "a damaged configuration": (
+        lambda f: (f / "generation_config.json").write_text("{"),
+        (),
+        "generation_config.json is no JSON",
+    ),
+    "top_p 0": (None, ("--top-p", 0), r"top_p must be in (0, 1]; got 0.0"),
+    "nothing to say": (None, ("--max-new-tokens", 0), "max_new_tokens must be at least 1; got 0"),
+    "two that guess": (None, ("--lookup", 2, "--draft", "x"), "lookup and draft both guess"),
+    "a lookup below 0": (None, ("--lookup", -1), "lookup must be at least 0; got -1"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), (), "safetensors"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_refused_with_advice(mistake, folder, refusal):
+    spoil, arguments, message = MISTAKES[mistake]
+    if spoil is not None:
+        spoil(folder)
+    assert message in refusal(folder, "--prompt", "w1 w2", *arguments)
+
+
+def test_special_ids_are_those_of_the_generation_before_those_of_the_model(tmp_path):
+    assert special_ids(tmp_path, "eos_token_id") == ()
+    (tmp_path / "config.json").write_text('{"eos_token_id": 7}')
+    assert special_ids(tmp_path, "eos_token_id") == (7,)
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [8, 9]}')
+    assert special_ids(tmp_path, "eos_token_id") == (8, 9)
