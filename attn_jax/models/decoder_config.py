@@ -2,9 +2,13 @@
 
 import dataclasses
 import math
-from typing import Literal
+from numbers import Integral
+from typing import Literal, get_args
 
+from attn_jax._checks import check_rate
 from attn_jax.modules import Rotary
+from attn_jax.modules.feed_forward import Activation
+from attn_jax.modules.norms import Kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,21 +84,10 @@ class DecoderConfig:
     dropout_rate: float = 0.0
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "model_dim", "num_layers", "num_heads", "max_length")
-        for name in (*sizes, "num_kv_heads", "head_dim", "hidden_dim"):
-            size = getattr(self, name)
-            if size is not None and size < 1:
-                raise ValueError(f"{name} must be at least 1; got {size}")
-        if self.placement not in ("pre", "both"):
-            raise ValueError(f"placement={self.placement!r} is unknown; choose 'pre' or 'both'")
-        if self.windows is not None and len(self.windows) != self.num_layers:
-            raise ValueError(
-                f"windows must have one entry a layer, {self.num_layers}; got {len(self.windows)}"
-            )
-        for name in ("logits_soft_cap", "final_soft_cap", "embed_scale"):
-            number = getattr(self, name)
-            if number is not None and not 0 < number < math.inf:
-                raise ValueError(f"{name} must be a finite number > 0; got {number}")
+        _check_sizes(self)
+        _check_choices(self)
+        _check_windows(self)
+        _check_numbers(self)
 
     @property
     def kv_heads(self) -> int:
@@ -109,3 +102,69 @@ class DecoderConfig:
     def window(self, layer: int) -> int | None:
         """How many other positions back a layer reads; None for all."""
         return None if self.windows is None else self.windows[layer]
+
+
+def _check_sizes(config: DecoderConfig) -> None:
+    sizes = ("vocab_size", "model_dim", "num_layers", "num_heads", "max_length")
+    for name in (*sizes, "num_kv_heads", "head_dim", "hidden_dim"):
+        size = getattr(config, name)
+        if size is None and name not in sizes:
+            continue
+        if not isinstance(size, Integral) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{name} must be a whole number, at least 1; got {size!r}")
+    if config.head_dim is None and config.model_dim % config.num_heads:
+        raise ValueError(
+            f"num_heads={config.num_heads} must divide model_dim={config.model_dim}; pass head_dim "
+            "to choose it freely"
+        )
+    if config.num_heads % config.kv_heads:
+        raise ValueError(
+            f"num_kv_heads={config.kv_heads} must divide num_heads={config.num_heads}: as many "
+            "query heads share each of them"
+        )
+    if config.rotary is not None and int(config.head_width * config.rotary.fraction) % 2:
+        raise ValueError(
+            f"head_dim={config.head_width} leaves an odd number of features to turn to "
+            f"{config.rotary}; choose an even width"
+        )
+
+
+def _check_choices(config: DecoderConfig) -> None:
+    known = {
+        "placement": ("pre", "both"),
+        "norm": get_args(Kind.__value__),
+        "activation": get_args(Activation.__value__),
+    }
+    for name, choices in known.items():
+        choice = getattr(config, name)
+        if choice not in choices:
+            listed = ", ".join(map(repr, choices))
+            raise ValueError(f"{name}={choice!r} is unknown; choose from {listed}")
+
+
+def _check_windows(config: DecoderConfig) -> None:
+    if config.windows is None:
+        return
+    if not isinstance(config.windows, tuple):
+        raise ValueError(
+            f"windows must be a tuple with one entry a layer, or None; got {config.windows!r}"
+        )
+    if len(config.windows) != config.num_layers:
+        raise ValueError(
+            f"windows must have one entry a layer, {config.num_layers}; got {len(config.windows)}"
+        )
+    for layer, window in enumerate(config.windows):
+        is_whole = isinstance(window, Integral) and not isinstance(window, bool)
+        if window is not None and not (is_whole and window >= 0):
+            raise ValueError(
+                f"windows[{layer}] must be None or a whole number of other positions, at least 0; "
+                f"got {window!r}"
+            )
+
+
+def _check_numbers(config: DecoderConfig) -> None:
+    check_rate("dropout_rate", config.dropout_rate)
+    for name in ("norm_eps", "scale", "logits_soft_cap", "final_soft_cap", "embed_scale"):
+        number = getattr(config, name)
+        if number is not None and not 0 < number < math.inf:
+            raise ValueError(f"{name} must be a finite number > 0; got {number}")

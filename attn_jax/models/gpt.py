@@ -90,6 +90,9 @@ class GPT(nnx.Module):
 
         Returns:
           Logits in the dtype of the embeddings.
+
+        Raises:
+          ValueError: there are more tokens than learned positions.
         """
         return self.readout(self.hidden(tokens, mask=mask, position=position, rng=rng))
 
@@ -101,7 +104,13 @@ class GPT(nnx.Module):
         position: Int[Array, "B T"] | None = None,
         rng: Key[Array, ""] | None = None,
     ) -> Float[Array, "B T D"]:
-        """As the call, without the product with the vocabulary."""
+        """As the call, without the product with the vocabulary.
+
+        Raises:
+          ValueError: there are more tokens than learned positions.
+        """
+        if position is None:
+            self._check_length(tokens)
         first, *rest = split(rng, 1 + len(self.blocks))
         place = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] if position is None else position
         x = dropout(self._embedded(tokens, place), self.config.dropout_rate, first)
@@ -134,7 +143,10 @@ class GPT(nnx.Module):
 
         Raises:
           CacheOverflow: there is no room, and we are not under `jit`.
+          ValueError: there are more tokens than learned positions, and none is padding.
         """
+        if is_real is None:
+            self._check_length(tokens)
         is_real = jnp.ones(tokens.shape, bool) if is_real is None else is_real
         position = caches[0].positions(is_real)
         x = self._embedded(tokens, jnp.maximum(position, 0))
@@ -191,6 +203,14 @@ class GPT(nnx.Module):
 
         return tuple(one(layer) for layer in range(config.num_layers))
 
+    def _check_length(self, tokens) -> None:
+        T, longest = tokens.shape[1], self.config.max_length
+        if self.position is not None and longest < T:
+            raise ValueError(
+                f"tokens has {T} positions, and the model has learned {longest} (max_length); cut "
+                "the texts, or choose a model with rotary positions"
+            )
+
     def _embedded(self, tokens, position) -> Float[Array, "B T D"]:
         x = self.embedding(tokens)
         if self.config.embed_scale != 1:
@@ -207,7 +227,6 @@ def _block(
         "kernel_init": nnx.initializers.normal(0.02),
         "param_dtype": param_dtype,
         "rngs": rngs,
-        "dropout_rate": config.dropout_rate,
     }
     attention = _attention(config, layer, made)
     feed_forward = FeedForward(
@@ -248,5 +267,6 @@ def _attention(config: DecoderConfig, layer: int, made: dict[str, Any]) -> Multi
         score_mod=None if cap is None else score_mods.soft_cap(cap),
         scale=config.scale,
         norm_eps=config.norm_eps,
+        dropout_rate=config.dropout_rate,
         **made,
     )

@@ -138,6 +138,41 @@ def test_dropout_needs_a_key_and_the_same_key_drops_the_same():
     assert_differs(model(TOKENS, rng=rng), model(TOKENS, rng=jax.random.key(1)))
 
 
+def test_hidden_units_of_the_feed_forward_are_never_dropped():
+    """As in GPT-2: embeddings, attention's weights and what a sub-layer adds alone are."""
+    model = drawn(dataclasses.replace(TINY, dropout_rate=0.9))
+    for block in model.blocks:
+        x = jax.random.normal(jax.random.key(5), (B, T, 12))
+        calm = block.feed_forward(x)
+        assert jnp.array_equal(block.feed_forward(x, rng=jax.random.key(0)), calm)
+        assert_differs(block.attention(x, rng=jax.random.key(0)), block.attention(x))
+        dropped = block.feed_forward_residual(x, block.feed_forward, rng=jax.random.key(0)) - x
+        assert 0.8 < np.mean(np.asarray(dropped) == 0) < 0.97
+
+
+def test_more_tokens_than_learned_positions_are_refused():
+    long = jnp.zeros((1, 17), jnp.int32)
+    for call in (drawn(TINY), drawn(TINY).hidden):
+        with pytest.raises(ValueError, match=r"tokens has 17 positions, .* has learned 16"):
+            call(long)
+    with pytest.raises(ValueError, match=r"tokens has 17 positions, .* has learned 16"):
+        jax.eval_shape(drawn(TINY), long)
+    model = drawn(dataclasses.replace(TINY, windows=(3, 3, 3)))
+    with pytest.raises(ValueError, match=r"tokens has 17 positions, .* has learned 16"):
+        model.extend(long, model.init_caches(1, 16, kind="sliding", chunk=17))
+
+
+def test_positions_may_begin_anew_and_rotations_have_no_end():
+    packed = jnp.tile(TOKENS[:, :9], (1, 2))
+    position = jnp.tile(jnp.arange(9, dtype=jnp.int32), 2)[None].repeat(B, 0)
+    documents = jnp.repeat(jnp.arange(2), 9)
+    mask = documents[None, None, :, None] == documents[None, None, None, :]
+    model = drawn(TINY)
+    logits = model(packed, mask=mask, position=position)
+    assert_close(logits[:, 9:], model(TOKENS[:, :9]))
+    assert not jnp.isnan(drawn(LLAMA)(packed)).any()
+
+
 def test_every_parameter_has_a_gradient():
     graph, state = nnx.split(drawn(GEMMA))
 
@@ -155,10 +190,30 @@ def test_it_computes_in_the_dtype_of_its_parameters():
 
 
 MISTAKES = {
-    "no heads": ({"num_heads": 0}, r"num_heads must be at least 1; got 0"),
+    "no heads": ({"num_heads": 0}, r"num_heads must be a whole number, at least 1; got 0"),
+    "half a layer": ({"num_layers": 1.5}, r"num_layers must be a whole number, at least 1; got 1"),
+    "heads that do not divide": (
+        {"num_heads": 5},
+        r"num_heads=5 must divide model_dim=12; pass head_dim to choose it freely",
+    ),
+    "groups that do not divide": ({"num_kv_heads": 3}, r"num_kv_heads=3 must divide num_heads=4"),
+    "more keys than queries": ({"num_kv_heads": 8}, r"num_kv_heads=8 must divide num_heads=4"),
+    "half a rotation": ({"rotary": Rotary(), "head_dim": 5}, r"head_dim=5 leaves an odd number"),
+    "norm": ({"norm": "batch"}, r"norm='batch' is unknown; choose from 'layer', 'rms'"),
+    "activation": ({"activation": "tanh"}, r"activation='tanh' is unknown; choose from 'relu', "),
     "windows for other layers": ({"windows": (1,)}, r"windows must have one entry a layer, 3; got"),
+    "one window": ({"windows": 4}, r"windows must be a tuple with one entry a layer, .*; got 4"),
+    "a window to the right": (
+        {"windows": (None, -1, 2)},
+        r"windows\[1\] must be None or a whole number of other positions, at least 0; got -1",
+    ),
+    "a window in a word": ({"windows": (None, 2, "all")}, r"windows\[2\] must be None .*'all'"),
     "a cap of nothing": ({"logits_soft_cap": 0.0}, r"logits_soft_cap must be a finite number > 0"),
-    "placement": ({"placement": "post"}, r"placement='post' is unknown; choose 'pre' or 'both'"),
+    "a scale of nothing": ({"scale": 0.0}, r"scale must be a finite number > 0; got 0"),
+    "no epsilon": ({"norm_eps": float("nan")}, r"norm_eps must be a finite number > 0; got nan"),
+    "all is dropped": ({"dropout_rate": 1.0}, r"dropout_rate must be a number in \[0, 1\); got 1"),
+    "less than nothing is dropped": ({"dropout_rate": -0.1}, r"dropout_rate must be a number in"),
+    "placement": ({"placement": "post"}, r"placement='post' is unknown; choose from 'pre', 'both'"),
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-GUIDES = [ROOT / "docs" / name for name in ("how_to_choose.md", "moving.md")]
+GUIDES = [ROOT / "docs" / name for name in ("checkpoints.md", "how_to_choose.md", "moving.md")]
 MOST_LINES = 40
 
 if not (ROOT / "pyproject.toml").exists():

@@ -1,17 +1,27 @@
-"""safetensors files of a checkpoint: opened, never unpickled, and read one tensor at a time."""
+"""safetensors files of a checkpoint: mapped, never unpickled, and read one tensor at a time."""
 
 import importlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "float64": "F64"}
+_DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16, "F64": np.float64}
+
+
+class Stored(NamedTuple):
+    """Where a tensor lies: its file, its name there, its dtype in the words of the format, its
+    shape, and its first byte."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
 
 
 def safetensors() -> ModuleType:
@@ -46,54 +56,45 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def weight_files(folder: Path) -> dict[str, Path]:
-    """For each tensor of a checkpoint the file that it is in.
+def weight_files(folder: Path) -> dict[str, Stored]:
+    """Where each tensor of a checkpoint lies.
 
     Raises:
-      FileNotFoundError: there are no safetensors.
-      ValueError: the index names a file elsewhere, or a tensor that its file lacks.
+      FileNotFoundError: there are no weights.
+      ValueError: they are pickles, or files or their index are not what they should be.
     """
     if (folder / SINGLE).is_file():
-        return dict.fromkeys(_names(folder / SINGLE), folder / SINGLE)
+        return _stored(folder / SINGLE)
     if not (folder / INDEX).is_file():
-        pickles = sorted(path.name for path in folder.glob("*.bin"))
-        never = f"; {', '.join(pickles)} is a pickle and is never opened" if pickles else ""
-        raise FileNotFoundError(f"{folder} has neither {SINGLE} nor {INDEX}{never}")
-    named: dict[str, Path] = {}
-    weight_map = read_json(folder / INDEX).get("weight_map", {})
-    for file in sorted(set(weight_map.values())):
-        if Path(file).name != file:
-            raise ValueError(f"{folder / INDEX} names {file!r}, which is outside of {folder}")
-        here = set(_names(folder / file))
-        wanted = {name for name, other in weight_map.items() if other == file}
-        if missing := sorted(wanted - here):
+        raise _no_weights(folder)
+    found: dict[str, Stored] = {}
+    for file, wanted in _index(folder / INDEX).items():
+        here = _stored(folder / file)
+        if missing := sorted(wanted - set(here)):
             raise ValueError(f"{folder / file} lacks {missing[0]}, which {INDEX} says it has")
-        named |= dict.fromkeys(here, folder / file)
-    return named
+        if twice := sorted(set(here) & set(found)):
+            other = found[twice[0]].file.name
+            raise ValueError(
+                f"{folder}: {twice[0]} is both in {other} and in {file}; keep it in one of them"
+            )
+        found |= here
+    return found
 
 
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A file of tensors, mapped into memory.
+def view(stored: Stored) -> np.ndarray:
+    """A tensor, mapped into memory: what is not read of it is not fetched from the disk.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is damaged, or no safetensors at all.
+      ValueError: it is not of floating point.
     """
-    package = safetensors()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing")
-    try:
-        file = package.safe_open(path, framework="flax")
-    except package.SafetensorError as error:
-        start = path.open("rb").read(2)
-        is_pickle = start[:1] == b"\x80" or start == b"PK"
-        kind = " (it begins like a pickle, which is never opened)" if is_pickle else ""
+    if stored.dtype not in _DTYPES:
         raise ValueError(
-            f"{path} is no whole safetensors file{kind}: {error}; fetch it anew"
-        ) from error
-    with file:
-        yield file
+            f"{stored.file}: {stored.name} is stored as {stored.dtype}, which is quantised or no "
+            f"weight at all; known are {', '.join(_DTYPES)}"
+        )
+    dtype = np.dtype(_DTYPES[stored.dtype])
+    mapped = np.memmap(stored.file, dtype, "r", offset=stored.offset, shape=stored.shape)
+    return mapped.view(np.ndarray)
 
 
 def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
@@ -105,6 +106,60 @@ def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
     draft.replace(path)
 
 
-def _names(path: Path) -> list[str]:
-    with opened(path) as file:
-        return list(file.keys())
+def _stored(path: Path) -> dict[str, Stored]:
+    """The header of a file, after the format's own reader has found the file sound."""
+    _check(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    return {
+        name: Stored(
+            path, name, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]
+        )
+        for name, entry in header.items()
+    }
+
+
+def _check(path: Path) -> None:
+    package = safetensors()
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing")
+    try:
+        with package.safe_open(path, framework="numpy"):
+            pass
+    except package.SafetensorError as error:
+        with path.open("rb") as file:
+            start = file.read(2)
+        is_pickle = start[:1] == b"\x80" or start == b"PK"
+        kind = " (it begins like a pickle, which is never opened)" if is_pickle else ""
+        raise ValueError(
+            f"{path} is no whole safetensors file{kind}: {error}; fetch it anew"
+        ) from error
+
+
+def _index(path: Path) -> dict[str, set[str]]:
+    """For each file of an index the tensors that it should have."""
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ValueError(f"{path}: weight_map must be an object that is not empty; fetch it anew")
+    files: dict[str, set[str]] = {}
+    for name, file in weight_map.items():
+        if not isinstance(file, str):
+            raise ValueError(f"{path}: weight_map must name a file for {name}; got {file!r}")
+        if Path(file).name != file or file == "..":
+            raise ValueError(f"{path} names {file!r}, which is outside of {path.parent}")
+        files.setdefault(file, set()).add(name)
+    return dict(sorted(files.items()))
+
+
+def _no_weights(folder: Path) -> Exception:
+    kinds = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+    pickles = sorted(path.name for kind in kinds for path in folder.glob(kind))
+    if not pickles:
+        return FileNotFoundError(f"{folder} has neither {SINGLE} nor {INDEX}")
+    return ValueError(
+        f"{folder} has no safetensors but {', '.join(pickles)}, a pickle, which can run any code "
+        "and is never opened; if you trust it, load it with transformers and save_pretrained it "
+        "there, which writes safetensors"
+    )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
@@ -21,6 +20,8 @@ from attn_jax.modules import sharding_rules
 # Masks and frequencies that older files keep beside the weights.
 _BUFFERS = re.compile(r"\.attn\.(masked_)?bias$|\.rotary_emb\.inv_freq$")
 _PREFIXES = {"gpt2": "transformer."}
+_HEAD = "lm_head.weight"
+_FLOATS = ("float32", "bfloat16", "float16", "float64")
 
 
 def load_hf(
@@ -32,7 +33,7 @@ def load_hf(
     """A GPT-2, Llama, Mistral, Qwen3 or Gemma 2 from the folder that `transformers` saved it to.
 
     The format is https://huggingface.co/docs/safetensors. Nothing is unpickled, no code of the
-    folder runs, and what is not known is refused by name.
+    folder runs, and what is not known is refused by name. docs/checkpoints.md is its guide.
 
       config.json → DecoderConfig        model.safetensors, or the files of its index → parameters
 
@@ -48,11 +49,13 @@ def load_hf(
     Raises:
       FileNotFoundError: the folder lacks config.json or safetensors.
       ValueError: the architecture or one of its settings is not known; a tensor is missing, is one
-        too many, or has another shape; a file is damaged or is a pickle.
+        too many, is there twice, has another shape, or is no floating point; a file is damaged or
+        is a pickle; the dtype is none of float32, bfloat16, float16 and float64.
       ImportError: safetensors is not installed.
 
     Cost:
-      Files are mapped: beside the model there is one tensor at a time.
+      Files are mapped: beside the model there is one tensor at a time, and with `sharding` one
+      shard, which goes from the file to its device.
 
     Example:
       >>> import pathlib, tempfile
@@ -65,6 +68,13 @@ def load_hf(
       >>> bool(jnp.array_equal(load_hf(folder)(tokens), model(tokens)))
       True
     """
+    if dtype is not None:
+        _check_dtype(dtype)
+    if sharding is not None and not isinstance(sharding, Mesh | Sharding):
+        raise ValueError(
+            f"sharding must be a Mesh or a Sharding; got {type(sharding).__name__}: for one device "
+            "pass jax.sharding.SingleDeviceSharding(device)"
+        )
     folder = Path(path)
     family, config = read_config(_files.read_json(folder / "config.json"))
     abstract = nnx.eval_shape(lambda: GPT(config, rngs=nnx.Rngs(0)))
@@ -75,13 +85,10 @@ def load_hf(
     files = _present(folder, family, wanted)
     places = _places(flat, state, sharding)
     arrays: dict[str, jax.Array] = {}
-    for file in sorted(set(files.values())):
-        with _files.opened(file) as opened:
-            for tensor in (t for t in wanted if files[t.name] == file):
-                array = np.asarray(opened.get_tensor(_spelled(opened, tensor.name, family)))
-                for name, part in _checked(array, tensor, shapes, file).items():
-                    kept = _kept_dtype(name, part.dtype, dtype)
-                    arrays[name] = jax.device_put(jnp.asarray(part, kept), places[name])
+    for tensor in wanted:
+        for name, part in _parts(files[tensor.name], tensor, shapes).items():
+            kept = _kept_dtype(name, files[tensor.name], part.dtype, dtype)
+            arrays[name] = _placed(part, kept, places[name])
     filled = [
         (key, leaf.replace(arrays[".".join(map(str, key))]))
         for key, leaf in nnx.to_flat_state(state)
@@ -89,49 +96,92 @@ def load_hf(
     return nnx.merge(graph, nnx.from_flat_state(filled))
 
 
-def _present(folder: Path, family: str, wanted: list[Tensor]) -> dict[str, Path]:
-    """The file of each tensor, under its full name.
+def _present(folder: Path, family: str, wanted: list[Tensor]) -> dict[str, _files.Stored]:
+    """Where each tensor lies, under its full name.
 
     Raises:
       ValueError: one is missing, or is not known.
     """
     prefix = _PREFIXES.get(family, "")
     files = {}
-    for name, file in _files.weight_files(folder).items():
+    for name, stored in _files.weight_files(folder).items():
         if not _BUFFERS.search(name):
             short = prefix and not name.startswith((prefix, "lm_head."))
-            files[prefix + name if short else name] = file
+            full = prefix + name if short else name
+            if full in files:
+                raise ValueError(f"{folder} has both {full} and {name}; keep one of them")
+            files[full] = stored
     names = {tensor.name for tensor in wanted}
-    if "lm_head.weight" not in names:
-        files.pop("lm_head.weight", None)  # a copy of the tied table
+    if _HEAD not in names and _HEAD in files:
+        _check_copy(files.pop(_HEAD), files.get(wanted[0].name))
     if missing := sorted(names - set(files)):
         raise ValueError(f"{folder} lacks the tensor {missing[0]} ({len(missing)} are missing)")
     if extra := sorted(set(files) - names):
         raise ValueError(
-            f"{files[extra[0]]} has the tensor {extra[0]}, which {family} has no place for "
+            f"{files[extra[0]].file} has the tensor {extra[0]}, which {family} has no place for "
             f"({len(extra)} such); its config.json may be another model's"
         )
     return files
 
 
-def _spelled(opened: Any, name: str, family: str) -> str:
-    """The name as this file has it, which may lack the prefix."""
-    return name if name in opened.keys() else name.removeprefix(_PREFIXES.get(family, ""))  # noqa: SIM118
-
-
-def _checked(array: np.ndarray, tensor: Tensor, shapes: dict, file: Path) -> dict[str, np.ndarray]:
-    wanted = shape_in_file(tensor, shapes)
-    if array.shape != wanted:
+def _check_copy(head: _files.Stored, table: _files.Stored | None) -> None:
+    """Tied tables are one; a file may have a copy for the output, if it is one."""
+    if table is not None and (
+        head.shape != table.shape or not np.array_equal(_files.view(head), _files.view(table))
+    ):
         raise ValueError(
-            f"{file}: {tensor.name} must have shape {list(wanted)} by config.json; got "
-            f"{list(array.shape)}"
+            f"{head.file}: {head.name} is not {table.name}, but config.json says that they are one "
+            "(tie_word_embeddings); where it leaves that out, write false"
         )
-    return from_file(array, tensor, shapes)
 
 
-def _kept_dtype(name: str, own: DTypeLike, asked: DTypeLike | None) -> DTypeLike:
-    is_norm = name.endswith((".scale", ".bias"))
-    return jnp.float32 if is_norm else own if asked is None else asked
+def _parts(stored: _files.Stored, tensor: Tensor, shapes: dict) -> dict[str, np.ndarray]:
+    """The parameters in a tensor, as views of the file."""
+    wanted = shape_in_file(tensor, shapes)
+    if stored.shape != wanted:
+        raise ValueError(
+            f"{stored.file}: {tensor.name} must have shape {list(wanted)} by config.json; got "
+            f"{list(stored.shape)}"
+        )
+    return from_file(_files.view(stored), tensor, shapes)
+
+
+def _placed(part: np.ndarray, dtype: np.dtype, place: Sharding | None) -> jax.Array:
+    """A copy where it belongs; each device gets its own share of the file and no more."""
+    if place is None:
+        return jax.device_put(np.array(part, dtype, order="C"))
+    return jax.make_array_from_callback(
+        part.shape, place, lambda index: np.array(part[index], dtype, order="C")
+    )
+
+
+def _kept_dtype(
+    name: str, stored: _files.Stored, own: np.dtype, asked: DTypeLike | None
+) -> np.dtype:
+    if name.endswith((".scale", ".bias")):
+        return np.dtype(np.float32)
+    if asked is None and not _is_whole(own):
+        raise ValueError(
+            f"{stored.file}: {stored.name} is float64, which needs jax_enable_x64; pass "
+            "dtype=jnp.float32 to narrow it"
+        )
+    return np.dtype(own if asked is None else asked)
+
+
+def _check_dtype(dtype: DTypeLike) -> None:
+    try:
+        is_known = np.dtype(dtype).name in _FLOATS
+    except TypeError:
+        is_known = False
+    if not is_known:
+        raise ValueError(f"dtype must be {', '.join(_FLOATS)} or None; got {dtype}")
+    if not _is_whole(np.dtype(dtype)):
+        raise ValueError("dtype=float64 needs jax_enable_x64; pass dtype=jnp.float32")
+
+
+def _is_whole(dtype: np.dtype) -> bool:
+    """Whether JAX keeps it as it is; float64 only where it is told to."""
+    return jax.dtypes.canonicalize_dtype(dtype) == dtype
 
 
 def _places(flat: dict, state: Any, sharding: Mesh | Sharding | None) -> dict[str, Sharding | None]:

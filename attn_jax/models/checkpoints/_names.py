@@ -134,8 +134,11 @@ def from_file(
     }
 
 
-def to_file(parameters: dict[str, Array], tensor: Tensor) -> np.ndarray:
-    """The tensor that holds parameters."""
+def to_file(parameters: dict[str, Array], tensor: Tensor, dtype: np.dtype) -> np.ndarray:
+    """The tensor that holds parameters; norms in this dtype if that costs no bit, else as they are.
+
+    Norms are wide here and narrow in most files.
+    """
     parts = [np.asarray(parameters[path]) for path in tensor.paths]
     parts = [
         part.reshape(flat(path, part.shape)) for path, part in zip(tensor.paths, parts, strict=True)
@@ -143,4 +146,8 @@ def to_file(parameters: dict[str, Array], tensor: Tensor) -> np.ndarray:
     array = np.concatenate(parts, axis=-1)
     if tensor.form == "less one":
         array = array - np.float32(1)
+    if all(path.endswith((".scale", ".bias")) for path in tensor.paths):
+        with np.errstate(over="ignore"):
+            narrow = array.astype(dtype)
+        array = narrow if np.array_equal(narrow.astype(array.dtype), array) else array
     return np.ascontiguousarray(array.T if tensor.form == "turned" else array)

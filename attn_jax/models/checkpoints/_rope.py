@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from attn_jax.models.checkpoints._values import Config, mapping, number, truth
 from attn_jax.modules import Rotary
 from attn_jax.positions import LinearScaling, Llama3Scaling, YarnScaling
 
@@ -33,32 +34,50 @@ _KINDS: dict[str, tuple[Any, dict[str, str]]] = {
     ),
 }
 _BASE, _KIND = "rope_theta", "rope_type"
+_NULLABLE = ("beta_fast", "beta_slow", "attention_factor")
 
 
-def read_rope(config: Mapping[str, Any]) -> Rotary:
-    """Rotary positions of a configuration.
+def read_rope(config: Config) -> Rotary:
+    """Rotary positions of a configuration; the older spelling goes before the newer, as it does in
+    `transformers`.
 
     Raises:
-      ValueError: the kind of scaling, or one of its keys, is not known or is missing.
+      ValueError: the kind of scaling, or one of its keys, is not known, is missing, or means
+        nothing.
     """
-    older = {_BASE: config.get(_BASE, 10_000.0), **(config.get("rope_scaling") or {})}
-    rope = dict(config.get("rope_parameters") or older)
-    base = float(rope.pop(_BASE, 10_000.0))
+    older, newer = (mapping(key, config.get(key)) for key in ("rope_scaling", "rope_parameters"))
+    rope = older or newer
+    base = number(_BASE, rope.pop(_BASE, config.get(_BASE, 10_000.0)))
     kind = rope.pop(_KIND, rope.pop("type", "default"))
-    if kind not in _KINDS:
+    rope.pop("type", None)
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(
             f"config.json: {_KIND}={kind!r} is not supported; known are {', '.join(_KINDS)}"
         )
+    if base <= 1:
+        raise ValueError(f"config.json: {_BASE} must be greater than 1; got {base}")
     make, names = _KINDS[kind]
     if unknown := sorted(set(rope) - set(names.values())):
         raise ValueError(f"config.json: {', '.join(unknown)} of {_KIND}={kind!r} is not known")
-    given = {field: rope[key] for field, key in names.items() if key in rope}
     if make is None:
-        return Rotary(base=base)
+        return Rotary(base=float(base))
+    given = _given(rope, names, config.get("max_position_embeddings"))
     needed = [f.name for f in dataclasses.fields(make) if f.default is dataclasses.MISSING]
     if missing := [names[field] for field in needed if field not in given]:
         raise ValueError(f"config.json: {_KIND}={kind!r} needs {', '.join(missing)}")
-    return Rotary(base=base, scaling=make(**given))
+    try:
+        return Rotary(base=float(base), scaling=make(**given))
+    except ValueError as error:
+        raise ValueError(f"config.json: {error}") from error
+
+
+def _given(rope: Config, names: Mapping[str, str], length: Any) -> dict[str, Any]:
+    """The fields of a scaling; the length in training is the model's where nothing says it."""
+    given: dict[str, Any] = {"original_length": length} if "original_length" in names else {}
+    for field, key in names.items():
+        if key in rope and not (rope[key] is None and key in _NULLABLE):
+            given[field] = (truth if field == "truncate" else number)(key, rope[key])
+    return given
 
 
 def write_rope(rotary: Rotary) -> dict[str, Any]:

@@ -1,12 +1,16 @@
 """Tiny random checkpoints of each family, as `transformers` writes them, and what it makes of them.
 
     python tests/data/hf/make_checkpoints.py      # needs torch and transformers; nothing else does
+    python tests/data/hf/make_checkpoints.py qwen3_windows defaults      # these alone
 
 Each folder gets config.json, model.safetensors, and expected.npz: `tokens`, their `logits` in
-float32, and `greedy`, the tokens with what the library says next.
+float32, and `greedy`, the tokens with what the library says next. defaults.json has settings that
+leave much out, and what the library fills in.
 """
 
+import copy
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +50,17 @@ FAMILIES = {
         "Qwen3",
         {**LLAMA, "head_dim": 8, "tie_word_embeddings": True, "rope_parameters": PLAIN},
     ),
+    "qwen3_windows": (
+        "Qwen3",
+        {
+            **LLAMA,
+            "head_dim": 8,
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "max_window_layers": 1,
+            "rope_parameters": PLAIN,
+        },
+    ),
     "gemma2": (
         "Gemma2",
         {
@@ -60,6 +75,36 @@ FAMILIES = {
         },
     ),
 }
+
+LINEAR = {"type": "linear", "factor": 2.0}
+YARN = {"rope_type": "yarn", "factor": 4.0, "beta_fast": None}
+SPARSE = (
+    ("gpt2", {}),
+    ("gpt2", {"n_embd": 48, "n_inner": None}),
+    ("llama", {}),
+    ("llama", {"num_attention_heads": 8, "num_key_value_heads": None, "head_dim": None}),
+    ("llama", {"rope_theta": 500.0, "rope_scaling": LINEAR}),
+    ("llama", {"rope_theta": 500.0, "rope_parameters": {"rope_type": "default"}}),
+    ("llama", {"rope_theta": 500.0, "rope_parameters": PLAIN}),
+    ("llama", {"rope_scaling": LINEAR, "rope_parameters": PLAIN}),
+    ("llama", {"max_position_embeddings": 640, "rope_scaling": YARN}),
+    ("mistral", {}),
+    ("mistral", {"sliding_window": None}),
+    ("qwen3", {}),
+    ("qwen3", {"sliding_window": 7, "max_window_layers": 2}),
+    ("qwen3", {"use_sliding_window": True}),
+    ("qwen3", {"use_sliding_window": True, "sliding_window": 7, "max_window_layers": 0}),
+    ("qwen3", {"use_sliding_window": True, "sliding_window": None, "num_key_value_heads": None}),
+    ("gemma2", {}),
+    ("gemma2", {"num_hidden_layers": 3, "sliding_window": 9}),
+    ("gemma2", {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
+)
+
+
+def fill(family: str, given: dict) -> dict:
+    """What the library makes of settings."""
+    config = transformers.AutoConfig.for_model(family, **copy.deepcopy(given)).to_dict()
+    return {"family": family, "given": given, "filled": config}
 
 
 def make(name: str) -> None:
@@ -90,7 +135,12 @@ def make(name: str) -> None:
 
 
 if __name__ == "__main__":
-    for name in FAMILIES:
-        make(name)
+    wanted = sys.argv[1:] or [*FAMILIES, "defaults"]
+    for name in wanted:
+        if name != "defaults":
+            make(name)
+    if "defaults" in wanted:
+        lines = ",\n".join(json.dumps(fill(family, given)) for family, given in SPARSE)
+        (HERE / "defaults.json").write_text(f"[\n{lines}\n]\n")
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     (HERE / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
