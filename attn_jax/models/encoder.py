@@ -7,8 +7,8 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from attn_jax.models.cells import CELLS, Cell
 from attn_jax.models.config import EncoderDecoderConfig
-from attn_jax.models.dropout import dropout
 from attn_jax.models.initial import initializers
+from attn_jax.modules.dropout import dropout
 
 
 class Encoder(nnx.Module):

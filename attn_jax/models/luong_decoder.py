@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from attn_jax.models.cells import CELLS
 from attn_jax.models.config import EncoderDecoderConfig
-from attn_jax.models.dropout import dropout
 from attn_jax.models.initial import initializers
 from attn_jax.models.records import Emission, Memory
+from attn_jax.modules.dropout import dropout
 from attn_jax.modules.luong import LuongAttention
 
 

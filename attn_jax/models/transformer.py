@@ -20,7 +20,6 @@ from attn_jax.modules import (
     TransformerDecoderBlock,
     TransformerEncoderBlock,
 )
-from attn_jax.modules._linear import spread
 from attn_jax.modules.dropout import dropout, split
 from attn_jax.modules.norms import Norm, make_norm, normalise
 
@@ -278,7 +277,7 @@ def _inspect(
     out, _ = block.self_attention.extend(block.self_residual.enter(x), cache)
     x = block.cross_residual.enter(block.self_residual.leave(x, out))
     layer = block.cross_attention
-    query = spread("x", x[0], layer.w_query, layer.b_query)
+    query = layer.project_query(x[0])
     scores = jnp.einsum("TNH,SNH->NTS", query, key) / math.sqrt(layer.head_dim)
     read = jax.vmap(lambda query, key: attention_weights(query, key, mask=mask[None]), 1)
     return scores.mean(axis=0)[0], read(query, key).mean(axis=0)[0]

@@ -181,10 +181,17 @@ class MultiHeadAttention(nnx.Module):
 
         is_real = jnp.ones(x.shape[:2], bool) if is_real is None else is_real
         position = cache.positions(is_real)
-        query = self._ask(x, position)
+        query = self.project_query(x, query_position=position)
         cache, held = cache.append(*self.project_memory(x, key_position=position), is_real)
         out = cached_attention(query, held, mask=_rules.read(self.mask), **self._options())
         return gather(out, self.w_out, self.b_out), cache
+
+    def project_query(
+        self, x: Float[Array, "*B T D"], *, query_position: Int[Array, "*#B T"] | None = None
+    ) -> Float[Array, "*B T N H"]:
+        """The heads' queries, normalised and turned, as they meet the keys."""
+        query = spread("x", x, self.w_query, self.b_query)
+        return self._turned(query, self.query_norm, query_position)
 
     def project_memory(
         self, memory: Float[Array, "*B S E"], *, key_position: Int[Array, "*#B S"] | None = None
@@ -206,7 +213,7 @@ class MultiHeadAttention(nnx.Module):
         rng: Key[Array, ""] | None = None,
     ) -> Float[Array, "*B T D"]:
         """`layer(x, memory)` from the keys and values that `project_memory` made of the memory."""
-        query = self._ask(x, query_position)
+        query = self.project_query(x, query_position=query_position)
         return self._read(query, key, value, mask, (query_position, key_position), rng)
 
     def stats(
@@ -241,14 +248,11 @@ class MultiHeadAttention(nnx.Module):
 
     def _project(self, x, memory, query_position, key_position) -> tuple:
         """Query, key, value and both positions; a sequence that reads itself has one position."""
-        query = self._ask(x, query_position)
+        query = self.project_query(x, query_position=query_position)
         if memory is None:
             memory, key_position = x, query_position if key_position is None else key_position
         key, value = self.project_memory(memory, key_position=key_position)
         return query, key, value, (query_position, key_position)
-
-    def _ask(self, x, position) -> Float[Array, "*B T N H"]:
-        return self._turned(spread("x", x, self.w_query, self.b_query), self.query_norm, position)
 
     def _turned(self, heads, norm: Norm | None, position) -> Float[Array, "*B T N H"]:
         heads = heads if norm is None else normalise(norm, heads)

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import attn_jax
 from attn_jax import models
+from attn_jax.modules import Rotary, sharding_rules
 
 COLLECTIVES = re.compile(
     r"\b(all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
@@ -106,6 +107,44 @@ def training_step(mesh: Mesh) -> dict:
     return report(lowered.compile(), mesh)
 
 
+def tensor_parallel_step(mesh: Mesh) -> dict:
+    """One step of a language model of two blocks: heads, hidden units and vocabulary split."""
+    config = models.DecoderConfig(
+        vocab_size=1024,
+        model_dim=512,
+        num_layers=2,
+        num_heads=8,
+        rotary=Rotary(),
+        norm="rms",
+        activation="silu",
+        gated=True,
+        use_bias=False,
+        use_qkv_bias=False,
+    )
+    model = nnx.eval_shape(lambda: models.GPT(config, rngs=nnx.Rngs(0)))
+    graph, parameters = nnx.split(model)
+    with nnx.logical_axis_rules(sharding_rules(mesh)):
+        places = nnx.get_named_sharding(parameters, mesh)
+
+    def step(parameters, tokens):
+        def loss(parameters):
+            logits = nnx.merge(graph, parameters)(tokens[:, :-1])
+            return models.token_losses(logits, tokens[:, 1:])[0].mean()
+
+        gradient = jax.grad(loss)(parameters)
+        return jax.tree.map(lambda x, g: x - 1e-3 * g, parameters, gradient)
+
+    placed = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        parameters,
+        places,
+    )
+    by_batch = NamedSharding(mesh, PartitionSpec("data"))
+    tokens = jax.ShapeDtypeStruct((mesh.shape["data"], 257), jnp.int32, sharding=by_batch)
+    lowered = jax.jit(step, out_shardings=places).lower(placed, tokens)
+    return report(lowered.compile(), mesh)
+
+
 def topology(name: str) -> np.ndarray:
     return np.array(topologies.get_topology_desc(platform="tpu", topology_name=name).devices)
 
@@ -123,6 +162,7 @@ def main() -> None:
     reports = {
         "dot_product_attention": attention(by_batch),
         "training_step": training_step(by_batch),
+        "tensor_parallel_step": tensor_parallel_step(Mesh(v6e.reshape(32, 8), ("data", "tensor"))),
         "long_attention": long,
     }
     print(json.dumps(reports))

@@ -56,6 +56,15 @@ def test_a_training_step_compiles_and_only_sums_gradients(compiled):
     assert 0 < report["temporary_bytes"] < 16 * 2**30  # a v5e chip has 16 GiB
 
 
+def test_tensor_parallelism_on_256_chips_asks_for_sums_only(compiled):
+    report = compiled["tensor_parallel_step"]
+    assert report["chips"] == 256
+    assert set(report["collectives"]) == {"all-reduce"}
+    # Two forward and two backward in each of two blocks; the rest is the vocabulary's, which is
+    # split too (one row looked up, the loss' maximum, sum and target), and the gradients'.
+    assert 8 <= report["collectives"]["all-reduce"] <= 14
+
+
 @pytest.mark.parametrize(("name", "chips"), [("v5e:2x2", 4), ("v6e:16x16", 256)])
 def test_memory_of_long_attention_is_linear_on_every_chip(compiled, name, chips):
     short, long = compiled["long_attention"][name]  # 4 times as long
