@@ -26,6 +26,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from experiments import _runs, _seals
+from experiments._mesh_processes import at_first
 
 FORMAT = 1
 KEEP = 2
@@ -63,27 +64,32 @@ class Checkpoint:
 def save(directory: Path, step: int, arrays: PyTree, state: Mapping[str, Any], log: str) -> None:
     """Writes the checkpoint of `step` and forgets all but the newest `KEEP`.
 
+    Of several processes each writes its part of the arrays, and the first everything else;
+    `directory` is one that they share.
+
     Raises:
       CheckpointNotSaved: the disk refused; nothing is left of the attempt.
     """
     final = directory / f"step-{step:08d}"
     draft = final.with_name(final.name + _DRAFT)
     named = _by_name(arrays)
-    try:
-        draft.mkdir(parents=True)
-        _write_arrays(draft / _ARRAYS, named)
+
+    def finish() -> None:
         (draft / _STATE).write_text(
             json.dumps({"format": FORMAT, **state, "arrays": describe(arrays)})
         )
         (draft / _runs.METRICS).write_text(log)
         _seals.seal(draft)
         draft.rename(final)
+
+    try:
+        at_first(lambda: draft.mkdir(parents=True))
+        _write_arrays(draft / _ARRAYS, named)
+        at_first(finish)
     except (OSError, ValueError) as error:  # a full disk is a ValueError inside Orbax
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointNotSaved(_why_not_saved(directory, step, named, error)) from error
-    _seals.flush(directory)
-    for _, old in sorted(_steps(directory).items())[:-KEEP]:
-        _remove(old)
+    at_first(lambda: _forget(directory))
 
 
 def newest(directory: Path) -> Checkpoint | None:
@@ -240,6 +246,13 @@ def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
 def _steps(directory: Path) -> dict[int, Path]:
     found = {path: re.fullmatch(r"step-(\d{8,})", path.name) for path in directory.glob("step-*")}
     return {int(match[1]): path for path, match in found.items() if match}
+
+
+def _forget(directory: Path) -> None:
+    """Removes all but the newest once the disk knows these."""
+    _seals.flush(directory)
+    for _, old in sorted(_steps(directory).items())[:-KEEP]:
+        _remove(old)
 
 
 def _remove(path: Path) -> None:

@@ -63,7 +63,8 @@ class LanguageModel:
     def evaluation(self, batches: Sequence[Windows]) -> Callable[[PyTree], float]:
         """A function from params to the mean loss of a token over all `batches`."""
         loss = jax.jit(partial(self.loss, rng=None))
-        tokens = [batch.tokens[:, self.given :].size for batch in batches]
+        shapes = [batch.tokens.shape for batch in batches]
+        tokens = [rows * (length - self.given) for rows, length in shapes]
 
         def evaluate(params: PyTree) -> float:
             losses = [loss(params, batch)[0] for batch in batches]

@@ -12,37 +12,60 @@ import jax
 from jaxtyping import PyTree
 
 from experiments import _checkpoints, _progress, _runs
+from experiments._mesh import OneDevice
+from experiments._mesh_processes import at_first
 from experiments._metrics import Metrics
 from experiments._task import Task, TrainConfig
 from experiments._update import initial_state, update
 
 
 class Session:
-    """The training state, the position in the data, the metrics, and the compiled updates."""
+    """The training state, the position in the data, the metrics, and the compiled updates.
+
+    Args:
+      task: what to train.
+      config: how.
+      directory: of the checkpoints.
+      progress: where to say what happens.
+      placement: where the state lies.
+      notes: where the metrics and the settings are written; `directory` by default.
+    """
 
     def __init__(
-        self, task: Task, config: TrainConfig, directory: Path, progress: _progress.Progress
+        self,
+        task: Task,
+        config: TrainConfig,
+        directory: Path,
+        progress: _progress.Progress,
+        placement: OneDevice | None = None,
+        notes: Path | None = None,
     ) -> None:
         self.task, self.config, self.progress = task, config, progress
+        self.placement, notes = placement or OneDevice(), notes or directory
         self.checkpoints = directory / _runs.CHECKPOINTS
         self.batches = iter(task.dataset)
         self.step = 0
         self.saved_step: int | None = None
         self._began: float | None = None
         self._earlier_seconds = 0.0
-        self._update = jax.jit(partial(update, task.loss, config), donate_argnums=0)
         self._programs: dict[str, jax.stages.Compiled] = {}
         self._in_flight: Any = None
         initial = partial(initial_state, task.init, config)
-        found = _checkpoints.newest(self.checkpoints)
+        like = jax.eval_shape(initial)
+        self._update = jax.jit(
+            partial(update, task.loss, config),
+            donate_argnums=0,
+            out_shardings=self.placement.outputs(like),
+        )
+        found = at_first(lambda: _checkpoints.newest(self.checkpoints))
         if found is None:
             progress.say(f"training {task.name}: {config.steps:,} steps, in {directory}")
-            self.state = jax.jit(initial)()
-            self.metrics = Metrics(directory / _runs.METRICS)
+            self.state = jax.jit(initial, out_shardings=self.placement.shardings(like))()
+            self.metrics = Metrics(notes / _runs.METRICS)
         else:
-            self._resume(found, jax.eval_shape(initial), directory / _runs.METRICS)
-        _checkpoints.tidy(self.checkpoints, found.damaged if found else {})
-        _runs.write_config(directory, self._identity())
+            self._resume(found, self.placement.placed(like), notes / _runs.METRICS)
+        at_first(lambda: _checkpoints.tidy(self.checkpoints, found.damaged if found else {}))
+        _runs.write_config(notes, self._identity())
 
     def _resume(self, found: _checkpoints.Checkpoint, like: PyTree, metrics: Path) -> None:
         stored = found.state
@@ -63,7 +86,7 @@ class Session:
 
     def begin(self) -> None:
         """Makes sure that the disk and the dataset allow what is about to happen."""
-        _checkpoints.require_space(self.checkpoints, self.state)
+        at_first(lambda: _checkpoints.require_space(self.checkpoints, self.state))
         self._cursor()
         self._began = time.monotonic()
         if self.step:
@@ -80,6 +103,7 @@ class Session:
             raise ValueError(
                 f"the dataset of {self.task.name} ended after step {self.step}; .repeat() it"
             )
+        batch = self.placement.batch(batch)
         self.state, measured = self._program(batch)(self.state, batch)
         jax.block_until_ready(self._in_flight)  # one step ahead and no further: progress is true
         self._in_flight = measured

@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 from jaxtyping import PyTree
 from rich.console import Console
 
 from experiments import _checkpoints, _progress, _runs
+from experiments._mesh import OneDevice
+from experiments._mesh_processes import at_first, greatest, held_at_first, written_at_first
 from experiments._session import Session
 from experiments._task import Task, TrainConfig
 
@@ -37,6 +40,7 @@ def fit(
     *,
     console: Console | None = None,
     fresh: bool = False,
+    placement: OneDevice | None = None,
 ) -> TrainResult:
     """Trains `task` in `directory`, or goes on where an earlier process stopped.
 
@@ -49,6 +53,8 @@ def fit(
       directory: of this run alone.
       console: where to show progress; None is silence.
       fresh: forget what an earlier run stored in `directory`.
+      placement: where params and batches lie; one device by default. A run may go on elsewhere
+        than where it began, and on another number of processes.
 
     Raises:
       RunInUse: another process trains in `directory`.
@@ -58,10 +64,14 @@ def fit(
       FloatingPointError: loss, gradient or validation is not finite.
       OSError: the disk cannot hold the checkpoints.
     """
-    with _runs.locked(directory), _progress.shown(console) as progress:
+    with (
+        held_at_first(_runs.locked(directory)),
+        written_at_first(directory) as notes,
+        _progress.shown(console) as progress,
+    ):
         if fresh:
-            _runs.clear(directory)
-        session = Session(task, config, directory, progress)
+            at_first(lambda: _runs.clear(directory))
+        session = Session(task, config, directory, progress, placement, notes)
         if session.step == config.steps:
             progress.say(
                 f"already trained: {task.name}, {session.step:,} steps in {session.seconds:.0f} s "
@@ -97,10 +107,11 @@ def _train(session: Session, config: TrainConfig) -> None:
             session.advance()
             last = session.step == config.steps
             validating = last or session.step % config.validate_every == 0
-            if validating or session.step % config.log_every == 0:
+            logging = validating or session.step % config.log_every == 0
+            if logging:
                 session.log(validating)
             session.progress.step(session.step)
-            stopping = stop.signal
+            stopping = _asked_to_stop(stop, logging)
             if last or stopping or session.step % config.checkpoint_every == 0:
                 session.save()
             if stopping:
@@ -108,6 +119,16 @@ def _train(session: Session, config: TrainConfig) -> None:
                     f"stopped at step {session.step:,}; run the same command to continue"
                 )
                 raise SystemExit(128 + stopping)
+
+
+def _asked_to_stop(stop: _runs.StopRequest, logging: bool) -> int:
+    """The signal that asks the run to stop, or 0; all processes give the same answer.
+
+    They ask each other only where a line is logged, for there they wait for the devices anyway.
+    """
+    if jax.process_count() > 1 and not logging:
+        return 0
+    return greatest(stop.signal or 0)
 
 
 @contextmanager
