@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from attn_jax import _checks, scores
+from attn_jax import _checks, _numerics, scores
 from attn_jax._axes import Layout, unmapped
 from attn_jax._call import Call, prepare
 from attn_jax._sharding import axes_of, on_automatic_axes
@@ -49,6 +49,7 @@ def attention_stats(
     mask: MaskLike | None = None,
     score_mod: ScoreModFunction | None = None,
     scale: Scale | None = None,
+    sink: Float[Array, ""] | float | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
     top: int = 4,
@@ -68,6 +69,7 @@ def attention_stats(
       mask: see `attend`.
       score_mod: see `attend`.
       scale: see `attend`.
+      sink: see `attend`; it takes its share of each query's weights, and is in `logsumexp`.
       query_position: see `attend`.
       key_position: see `attend`.
       top: how many of the greatest weights of each query to return, greatest first.
@@ -109,18 +111,21 @@ def attention_stats(
         key_position=key_position,
         dropout=None,
     )
-    return _stats(jax.lax.stop_gradient(call), top=top)
+    sink = None if sink is None else _numerics.as_scalar(sink, call.scale.dtype)
+    return _stats(*jax.lax.stop_gradient((call, sink)), top=top)
 
 
-def _specs(call: Call) -> AttentionStats:
+def _specs(call: Call, _: Array | None) -> AttentionStats:
     query, key = axes_of((call.query, 0)), axes_of((call.key, 0))
     return AttentionStats._make([query, query, query, key, query, query])
 
 
 @functools.partial(jax.jit, static_argnames="top")
 @on_automatic_axes(_specs)
-def _stats(call: Call, *, top: int) -> AttentionStats:
-    _, logsumexp = blockwise.attend(call)
+def _stats(call: Call, sink: Float[Array, ""] | None, *, top: int) -> AttentionStats:
+    _, of_keys = blockwise.attend(call)
+    logsumexp = of_keys if sink is None else jnp.logaddexp(of_keys, sink)
+    shift = jnp.where(logsumexp == -jnp.inf, 0, logsumexp)
     plan, shape = blockwise.plan(call)
     T, S = call.query.shape[0], call.key.shape[0]
     is_masked, dtype = plan.mask is not None, call.scale.dtype
@@ -134,20 +139,20 @@ def _stats(call: Call, *, top: int) -> AttentionStats:
     start = jax.tree.map(lambda x: x[:1].repeat(shape.queries, axis=0), rows)
     operands = (
         blockwise.as_read(call),
-        Table(jnp.where(logsumexp == -jnp.inf, 0, logsumexp), "query"),
+        Table(shift, "query"),
         Table(jnp.arange(S, dtype=jnp.int32), "key"),
     )
     results = rows, received
     layout = Layout(unmapped(operands), unmapped(results))
     walk = Walk(start, _look, finish=lambda row: row)
     (mean_logit, best, best_key), received = fold(walk, plan, operands, results, layout, shape)
-    entropy = jnp.where(logsumexp == -jnp.inf, 0, logsumexp - mean_logit.values)
+    entropy = shift * jnp.exp(of_keys - shift) - mean_logit.values
     return AttentionStats(
         logsumexp=logsumexp,
         max_logit=best.values[:, 0],
         entropy=entropy,
         received=received.values,
-        top_weight=jnp.exp(best.values - operands[1].values[:, None]),
+        top_weight=jnp.exp(best.values - shift[:, None]),
         top_key=best_key.values,
     )
 

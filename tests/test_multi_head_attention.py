@@ -317,9 +317,16 @@ def test_stats_are_those_of_each_head():
         assert_equal(stats.top_key[b, n], alone.top_key)
 
 
-def test_a_layer_with_sinks_has_no_stats():
-    with pytest.raises(NotImplementedError, match="sink"):
-        make(use_sink=True).stats(tokens())
+def test_stats_know_the_sink_of_each_head():
+    layer, x = make(use_sink=True, mask=CAUSAL), tokens(18)
+    stats, key = layer.stats(x, top=2), layer.project_memory(x)[0]
+    query = layer.project_query(x)
+    for n in range(N):
+        head, sink = (query[1, :, n], key[1, :, n // (N // K)]), layer.sink[n]
+        alone = attn_jax.attention_stats(*head, mask=CAUSAL, sink=sink, top=2)
+        assert_close(stats.logsumexp[1, n], alone.logsumexp)
+        assert_close(stats.received[1, n], alone.received)
+    assert_differs(stats.received, make(mask=CAUSAL).stats(x, top=2).received)
 
 
 def test_a_layer_computes_in_the_dtype_of_its_input():

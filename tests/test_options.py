@@ -178,6 +178,22 @@ def test_statistics_are_those_of_the_weights(tiles):
         )
 
 
+@pytest.mark.usefixtures("x64")
+def test_a_sink_takes_its_share_of_the_statistics(tiles):
+    tiles(2, 3)
+    query, key, _ = operands(14)
+    readable = np.random.default_rng(15).random((T, S)) < 0.6
+    readable[2] = False
+    stats = attn_jax.attention_stats(query, key, mask=jnp.asarray(readable), sink=0.4, top=2)
+    logits = np.where(readable, np.asarray(query) @ np.asarray(key).T / np.sqrt(H), -np.inf)
+    weights = np.exp(logits) / (np.exp(logits).sum(axis=1) + np.exp(0.4))[:, None]
+    assert_close(stats.logsumexp, np.log(np.exp(logits).sum(axis=1) + np.exp(0.4)))
+    assert_close(stats.received, weights.sum(axis=0))
+    assert_close(stats.top_weight, -np.sort(-weights, axis=1)[:, :2])
+    entropy = [-sum(w * np.log(w) for w in row if w > 0) for row in weights]
+    assert_close(stats.entropy, np.array(entropy))
+
+
 def test_statistics_need_one_of_the_keys_at_least():
     query, key, _ = operands(12, jnp.float32)
     for top in (0, S + 1, 1.5):

@@ -16,22 +16,13 @@ def head_stats(
     key: Float[Array, "*B S K H"],
     *,
     top: int,
-    sink: Float[Array, " N"] | None = None,
     **options: Any,
 ) -> AttentionStats:
-    """Figures with axes [*B N] in front; options as those of `dot_product_attention`.
-
-    Raises:
-      NotImplementedError: there are sinks.
-    """
-    if sink is not None:
-        raise NotImplementedError(
-            "attention_stats knows no sink, so its weights would not be those of this layer"
-        )
+    """Figures with axes [*B N] in front; options as those of `dot_product_attention`."""
     (*_, checked), _ = checked_heads(query, key, key, **options)
 
     def head(query, key, _, options: dict) -> AttentionStats:
-        rules = {name: options[name] for name in ("mask", "score_mod", "scale")}
+        rules = {name: options[name] for name in ("mask", "score_mod", "scale", "sink")}
         positions = {name: options[name] for name in ("query_position", "key_position")}
         return attention_stats(query, key, **rules, **positions, top=top)
 

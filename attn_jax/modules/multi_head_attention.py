@@ -238,9 +238,6 @@ class MultiHeadAttention(nnx.Module):
 
         Returns:
           Figures with axes [*B N] in front. No gradients, no T×S array.
-
-        Raises:
-          NotImplementedError: the layer has sinks, which `attention_stats` does not know.
         """
         query, key, _, place = self._project(x, memory, query_position, key_position)
         rule = self._rule(query, key, mask, place)
