@@ -15,7 +15,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294
 COMPILED := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 \
   JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0
 
-.PHONY: run test test-gpu-compile results env lint types unit wheel tpu gpu lock clean
+.PHONY: run test test-browser test-gpu-compile results env lint types unit wheel tpu gpu lock clean
 
 run: $(STAMP)
 	$(PY) -m experiments.translate $(ARGS)
@@ -81,6 +81,14 @@ gpu: $(GPU)
 test-gpu-compile: $(GPU)
 	JAX_PLATFORMS=cpu PYTHONPATH=.gpu:. $(PY) tests/repository/compile_for_gpu.py
 
+# The viewer's pages in a real browser: Chromium from Debian (installed where one may), or CHROMIUM=path.
+test-browser: $(STAMP)
+	@if ! command -v chromium >/dev/null && [ -z "$$CHROMIUM" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	  echo "Installing Debian's chromium (once; about 300 MB) ..."; \
+	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	fi
+	BROWSER_TESTS=required $(PY) -m pytest -q tests/browser $(ARGS)
+
 lint: $(STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -92,14 +100,15 @@ types: $(STAMP)
 PYTEST := $(PY) -m pytest -n 2 --doctest-modules --jaxtyping-packages=attn_jax,experiments,beartype.beartype
 
 unit: $(STAMP) $(TPU)
-	$(COMPILED) $(PYTEST) --ignore=tests/experiments $(ARGS)
+	$(COMPILED) $(PYTEST) --ignore=tests/experiments --ignore=tests/browser $(ARGS)
 	$(PYTEST) tests/experiments
 
 # The built package, tested from an empty directory and without the type-checking hook. What a wheel
 # can lack is a file, not a line: tests of each part are enough, and the others need not run twice.
 IN_THE_WHEEL := $(addprefix tests/,test_attend.py test_bad_input.py test_blocks.py test_caches.py test_contracts.py \
   test_every_module.py test_explain.py test_ladder_a.py test_ladder_e.py test_masks.py test_paged_cache.py test_rotary.py test_score_mods.py \
-  models viewer)
+  models/test_encoder_decoder.py models/test_gpt.py models/test_hf_checkpoints.py models/test_search.py \
+  viewer/test_payload.py)
 
 wheel: $(STAMP)
 	@rm -rf build/wheel build/site && mkdir -p build

@@ -13,10 +13,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from attn_jax.viewer import AttentionView
+from experiments._alignments import Alignment
 from experiments._environment import Environment, environment
 from experiments._figures import alignment_maps, bleu_by_length, png, training_curves
 from experiments._report_text import (
     FIGURES,
+    PAGE,
     Example,
     Report,
     markdown,
@@ -56,6 +59,7 @@ def write_report(
     place = place or environment()
     directory.mkdir(parents=True, exist_ok=True)
     _write_figures(directory, report, scores)
+    _write_page(directory / PAGE, report)
     _write_translations(directory / "translations.jsonl", report)
     content = _content(report, scores, examples, place)
     write_whole(directory / "report.json", _json(content, indent=2).encode())
@@ -106,6 +110,25 @@ def _write_figures(directory: Path, report: Report, scores: Scores) -> None:
             write_whole(directory / file, png(figures[name]))
         else:  # nothing of an earlier run may stand beside this one's numbers
             (directory / file).unlink(missing_ok=True)
+
+
+def _write_page(path: Path, report: Report) -> None:
+    """The alignments that are drawn in the report, on a page of the attention viewer."""
+    drawn = [(example.title, example.alignment) for example in report.examples]
+    if report.picks is not None and report.picks.alignments:
+        drawn = [(" ".join(picked.source), picked) for picked in report.picks.alignments] + drawn
+        views = [_view(title, alignment) for title, alignment in drawn if alignment is not None]
+        readings = tuple(reading for view in views for reading in view.readings)
+        note = "What each generated word reads of the source, between whole words."
+        page = AttentionView(readings, "Alignments of test sentences", note).to_html()
+        write_whole(path, page.encode())
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _view(title: str, alignment: Alignment) -> AttentionView:
+    words = alignment.generated, alignment.source
+    return AttentionView.from_weights(alignment.weights, words[0], key_tokens=words[1], title=title)
 
 
 def _write_translations(path: Path, report: Report) -> None:

@@ -32,6 +32,7 @@ FIGURES = {
     "training": "training.png",
     "alignments": "alignments.png",
 }
+PAGE = "alignments.html"
 
 TITLE = "# English to French: what attention is worth, by the length of the sentence"
 
@@ -253,7 +254,9 @@ def _alignments(picks: Picks | None) -> str:
 {picks.rule} Weights are between words: those of the pieces of a source word are added up, those of
 the pieces of a generated word averaged.{listed}
 
-![Attention weights, a row a generated word, a column a source word]({FIGURES["alignments"]})"""
+![Attention weights, a row a generated word, a column a source word]({FIGURES["alignments"]})
+
+[The same and the lecture's sentence, to look at closely]({PAGE}): every weight, and lines."""
 
 
 def _example(example: Example, systems: Sequence[SystemOutput]) -> str:

@@ -104,7 +104,7 @@ def test_every_file_the_page_shows_is_there_and_nothing_else(written):
     page = (directory / "report.md").read_text()
     figures = {"bleu_by_length.png", "training.png", "alignments.png"}
     assert {path.name for path in directory.iterdir()} == figures | {
-        "report.md", "report.json", "translations.jsonl"
+        "report.md", "report.json", "translations.jsonl", "alignments.html"
     }  # fmt: skip
     assert all(f"]({name})" in page for name in figures)
 

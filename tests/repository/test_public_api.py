@@ -9,6 +9,7 @@ import pytest
 import attn_jax
 import attn_jax.models
 import attn_jax.modules
+import attn_jax.viewer
 
 NAMESPACES = [
     attn_jax,
@@ -19,6 +20,7 @@ NAMESPACES = [
     attn_jax.scores,
     attn_jax.models,
     attn_jax.modules,
+    attn_jax.viewer,
 ]
 
 

@@ -1,0 +1,75 @@
+"""What the layers of a language model ask and are asked, without knowing which model it is."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """Queries and keys of all layers, and the rules between them, as arguments of `from_qk`."""
+
+    operands: tuple[list[np.ndarray], list[np.ndarray]]
+    rules: dict[str, Any]
+
+
+def asked_of(model: Any, tokens: Any) -> Asked:
+    """Runs the model on one text and takes down what each layer's attention compares.
+
+    Raises:
+      ValueError: the tokens are not [T], or a layer has sinks.
+      TypeError: the model has no such parts.
+    """
+    ids = jnp.asarray(tokens)
+    if ids.ndim != 1 or not ids.size or not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise ValueError(f"tokens must be ids [T], T >= 1; got {ids.dtype}{list(ids.shape)}")
+    for part in ("embedding", "blocks"):
+        if not hasattr(model, part):
+            raise TypeError(
+                f"model has no {part}, so its layers cannot be found; pass their queries and keys "
+                f"to from_qk, or their weights to from_weights; got {type(model).__name__}"
+            )
+    x, queries, keys, layers = _embedded(model, ids), [], [], []
+    for block in model.blocks:
+        attention = block.attention
+        if getattr(attention, "sink", None) is not None:
+            raise ValueError(
+                "model has sinks, which take weight from all keys; the page knows none"
+            )
+        entered = block.attention_residual.enter(x)
+        queries.append(np.asarray(attention.project_query(entered), np.float64))
+        keys.append(np.asarray(attention.project_memory(entered)[0], np.float64))
+        layers.append(attention)
+        x = block(x)
+    return Asked((queries, keys), _rules(layers, queries[0].shape[-1]))
+
+
+def _embedded(model: Any, ids: jax.Array) -> jax.Array:
+    """The tokens' vectors before the first block."""
+    x = model.embedding(ids)
+    factor = getattr(getattr(model, "config", None), "embed_scale", 1)
+    x = x if factor == 1 else x * jnp.asarray(factor, x.dtype)
+    if getattr(model, "position", None) is None:
+        return x
+    return x + model.position(jnp.arange(ids.size, dtype=jnp.int32))
+
+
+def _rules(layers: list[Any], H: int) -> dict[str, Any]:
+    scale = [H**-0.5 if layer.scale is None else float(layer.scale) for layer in layers]
+    return {
+        "mask": [_values(layer.mask) for layer in layers],
+        "score_mod": [_values(layer.score_mod) for layer in layers],
+        "scale": np.array(scale),
+    }
+
+
+def _values(rule: Any) -> Any:
+    """A rule with arrays in the place of the layer's variables."""
+
+    def is_variable(node: Any) -> bool:
+        return hasattr(node, "get_value") and hasattr(node, "type")
+
+    return jax.tree.map(lambda x: x[...] if is_variable(x) else x, rule, is_leaf=is_variable)

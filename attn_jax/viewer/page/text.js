@@ -1,0 +1,52 @@
+// The page takes the place of the table for no script.
+const app = document.getElementById("app");
+app.replaceChildren(document.querySelector("template").content);
+
+// Text and elements. Tokens can be anything: they only ever become text nodes, and what cannot be
+// seen, or would turn the line around, is written as its number.
+
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\u115f\u3164]/gu;
+
+function shown(token) {
+	if (token === "") return "∅";
+	if (/^ +$/.test(token)) return "␣".repeat(Math.min(token.length, 8));
+	return token.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(HIDDEN, (c) => `⟨${c.codePointAt(0).toString(16).toUpperCase()}⟩`);
+}
+
+function short(token, most = 18) {
+	const text = Array.from(shown(token.slice(0, 200)));
+	return text.length <= most ? text.join("") : text.slice(0, most - 1).join("") + "…";
+}
+
+// el("p.note", { title: "…", onclick: f }, "text", child)
+function el(what, attributes = {}, ...children) {
+	const [tag, ...classes] = what.split(".");
+	const node = document.createElement(tag);
+	if (classes.length) node.className = classes.join(" ");
+	for (const [name, value] of Object.entries(attributes)) {
+		if ((value ?? false) === false) continue;
+		if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+		else if (name === "style") for (const [property, own] of Object.entries(value)) node.style.setProperty(property, own);
+		else node.setAttribute(name, value === true ? "" : value);
+	}
+	return fill(node, ...children);
+}
+
+function fill(node, ...children) {
+	node.replaceChildren(...children.flat(3).filter((child) => child || child === 0));
+	return node;
+}
+
+// [name, value] pairs as a list of facts.
+function facts(pairs) {
+	return el("dl", {}, pairs.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
+}
+
+// A token in a sentence: its own direction stays inside.
+function quoted(token, most = 40) {
+	return el("bdi", { title: token.length > most ? shown(token.slice(0, 2000)) : null }, short(token, most));
+}
+
+function plural(count, word) {
+	return `${count} ${word}${count === 1 ? "" : "s"}`;
+}

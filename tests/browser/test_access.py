@@ -1,0 +1,115 @@
+"""Everybody can use the page: names, contrast, small screens, no motion, paper, and any text."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_pages import SAID, TOKENS, WORDS, keys, qk_view, rows_of, trace_view
+
+from attn_jax.viewer import AttentionView
+
+NASTY = [
+    "</script><script>document.title='bad'</script>",
+    "<b>x</b>",
+    "\u202eabc",
+    "\0",
+    "\ud800",
+    "",
+]
+
+AUDIT = (Path(__file__).parent / "audit.js").read_text(encoding="utf-8")
+
+
+def views(tmp_path):
+    one, other = rows_of(0, 0)[2], rows_of(1, 1)[2]
+    first, second = (AttentionView.from_weights(w, TOKENS, title=str(len(w))) for w in (one, other))
+    measures = {"leave-one-out": np.ones((len(SAID), len(WORDS)))}
+    return {
+        "trace": trace_view(measures=measures).save(tmp_path / "trace.html"),
+        "heads": qk_view().save(tmp_path / "heads.html"),
+        "pair": first.compare(second).save(tmp_path / "pair.html"),
+    }
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_has_names_and_contrast(look, tmp_path, scheme):
+    for path in views(tmp_path).values():
+        page = look(path, color_scheme=scheme)
+        for tab in page.get_by_role("tab").all():
+            tab.click()
+            assert page.evaluate(f"() => {{ {AUDIT} return faults(); }}") == []
+            assert page.evaluate(f"() => {{ {AUDIT} return faint(); }}") == []
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_view_is_wider_than_the_screen(look, tmp_path, width):
+    for path in views(tmp_path).values():
+        page = look(path, viewport={"width": width, "height": 844})
+        for tab in page.get_by_role("tab").all():
+            tab.click()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_keyboard_reaches_everything_and_is_seen(look, tmp_path):
+    page = look(views(tmp_path)["heads"])
+    seen = set()
+    for _ in range(14):
+        keys(page, "Tab")
+        seen.add(page.evaluate("String(document.activeElement.id || document.activeElement.value)"))
+        assert page.evaluate(
+            "document.activeElement === document.body || getComputedStyle(document.activeElement)"
+            ".outlineStyle !== 'none'"
+        )
+    assert {"d", "?", "tab-matrix", "layer", "head", "root", "find"} <= seen
+    assert any(name.startswith("cell ") for name in seen)
+
+
+def test_tabs_are_walked_by_arrows_and_the_focus_stays(look, tmp_path):
+    page = look(views(tmp_path)["heads"])
+    page.locator("#tab-matrix").focus()
+    keys(page, "ArrowRight")
+    assert page.locator("#tab-lines").get_attribute("aria-selected") == "true"
+    assert page.evaluate("document.activeElement.id") == "tab-lines"
+    page.locator("#layer").focus()
+    page.locator("#layer").select_option("2")
+    assert page.evaluate("document.activeElement.id") == "layer"
+
+
+def test_who_wants_no_motion_gets_none(look, tmp_path):
+    page = look(views(tmp_path)["trace"], reduced_motion="reduce")
+    keys(page, *["ArrowRight"] * 5)
+    assert page.evaluate("document.getAnimations().length") == 0
+    durations = page.evaluate(
+        "getComputedStyle(document.querySelector('.unit')).transitionProperty"
+    )
+    assert durations == "none"
+
+
+def test_on_paper_there_is_no_dark_page_and_no_button(look, tmp_path):
+    page = look(views(tmp_path)["heads"], color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.dataset.theme") == "light"
+    assert not page.locator(".tools").is_visible()
+    assert page.locator(".matrix canvas").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_nasty_tokens_are_shown_as_text(look, tmp_path):
+    view = AttentionView.from_weights(np.eye(len(NASTY)), NASTY, title=NASTY[0])
+    page = look(view.save(tmp_path / "page.html"))
+    assert page.title().startswith("</script><script>")
+    page.get_by_role("tab", name="Lines").click()
+    shown = page.locator("[role=option]").all_text_contents()
+    assert shown == ["</script><script>do…", "<b>x</b>", "⟨202E⟩abc", "⟨0⟩", "⟨D800⟩", "∅"]
+    assert page.locator("[role=option] b").count() == 0
+
+
+def test_without_scripts_there_is_a_table(look, chromium, tmp_path):
+    path = AttentionView.from_weights(np.eye(2), ["left", "right"]).save(tmp_path / "page.html")
+    context = chromium.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(path.as_uri())
+    assert page.locator("td").all_text_contents() == ["", "1", "0", "0", "1"]
+    context.close()

@@ -1,0 +1,309 @@
+"""What a reader sees in a real browser is what numpy computes from the same arrays."""
+
+import math
+import re
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from attn_jax import masks, score_mods
+from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, force
+from attn_jax.viewer import AttentionView
+
+RNG = np.random.default_rng(3)
+L, N, T, H = 2, 3, 6, 4
+TOKENS = ["the", "cat", "that", "sat", "down", "slept"]
+QUERY, KEY = RNG.normal(size=(2, L, T, N, H)) * 1.4
+WORDS = ["A", "black", "cat", "sat", "."]
+SAID = ["Un", "chat", "noir", "<end>"]
+
+
+def qk_view(**options):
+    mask = masks.causal()
+    return AttentionView.from_qk(QUERY, KEY, TOKENS, mask=mask, title="Heads", **options)
+
+
+def rows_of(layer, head, slopes=None):
+    """Logits, bias and weights of a head, by numpy."""
+    logits = QUERY[layer, :, head] @ KEY[layer, :, head].T / math.sqrt(H)
+    i, j = np.ogrid[:T, :T]
+    bias = np.zeros((T, T)) if slopes is None else -slopes[head] * abs(i - j)
+    weights = np.exp(np.where(i >= j, logits + bias, -np.inf))
+    return logits, bias, weights / weights.sum(-1, keepdims=True)
+
+
+def number(text):
+    """What the page writes, as a number."""
+    return float(text.replace("−", "-").replace(">", "").replace("<", ""))
+
+
+def told(page):
+    """The tooltip, as names and values."""
+    assert page.locator(".tooltip").is_visible()
+    names = page.locator(".tooltip dt").all_text_contents()
+    return dict(zip(names, page.locator(".tooltip dd").all_text_contents(), strict=True))
+
+
+def keys(page, *names):
+    for name in names:
+        page.keyboard.press(name)
+
+
+def model_trace():
+    config = EncoderDecoderConfig(9, 7, 6, 5, 4, 8)
+    graph, state = nnx.split(EncoderDecoder(config, rngs=nnx.Rngs(0)))
+    leaves, tree = jax.tree.flatten(state)
+    rngs = jax.random.split(jax.random.key(1), len(leaves))
+    drawn = [jax.random.normal(k, leaf.shape) for k, leaf in zip(rngs, leaves, strict=True)]
+    model = nnx.merge(graph, jax.tree.unflatten(tree, drawn))
+    source, target = jnp.array([4, 8, 5, 6, 2]), jnp.array([6, 5, 4, 2])
+    trace = force(model, source, source > 0, target)
+    return trace, model.encode(source, source > 0).annotations
+
+
+def trace_view(**options):
+    trace, annotations = model_trace()
+    return AttentionView.from_trace(trace, WORDS, SAID, annotations=annotations, **options)
+
+
+def test_a_hovered_cell_shows_the_numbers_of_numpy(look, tmp_path):
+    slopes = np.asarray(score_mods.alibi_slopes(N))
+    view = qk_view(score_mod=score_mods.alibi(jnp.asarray(slopes)))
+    page = look(view.save(tmp_path / "page.html"))
+    keys(page, "ArrowDown", "]", "]")
+    box = page.locator(".matrix canvas").bounding_box()
+    page.mouse.move(box["x"] + 5, box["y"] + 5)
+    cell = page.locator(".cursor")
+    for t, s in [(3, 1), (5, 5), (4, 0)]:
+        cell.focus()
+        keys(page, *["ArrowUp"] * T, *["ArrowDown"] * t, "Home", *["ArrowRight"] * s)
+        target = cell.bounding_box()
+        cell.evaluate("node => node.blur()")
+        page.mouse.move(target["x"] + 5, target["y"] + 5)
+        logits, bias, weights = rows_of(1, 2, slopes)
+        facts = told(page)
+        assert number(facts["logit"]) == pytest.approx(logits[t, s], abs=4e-3)
+        assert number(facts["bias"]) == pytest.approx(bias[t, s], abs=1e-4)
+        assert number(facts["weight"]) == pytest.approx(weights[t, s], abs=2e-3)
+        assert facts["mask"] == "may read"
+        assert number(facts["row’s sum"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_weights_in_float32_are_shown_to_four_digits(look, tmp_path):
+    weights = rows_of(0, 0)[2]
+    page = look(AttentionView.from_weights(weights, TOKENS).save(tmp_path / "page.html"))
+    page.locator(".cursor").focus()
+    keys(page, *["ArrowDown"] * T, "Home")
+    for s in range(T):
+        assert number(told(page)["weight"]) == pytest.approx(weights[-1, s], rel=6e-4)
+        keys(page, "ArrowRight")
+
+
+def test_a_masked_cell_is_named_and_hatched(look, tmp_path):
+    page = look(qk_view().save(tmp_path / "page.html"))
+    page.locator(".cursor").focus()
+    keys(page, *["ArrowUp"] * T, "End")
+    assert told(page)["mask"] == "may not read"
+    assert told(page)["weight"] == "0"
+    box = page.locator(".cursor").bounding_box()
+    colours = page.evaluate(
+        """([x, y]) => {
+          const canvas = document.querySelector('.matrix canvas');
+          const rect = canvas.getBoundingClientRect();
+          const part = canvas.getContext('2d').getImageData(x - rect.x + 4, y - rect.y + 4, 20, 20);
+          return new Set(part.data.filter((_, i) => i % 4 === 0)).size; }""",
+        [box["x"], box["y"]],
+    )
+    assert colours >= 3  # paper, stripe, and the blend of both at its edge
+
+
+def test_a_focused_cell_has_a_label_with_all_numbers(look, tmp_path):
+    page = look(qk_view().save(tmp_path / "page.html"))
+    cell = page.locator(".cursor")
+    cell.focus()
+    keys(page, *["ArrowUp"] * T, *["ArrowDown"] * 4, "Home", "ArrowRight")
+    label = cell.get_attribute("aria-label")
+    weight = re.search(r"^down reads cat: logit .*, weight (\S+), row’s sum 1\.000$", label)[1]
+    assert number(weight) == pytest.approx(rows_of(0, 0)[2][4, 1], abs=2e-3)
+    assert cell.get_attribute("role") == "gridcell"
+    assert cell.get_attribute("aria-colindex") == "2"
+
+
+def test_the_animation_steps_by_keyboard_through_the_traces_numbers(look, tmp_path):
+    trace, _ = model_trace()
+    page = look(trace_view().save(tmp_path / "page.html"))
+    caption = page.locator(".caption")
+    assert page.locator(".count").text_content() == "1 / 22"  # 5 words, crossing, 4 × 4
+    assert "reads A (1 of 5)" in caption.text_content()
+    keys(page, *["ArrowRight"] * 5)
+    assert "All 5 states are kept" in caption.text_content()
+    for t in range(4):
+        keys(page, "ArrowRight")
+        scores = page.locator(".score").all_text_contents()
+        assert [number(x) for x in scores] == pytest.approx(trace.scores[t].tolist(), rel=6e-4)
+        keys(page, "ArrowRight")
+        weights = page.locator(".alpha").all_text_contents()
+        assert [number(x) for x in weights] == pytest.approx(trace.weights[t].tolist(), rel=6e-4)
+        keys(page, "ArrowRight")
+        within = re.search(r"within (\S+)", page.locator(".total").text_content())[1]
+        assert number(within) <= 1e-6 * float(abs(trace.contexts).max())
+        keys(page, "ArrowRight")
+        assert f"the decoder says {SAID[t]}." in caption.text_content()
+    assert page.locator(".count").text_content() == "22 / 22"
+    keys(page, "ArrowLeft", "ArrowLeft")
+    assert "Step 4: softmax" in caption.text_content()
+    keys(page, "Home")
+    assert page.locator(".count").text_content() == "1 / 22"
+
+
+@pytest.mark.parametrize(("mode", "said"), [(0, "Black box"), (1, "Unrolled, last state only")])
+def test_without_attention_only_the_last_state_crosses(look, tmp_path, mode, said):
+    page = look(trace_view().save(tmp_path / "page.html"))
+    page.get_by_role("button", name=said).click()
+    assert page.locator(".count").text_content().endswith("/ 10")  # 5 words, crossing, 4 words
+    keys(page, "Home", *["ArrowRight"] * 5)
+    assert "Only the last state crosses" in page.locator(".caption").text_content()
+    assert "did look back" in page.locator(".caption").text_content()
+    if mode:
+        assert page.locator(".gate").all_text_contents() == ["✕", "✕", "✕", "✕", "▼"]
+
+
+def test_space_plays_and_pauses(look, tmp_path):
+    page = look(trace_view().save(tmp_path / "page.html"))
+    keys(page, " ")
+    page.locator(".count", has_text="2 / 22").wait_for()
+    keys(page, " ")
+    before = page.locator(".count").text_content()
+    page.wait_for_timeout(1100)
+    assert page.locator(".count").text_content() == before
+
+
+def test_keys_choose_head_layer_theme_and_help(look, tmp_path):
+    page = look(qk_view().save(tmp_path / "page.html"), color_scheme="dark")
+    theme = "document.documentElement.dataset.theme"
+    assert page.evaluate(theme) == "dark"
+    keys(page, "d", "]", "ArrowDown")
+    assert page.evaluate(theme) == "light"
+    assert page.locator("#head").input_value() == "2"
+    assert page.locator("#layer").input_value() == "2"
+    keys(page, "[", "ArrowUp")
+    assert page.locator("#head").input_value() == "1"
+    keys(page, "?")
+    assert page.locator("dialog").is_visible()
+    keys(page, "Escape", "/")
+    page.keyboard.type("sle")
+    keys(page, "Enter")
+    assert "slept reads" in page.locator(".panel h2").text_content()
+
+
+def test_several_tokens_are_selected_and_summed(look, tmp_path):
+    page = look(qk_view().save(tmp_path / "page.html"))
+    page.locator(".cursor").focus()
+    keys(page, *["ArrowUp"] * T, *["ArrowDown"] * 3, "x", "ArrowDown", "x", "Home", "c")
+    weights = rows_of(0, 0)[2]
+    facts = page.locator(".panel dd").all_text_contents()
+    assert "sat + down read, summed" in page.locator(".panel h2").text_content()
+    assert number(facts[1]) == pytest.approx(2, abs=1e-3)
+    assert number(facts[2]) == pytest.approx(weights[3, 0] + weights[4, 0], abs=4e-3)
+
+
+def test_word_pieces_are_merged_by_sum_and_mean(look, tmp_path):
+    pieces = ["▁at", "tent", "ion", "▁is", "▁ours", "▁now"]
+    weights = rows_of(0, 0)[2]
+    page = look(AttentionView.from_weights(weights, pieces).save(tmp_path / "page.html"))
+    keys(page, "m")
+    page.locator(".cursor").focus()
+    keys(page, *["ArrowUp"] * T, "Home")
+    merged = weights[:3, :3].sum(axis=1).mean()
+    assert (
+        page.locator(".cursor").get_attribute("aria-label").startswith("attention reads attention")
+    )
+    assert number(told(page)["weight"]) == pytest.approx(merged, rel=6e-4)
+
+
+def test_nan_and_infinity_are_marked(look, tmp_path):
+    weights = rows_of(0, 0)[2]
+    weights[3, 0] = np.nan
+    logits = np.zeros((T, T))
+    logits[3, 1] = np.inf
+    page = look(
+        AttentionView.from_weights(weights, TOKENS, logits=logits).save(tmp_path / "p.html")
+    )
+    page.locator(".cursor").focus()
+    keys(page, *["ArrowUp"] * T, *["ArrowDown"] * 3, "Home")
+    assert told(page)["weight"] == "NaN"
+    keys(page, "ArrowRight")
+    assert told(page)["logit"] == "∞"
+
+
+def test_two_views_on_one_page_do_not_meet(look, tmp_path):
+    views = [qk_view(), AttentionView.from_weights(np.eye(2), ["x", "y"], title="Two")]
+    path = tmp_path / "notebook.html"
+    frames = "".join(view._repr_html_() for view in views)
+    tabs = '<b role="tab">a notebook</b>'
+    path.write_text(f"<!doctype html><meta charset=utf-8>{tabs}{frames}", encoding="utf-8")
+    page = look(path)
+    inside = [page.frame_locator("iframe").nth(i) for i in range(2)]
+    for i, title in enumerate(["Heads", "Two"]):
+        inside[i].locator(".cursor").wait_for()
+        assert inside[i].locator("h1").text_content() == title
+    inside[1].locator(".cursor").focus()
+    keys(page, "ArrowRight")
+    assert "y reads y" in inside[1].locator(".cursor").get_attribute("aria-label")
+    assert "sat reads the" in inside[0].locator(".cursor").get_attribute("aria-label")
+
+
+def test_two_traces_are_compared_cell_by_cell(look, tmp_path):
+    one, other = rows_of(0, 0)[2], rows_of(1, 1)[2]
+    first, second = (AttentionView.from_weights(w, TOKENS) for w in (one, other))
+    page = look(first.compare(second).save(tmp_path / "page.html"))
+    page.get_by_role("tab", name="Compare").click()
+    page.locator(".cursor").nth(2).focus()
+    keys(page, *["ArrowUp"] * T, *["ArrowDown"] * 4, "Home", "ArrowRight")
+    facts = told(page)
+    assert number(facts["A"]) == pytest.approx(one[4, 1], rel=6e-4)
+    assert number(facts["B"]) == pytest.approx(other[4, 1], rel=6e-4)
+    assert number(facts["A − B"]) == pytest.approx(one[4, 1] - other[4, 1], rel=2e-3)
+    apart = abs(one - other).sum(axis=1).mean() / 2
+    said = page.locator(".facts").text_content()
+    assert number(re.search(r"mean (\S+) of", said)[1]) == pytest.approx(apart, rel=6e-4)
+
+
+def test_other_quantities_stand_beside_the_weights_by_name(look, tmp_path):
+    measures = {"leave-one-out": RNG.normal(size=(4, 5)), "gradient × input": np.ones((4, 5))}
+    page = look(trace_view(measures=measures).save(tmp_path / "page.html"))
+    page.get_by_role("tab", name="Beside weights").click()
+    names = page.locator("figcaption b").all_text_contents()
+    assert names == ["weights", "leave-one-out", "gradient × input"]
+    page.locator(".cursor").first.focus()
+    keys(page, *["ArrowUp"] * 4, "ArrowDown", "Home")
+    got = number(told(page)["leave-one-out"])
+    assert got == pytest.approx(measures["leave-one-out"][1, 0], rel=6e-4)
+
+
+def test_four_thousand_tokens_open_at_once_and_answer_a_hover(look, tmp_path):
+    count, H = 4096, 64
+    query, key = RNG.normal(size=(2, count, H)).astype(np.float32)
+    view = AttentionView.from_qk(query, key, [f"t{i}" for i in range(count)], mask=masks.causal())
+    path = view.save(tmp_path / "long.html")
+    assert path.stat().st_size < 2_200_000
+    began = time.monotonic()
+    page = look(path)
+    paint = page.evaluate(
+        "performance.getEntriesByType('paint')[0]?.startTime ?? performance.now()"
+    )
+    assert paint <= 3000
+    assert time.monotonic() - began < 10
+    page.locator(".cursor").focus()
+    t = number(page.locator(".tag").first.text_content().split()[0])
+    began = time.monotonic()
+    keys(page, "Home", *["ArrowRight"] * 7)
+    assert time.monotonic() - began < 4
+    row = query[int(t)].astype(float) @ key[: int(t) + 1].astype(float).T / 8
+    weights = np.exp(row - row.max())
+    assert number(told(page)["weight"]) == pytest.approx((weights / weights.sum())[7], rel=2e-2)
+    assert number(told(page)["logit"]) == pytest.approx(row[7], abs=4e-3)

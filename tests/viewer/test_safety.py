@@ -1,0 +1,123 @@
+"""Whatever a token says, the page holds it as text, loads nothing, and stays small."""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pages import Page
+
+from attn_jax.viewer import AttentionView
+from attn_jax.viewer._page import SOURCES
+
+NASTY = [
+    "</script><script>alert(1)</script>",
+    "</script/ <script ",
+    "<!--<script>",
+    "\"'`&lt;",
+    "\u2028\u2029",
+    "\u202eabc\u2066",
+    "\0\x01",
+    "\ud800",
+    "<img src=x onerror=alert(1)>",
+    "]]>",
+    "",
+]
+LIMIT = 60_000
+
+
+def page_of(tokens, **options):
+    count = len(tokens)
+    return AttentionView.from_weights(np.eye(count), tokens, **options).to_html()
+
+
+def test_nasty_tokens_come_back_as_they_were():
+    page = Page(page_of(NASTY))
+    assert page.data["readings"][0]["queries"] == NASTY
+
+
+def test_the_data_has_no_character_that_html_reads_as_markup():
+    [text] = [text for attributes, text in Page(page_of(NASTY)).scripts if "id" in attributes]
+    assert not set("<>&") & set(text)
+    assert text.isascii()
+
+
+@pytest.mark.parametrize("nasty", NASTY, ids=ascii)
+def test_nothing_of_a_token_title_or_note_becomes_markup(nasty):
+    plain = Page(page_of(["a"], title="t", note="n"))
+    page = Page(page_of([nasty], title=nasty or " ", note=nasty or " "))
+    assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
+    assert len(page.scripts) == 2
+    assert page.scripts[1] == plain.scripts[1]
+
+
+def test_a_page_can_be_written_whatever_its_tokens(tmp_path):
+    path = AttentionView.from_weights(np.eye(len(NASTY)), NASTY).save(tmp_path / "page.html")
+    assert path.read_bytes().decode("utf-8").startswith("<!doctype html>")
+    assert b"\0" not in path.read_bytes()
+
+
+def test_a_token_of_a_megabyte_is_cut_and_says_so():
+    text = page_of(["x" * 1_000_000, "y"])
+    assert len(text) < 2 * LIMIT
+    assert "(1,000,000 characters)" in text
+
+
+def test_the_page_allows_itself_nothing_but_its_own_script_and_style():
+    page = Page(page_of(["a"]))
+    parts = dict(part.strip().split(" ", 1) for part in page.policy.split(";"))
+    assert parts["default-src"] == "'none'"
+    assert set(parts) == {"default-src", "script-src", "style-src", "base-uri", "form-action"}
+    for name, text in (("script-src", page.scripts[1][1]), ("style-src", page.texts["style"][0])):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert parts[name] == f"'sha256-{digest}'"
+
+
+def test_the_page_names_no_place_outside_itself():
+    text = page_of(["a", "b"])
+    assert "http" not in text
+    assert "://" not in text
+    assert not re.search(r"""(src|href)\s*=|@import|url\(|//cdn""", text)
+
+
+def test_the_script_turns_no_text_into_markup_or_code():
+    script = "".join(path.read_text() for path in SOURCES.glob("*.js"))
+    for forbidden in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacent",
+        "document.write",
+        "eval(",
+        "fetch(",
+    ):
+        assert forbidden not in script
+
+
+def test_script_and_style_are_readable_and_small():
+    files = [path for path in Path(SOURCES).iterdir() if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= LIMIT
+    for path in files:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 300, path.name
+        assert path.suffix != ".js" or lines[0].startswith("// "), f"{path.name} says what it is"
+
+
+def test_a_notebooks_frame_is_a_page_of_its_own():
+    view = AttentionView.from_weights(np.eye(2), NASTY[:2])
+    [(tag, attributes)] = Page(view._repr_html_()).tags
+    assert tag == "iframe"
+    assert attributes["srcdoc"] == view.to_html()
+    assert attributes["sandbox"] == "allow-scripts"
+
+
+def test_readers_without_scripts_have_a_table():
+    text = page_of(["left", "right"])
+    assert "<table>" in text
+    cells = Page(text).texts["td"]
+    assert cells == ["1", "0", "0", "1"]
+
+
+def test_the_same_view_is_the_same_bytes():
+    assert page_of(["a", "b"]) == page_of(["a", "b"])
