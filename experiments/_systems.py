@@ -112,6 +112,17 @@ SYSTEMS: dict[str, System] = {
 }
 
 
+def note(name: str, widths: Widths | TransformerWidths) -> str:
+    """The line of a system for the report, with what is dropped in training.
+
+    Example:
+      >>> note("final", Widths(dropout_rate=0.2)).endswith("; dropout 0.2")
+      True
+    """
+    rate = widths.dropout_rate
+    return SYSTEMS[name].note + (f"; dropout {rate:g}" if rate else "")
+
+
 def check_systems(names: tuple[str, ...]) -> None:
     """Checks that every system is one of `SYSTEMS`, once.
 

@@ -40,7 +40,7 @@ from experiments._sentences import (
     word_alignment,
 )
 from experiments._settings import Settings, from_command_line
-from experiments._systems import SYSTEMS, Network, model_config
+from experiments._systems import SYSTEMS, Network, model_config, note
 from experiments._task import Task
 from experiments._tokens import decode, encode
 from experiments._train import fit
@@ -154,9 +154,8 @@ def network(bench: Bench, name: str) -> Outcome:
     )
     targets = translate(net, result.params, bench.test_batches, settings.beam)
     translations = tuple(decode(vocabulary.french, target) for target in targets)
-    output = SystemOutput(
-        SYSTEMS[name].label, translations, result.seconds, net.size, SYSTEMS[name].note
-    )
+    line = note(name, settings.widths_of(name))
+    output = SystemOutput(SYSTEMS[name].label, translations, result.seconds, net.size, line)
     source = encode(vocabulary.english, LECTURE)
     lecture, alignment = translate_one(net, result.params, vocabulary, source, settings.beam)
     if name == "final":
