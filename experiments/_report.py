@@ -114,16 +114,17 @@ def _write_figures(directory: Path, report: Report, scores: Scores) -> None:
 
 def _write_page(path: Path, report: Report) -> None:
     """The alignments that are drawn in the report, on a page of the attention viewer."""
-    drawn = [(example.title, example.alignment) for example in report.examples]
-    if report.picks is not None and report.picks.alignments:
-        drawn = [(" ".join(picked.source), picked) for picked in report.picks.alignments] + drawn
-        views = [_view(title, alignment) for title, alignment in drawn if alignment is not None]
-        readings = tuple(reading for view in views for reading in view.readings)
-        note = "What each generated word reads of the source, between whole words."
-        page = AttentionView(readings, "Alignments of test sentences", note).to_html()
-        write_whole(path, page.encode())
-    else:
+    picked = () if report.picks is None else report.picks.alignments
+    drawn = [(" ".join(one.source), one) for one in picked]
+    drawn += [(example.title, example.alignment) for example in report.examples]
+    views = [_view(title, one) for title, one in drawn if one is not None and one.generated]
+    if not picked or not views:
         path.unlink(missing_ok=True)
+        return
+    readings = tuple(reading for view in views for reading in view.readings)
+    note = "What each generated word reads of the source, between whole words."
+    page = AttentionView(readings, "Alignments of test sentences", note).to_html()
+    write_whole(path, page.encode())
 
 
 def _view(title: str, alignment: Alignment) -> AttentionView:
