@@ -78,8 +78,7 @@ def _draw(figure: Any, axes: Any, reading: Reading, layer: int, head: int) -> No
         interpolation="nearest",
     )
     if reading.may_read is not None:
-        hidden = np.ma.masked_where(reading.may_read(layer, head), np.ones((T, S)))
-        axes.contourf(hidden, levels=[0.5, 1.5], colors="none", hatches=["////"], extent=extent)
+        hatch(axes, ~reading.may_read(layer, head))
     _label(axes.set_xticks, reading.keys, {"rotation": 90})
     _label(axes.set_yticks, reading.queries, {})
     axes.xaxis.tick_top()
@@ -87,6 +86,18 @@ def _draw(figure: Any, axes: Any, reading: Reading, layer: int, head: int) -> No
     axes.spines[:].set_color("0.8")
     axes.set_title(_plain(reading.name, 60), fontsize=10)
     figure.colorbar(image, ax=axes, shrink=0.6, label="weight")
+
+
+def hatch(axes: Any, hidden: np.ndarray) -> None:
+    """Hatches the cells [T S] that may not be read, a rectangle for each run of them in a row."""
+    ends = np.diff(np.pad(hidden, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, edges = np.nonzero(ends)
+    row, begin, end = rows[::2], edges[::2] - 0.5, edges[1::2] - 0.5
+    around = ((begin, row - 0.5), (end, row - 0.5), (end, row + 0.5), (begin, row + 0.5))
+    corners = np.stack([np.stack(corner, axis=1) for corner in around], axis=1)
+    collections = importlib.import_module("matplotlib.collections")
+    style = {"facecolor": "white", "edgecolor": "0.65", "hatch": "////", "linewidth": 0}
+    axes.add_collection(collections.PolyCollection(corners, **style), autolim=False)
 
 
 def _label(ticks: Any, tokens: list[str], options: dict[str, Any]) -> None:
