@@ -37,7 +37,7 @@ results: $(STAMP)
 	$(PY) -m experiments.grammar && $(PY) -m experiments.length && $(PY) -m experiments.lm --name lm && $(PY) -m experiments.sort
 	@for report in runs/*-seed* runs/grammar runs/length runs/lm runs/sort; do \
 	  mkdir -p experiments/results/$$(basename $$report) && \
-	  cp $$report/report/*.md $$report/report/*.json $$report/report/*.png experiments/results/$$(basename $$report)/; \
+	  find $$report/report -type f ! -name '*.jsonl' -exec cp {} experiments/results/$$(basename $$report)/ \; ; \
 	done
 	$(PY) -m experiments.summarise experiments/results
 

@@ -16,7 +16,8 @@ HEADER = """\
 
 Made by `make results` (the Makefile has its commands); this table by `experiments.summarise`.
 BLEU is sacrebleu's, lower-cased, with its 95 % bootstrap interval. Each folder has a whole report;
-[grammar](grammar/report.md) is the lecture's sentence, [length](length/report.md) copying.
+[grammar](grammar/report.md) is the lecture's sentence, [length](length/report.md) copying,
+[lm](lm/report.md) a language model of one book, [sort](sort/report.md) a GPT that sorts.
 
 
 | run | system | seed | parameters | training | BLEU | BLEU, over 20 words | chrF |
