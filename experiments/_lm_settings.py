@@ -179,7 +179,7 @@ PRESETS: dict[RecipeName, dict[str, Settings]] = {
     },
     "nanogpt": {
         # Its settings for a CPU (readme.md). The 1.88 that it states for tinyshakespeare is of 20
-        # random batches; on the whole split it reaches 1.906, the mean of three seeds (lm.py).
+        # random batches; `experiments.nanogpt_peer` says what it reaches on the whole split.
         "quick": Settings(
             recipe="nanogpt",
             train=dataclasses.replace(

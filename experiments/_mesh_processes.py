@@ -127,7 +127,7 @@ def at_first[T](action: Callable[[], T]) -> T:
         return value
     try:
         value = action()
-    except Exception as error:
+    except Exception as error:  # whatever it is, the others wait to hear of it
         _from_first(pickle.dumps((None, f"{type(error).__name__}: {error}")))
         raise
     _from_first(pickle.dumps((value, None)))

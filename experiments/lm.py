@@ -56,17 +56,10 @@ from experiments._words import words
 
 TOGETHER = 64  # windows evaluated at once
 SAMPLES = 3  # texts that the trained model writes
-# Nats a character on the whole validation split of tinyshakespeare, with the settings of `quick`.
-# For nanogpt: what its own program (commit 3adf61e, torch 2.13, CPU, November 2026) reaches with
-# its seed and two others, on average, and 0.02. Its readme states 1.88, measured on 20 random
-# batches; such a measure scatters by 0.015 around that of the whole split.
-LIMITS = {
-    "nanogpt": (1.926, "nanoGPT itself: 1.898, 1.904 and 1.917 with three seeds"),
-    "own": (1.80, "the recipe nanogpt: about 1.91"),
-}
-# The least share of known words in what is written. nanoGPT itself writes, three samples at a time,
-# between 60 and 76 % of words that stand in its training split.
-KNOWN = {"nanogpt": 0.55, "own": 0.7}
+# Nats a character on tinyshakespeare that are asked of the settings of `quick`: nanoGPT's readme,
+# and ours for the same time. The readme measures on 20 random batches and we on the whole split,
+# where nanoGPT itself does not reach its figure: `python -m experiments.nanogpt_peer`.
+ASKED = {"nanogpt": 1.88, "own": 1.80}
 
 
 @dataclass(frozen=True)
@@ -228,7 +221,7 @@ def claims_of(
 ) -> tuple[Claim, ...]:
     """That the model has learned more than pairs of tokens, and writes words."""
     *_, counted, model = scores
-    known, least = known_share(samples, train), KNOWN[settings.recipe]
+    known = known_share(samples, train)
     claims = [
         Claim(
             "it predicts better than counts of which token follows which",
@@ -236,14 +229,14 @@ def claims_of(
             model.loss < counted.loss,
         ),
         Claim(
-            f"of the words that it writes, at least {least:.0%} are words of the training split",
+            "of the words that it writes, at least 70 % are words of the training split",
             f"{known:.0%}",
-            known >= least,
+            known >= 0.7,
         ),
     ]
     if (settings.corpus, settings.tokens) == ("tinyshakespeare", "char"):
-        most, others = LIMITS[settings.recipe]
-        says = f"its loss on the whole validation split is at most {most:.3f} ({others})"
+        most = ASKED[settings.recipe]
+        says = f"its loss on the whole validation split is at most {most:.2f}"
         claims.append(Claim(says, f"{model.loss:.4f}", model.loss <= most))
     return tuple(claims)
 

@@ -23,7 +23,7 @@ class Decoding(NamedTuple):
       said: how many tokens it has said before that one.
       seen: the tokens of its prompt, of what it has said, and `token`; None where nobody asks.
       caches: of its prompt and of what it has said.
-      draft: state of the draft.
+      draft: state of the draft, where there is one.
     """
 
     token: Int[Array, " B"]
@@ -83,9 +83,8 @@ def begin(
     *,
     most: int,
 ) -> PyTree:
-    """Shows the prompts to the draft, if there is one."""
-    draft = nnx.merge(graph, state)
-    return None if draft is None else draft.begin(tokens, lengths, most)
+    """The state of a draft that has seen the prompts."""
+    return nnx.merge(graph, state).begin(tokens, lengths, most)
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="sampling", donate_argnames="decoding")

@@ -110,7 +110,9 @@ def generate(
     caches = model.init_caches(len(prompts), tokens.shape[1] + max_new_tokens, **options)
     rng = jax.random.key(0) if rng is None else rng
     decoding = read(*nnx.split(model), tokens, lengths, caches, rng, sampling=sampling)
-    guesses = begin(*nnx.split(draft), tokens, lengths, most=max_new_tokens)
+    if draft is not None:
+        guesses = begin(*nnx.split(draft), tokens, lengths, most=max_new_tokens)
+        decoding = decoding._replace(draft=guesses)
     graph, state = nnx.split((model, draft))
 
     def continued(decoding: Decoding, going: np.ndarray) -> tuple[Decoding, Said]:
@@ -118,7 +120,7 @@ def generate(
         return go_on(graph, state, decoding, going, most, rng, sampling=sampling)
 
     nobody = np.zeros(len(prompts), bool)  # who says nothing, but what is needed to say it compiles
-    decoding, _ = jax.block_until_ready(continued(decoding._replace(draft=guesses), nobody))
+    decoding, _ = jax.block_until_ready(continued(decoding, nobody))
     after_prompts = time.perf_counter()
     said, stopped, passes = _say(continued, decoding, max_new_tokens, stop, on_tokens)
     seconds = time.perf_counter() - after_prompts

@@ -195,9 +195,8 @@ def test_the_experiment_runs_from_end_to_end(corpus, tmp_path, capsys):
     assert len(found["curve"]["validation"]) == 2
     assert "the last 10 % (195) are the validation split" in (report / "report.md").read_text()
     assert (report / "loss.png").stat().st_size > 5000
-    assert (
-        "FAIL  its loss on the whole validation split is at most 1.800" in capsys.readouterr().out
-    )
+    said = capsys.readouterr().out
+    assert "FAIL  its loss on the whole validation split is at most 1.80" in said
 
 
 def test_each_mistake_is_one_line_that_says_what_to_do(corpus, tmp_path):
@@ -238,16 +237,11 @@ def test_the_recipe_chooses_the_defaults():
 
 def test_the_share_of_known_words_is_a_claim():
     settings = Settings(corpus="tinyshakespeare", recipe="nanogpt")
-    scores = [_lm_report.Score.of("", loss, 1.0) for loss in (2.5, 1.93)]
+    scores = [_lm_report.Score.of("", loss, 1.0) for loss in (2.5, 1.89)]
     claims = lm.claims_of(settings, scores, ["x the white whale swallowed x"], TEXT)
     assert [claim.holds for claim in claims] == [True, True, False]
     claims = lm.claims_of(settings, scores[::-1], ["x the wite wale swallowed x"], TEXT)
     assert [claim.holds for claim in claims] == [False, False, False]
-    for recipe, holds in (("nanogpt", [True, True, True]), ("own", [True, False, False])):
-        settings = Settings(corpus="tinyshakespeare", recipe=recipe)
-        scores = [_lm_report.Score.of("", loss, 1.0) for loss in (2.5, 1.91)]
-        claims = lm.claims_of(settings, scores, ["x the wite whale x"], TEXT)  # two of three
-        assert [claim.holds for claim in claims] == holds
 
 
 @pytest.mark.parametrize("module", [lm, _lm_report, _text_tokens, _windows])

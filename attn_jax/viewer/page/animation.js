@@ -49,7 +49,7 @@ function animationView(reading, film) {
 		if (film.frame === frames.length - 1) go(0);
 		running(setInterval(() => go(film.frame + 1), PACE));
 	};
-	const controls = el("div.controls", {}, button("First frame", "⇤", -1e9), button("Step back", "←", -1), play, button("Step on", "→", 1), button("Last frame", "⇥", 1e9), slider, count);
+	const controls = el("div.controls", {}, button("First frame", "⇤", -Infinity), button("Step back", "←", -1), play, button("Step on", "→", 1), button("Last frame", "⇥", Infinity), slider, count);
 	const node = el("div", {}, el("div.modes", { role: "group", "aria-label": "Mode" }, modes), caption, room, controls);
 	return { node, draw: () => { film.stop(); choose(film.mode ?? "attention"); }, moved() {} };
 }

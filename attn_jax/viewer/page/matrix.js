@@ -125,7 +125,7 @@ class Matrix {
 
 	key(event) {
 		const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], PageUp: [-16, 0], PageDown: [16, 0],
-			Home: [0, -1e9], End: [0, 1e9] }[event.key];
+			Home: [0, -Infinity], End: [0, Infinity] }[event.key];
 		if (!step) return;
 		event.preventDefault();
 		event.stopPropagation();
