@@ -1,5 +1,8 @@
 """Attention you write as mathematics on one head, and JAX transforms take everywhere."""
 
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+
 from attn_jax import caches as caches
 from attn_jax import masks as masks
 from attn_jax import positions as positions
@@ -25,3 +28,26 @@ from attn_jax.self_attention import self_attention as self_attention
 from attn_jax.self_attention import simplified_self_attention as simplified_self_attention
 from attn_jax.stats import AttentionStats as AttentionStats
 from attn_jax.stats import attention_stats as attention_stats
+
+# Imported when they are asked for: some need flax or tools that nobody else needs.
+_LATER = ("benchmark", "models", "modules", "viewer")
+
+if _TYPE_CHECKING:
+    from attn_jax import benchmark as benchmark
+    from attn_jax import models as models
+    from attn_jax import modules as modules
+    from attn_jax import viewer as viewer
+
+    __version__: str
+else:
+
+    def __getattr__(name: str):
+        if name in _LATER:
+            return _import_module(f"attn_jax.{name}")
+        if name == "__version__":
+            return _import_module("attn_jax._version").version()
+        raise AttributeError(f"module 'attn_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER, "__version__"})

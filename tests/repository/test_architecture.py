@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ SOURCES = [*LIBRARY, *sorted((ROOT / "experiments").rglob("*.py"))]
 
 # From the ground up (docs/index.md): a file may import what stands before it and nothing else.
 FLOORS = [
+    "_version",
     "_checks",
     "_numerics",
     "_sharding",
@@ -136,6 +138,45 @@ def test_importing_attn_jax_imports_no_flax_and_no_tool():
     loaded = set(run.stdout.split())
     assert "jax" in loaded
     assert not loaded & DEV_TOOLS
+
+
+_LATER = """
+import sys
+import attn_jax
+later = ("benchmark", "models", "modules", "viewer")
+assert {*later, "attend", "__version__"} <= {*dir(attn_jax)}
+assert attn_jax.__version__[0].isdigit()
+assert not [name for name in later if f"attn_jax.{name}" in sys.modules]
+assert attn_jax.viewer.AttentionView
+assert "flax" not in sys.modules
+assert attn_jax.modules.MultiHeadAttention
+assert attn_jax.models.GPT
+assert attn_jax.benchmark is sys.modules["attn_jax.benchmark"]
+try:
+    attn_jax.module
+except AttributeError as error:
+    print(error)
+"""
+
+
+def test_what_needs_flax_is_found_when_it_is_asked_for():
+    run = subprocess.run(
+        [sys.executable, "-c", _LATER], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.stdout == "module 'attn_jax' has no attribute 'module'\n", run.stderr
+
+
+def test_the_version_is_that_of_the_source_tree_or_else_the_installed_one(tmp_path, monkeypatch):
+    from attn_jax import _version
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert _version.version() == project["version"]
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "another"\nversion = "7"\n')
+    monkeypatch.setattr(_version.importlib.metadata, "version", {"attn-jax": "1.2"}.__getitem__)
+    assert _version.version(tmp_path / "attn_jax") == "1.2"
+    monkeypatch.undo()
+    monkeypatch.setattr(_version, "_NAME", "attn-jax-that-nobody-installed")
+    assert _version.version(tmp_path / "attn_jax") == _version.UNKNOWN
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
