@@ -80,15 +80,22 @@ class _Identity(nnx.Module):
 class GRU(nnx.Module):
     """Flax's `nnx.GRUCell`, with its input product taken out: reset after the recurrent product.
 
-    Cho et al. (2014) in the form of cuDNN; `nnx.GRUCell` has the formula. Its update gate is 1 − z
-    of the paper.
+    Cho et al. (2014) in the form of cuDNN, PyTorch and Keras, https://arxiv.org/abs/1406.1078. Its
+    update gate is 1 − z of the paper. Flax leaves out the recurrent bias b; here it is PyTorch's
+    `bias_hh`, so that such a network can be held. What it adds to r and z the drive could add as
+    well; what it adds to ñ is reset.
+
+      hidden = state @ U + b
+      r, z   = σ(drive[:2n] + hidden[:2n])
+      ñ      = tanh(drive[2n:] + r ∘ hidden[2n:])
+      out    = (1 − z) ∘ ñ + z ∘ state
 
     Args:
       hidden_dim: width n of the state.
       rngs: where the recurrent kernel comes from, three orthogonal blocks.
 
     Returns:
-      A cell: `cell(state, drive)`, with drive = the inputs' part of the gates r, z, n.
+      A cell: `cell(state, drive)`, with drive = the inputs' part of the gates r, z, ñ.
 
     Example:
       >>> from attn_jax.models import GRU
@@ -101,8 +108,10 @@ class GRU(nnx.Module):
 
     def __init__(self, hidden_dim: int, *, rngs: nnx.Rngs) -> None:
         self.hidden_dim = self.state_dim = hidden_dim
-        cell: Any = nnx.GRUCell(1, hidden_dim, recurrent_kernel_init=orthogonal_blocks, rngs=rngs)
+        init = orthogonal_blocks
+        cell: Any = nnx.GRUCell(1, hidden_dim, recurrent_kernel_init=init, rngs=rngs)
         cell.dense_i = _Identity()
+        cell.dense_h = nnx.Linear(hidden_dim, 3 * hidden_dim, kernel_init=init, rngs=rngs)
         self.cell = cell
 
     def __call__(self, state: Float[Array, " n"], drive: Float[Array, " Gn"]) -> Float[Array, " n"]:

@@ -37,6 +37,7 @@ def flax_gru_like(unit: GatedUnit) -> GRU:
     u_z, u_r, u = kernels(unit)
     gru = drawn(GRU(N, rngs=nnx.Rngs(0)), dtype=jnp.float64)
     gru.cell.dense_h.kernel[...] = jnp.concatenate([u_r, u_z, u], axis=1)
+    gru.cell.dense_h.bias[...] = jnp.zeros(3 * N)
     return gru
 
 
@@ -81,6 +82,7 @@ def test_the_gru_is_flax_gru_with_its_input_product_taken_out():
     flax_cell = drawn(nnx.GRUCell(M, N, rngs=nnx.Rngs(0)), dtype=jnp.float64)
     ours = drawn(GRU(N, rngs=nnx.Rngs(0)), dtype=jnp.float64)
     ours.cell.dense_h.kernel[...] = flax_cell.dense_h.kernel[...]
+    ours.cell.dense_h.bias[...] = jnp.zeros(3 * N)  # Flax has none
     state, x = draw(4, (N,), (M,))
     expected, _ = flax_cell(state, x)
     assert_close(ours(state, flax_cell.dense_i(x)), expected)

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 from tiny import EMBED, HIDDEN, SOURCE, all_tokens, drawn, tiny_config
@@ -28,6 +31,21 @@ def test_d15_reading_backwards_with_swapped_weights_swaps_the_halves(encoder):
     ahead, back = jnp.split(mirrored[::-1], 2, axis=1)
     assert_close(jnp.concatenate([back, ahead], axis=1), annotations)
     assert_differs(mirrored[::-1], annotations)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_recurrent_network_of_torch_reads_the_same_in_both_directions(cell):
+    golden = np.load(Path(__file__).parents[1] / "data" / "torch_recurrent.npz")
+    encoder = drawn(Encoder(tiny_config(cell=cell), rngs=nnx.Rngs(0)), dtype=jnp.float64)
+    inputs = jnp.asarray(golden["inputs"], jnp.float64)
+    encoder.embedding[...] = encoder.embedding[...].at[SOURCE].set(inputs)
+    for cell_of, project, end in zip(encoder.cells, encoder.inputs, ("", "_reverse"), strict=True):
+        for layer, part in ((project, "ih"), (cell_of.cell.dense_h, "hh")):
+            layer.kernel[...] = jnp.asarray(golden[f"{cell}.weight_{part}_l0{end}"].T, jnp.float64)
+            layer.bias[...] = jnp.asarray(golden[f"{cell}.bias_{part}_l0{end}"], jnp.float64)
+    annotations, _ = encoder(SOURCE, all_tokens(SOURCE))
+    assert_close(annotations, golden[f"{cell}.outputs"])
 
 
 def test_padding_on_either_side_and_in_between_changes_no_annotation(encode):
