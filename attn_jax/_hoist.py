@@ -14,6 +14,8 @@ import numpy as np
 from jax.extend import core
 from jaxtyping import Array
 
+from attn_jax._value import Rule
+
 
 class _Program:
     """A jaxpr without its constants, equal to any other that does the same to the same types."""
@@ -29,10 +31,19 @@ class _Program:
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Program) and self._fingerprint == other._fingerprint
 
+    def __deepcopy__(self, memo: dict) -> "_Program":
+        return self
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a traced function cannot be pickled: pickle the function itself, and trace it with "
+            "as_pytree or block_mask where it is loaded"
+        )
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Hoisted:
+class Hoisted(Rule):
     """A traced function of one result: calls like the original, and is an ordinary pytree."""
 
     program: _Program = dataclasses.field(metadata={"static": True})

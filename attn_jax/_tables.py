@@ -13,13 +13,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from attn_jax._value import Value
+
 type Over = Literal["query", "key", "pair"]
 KINDS: tuple[Over, ...] = ("query", "key", "pair")
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Table:
+class Table(Value):
     """Values by query, by key, or by both; an axis of a pair may have size 1 and is then shared.
 
     `ordered` tells whether entry n belongs to the n-th row of the call, or to position n.

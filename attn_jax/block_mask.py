@@ -14,12 +14,13 @@ from jaxtyping import Array, Float, Int
 
 from attn_jax import _checks, _tables, masks
 from attn_jax._grid import Grid, Kinds, TileShape, positions_or_default
+from attn_jax._value import Rule, Value
 from attn_jax.masks._describe import describe_part
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class TileLists:
+class TileLists(Value):
     """For each row of tiles the columns to visit: the full ones first, then the partial ones.
 
     `order` [I J] has all columns, `full` [I] and `partial` [I] tell how many of either kind.
@@ -32,7 +33,7 @@ class TileLists:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
-class BlockMask:
+class BlockMask(Rule):
     """A mask with the tiles that it leaves, found once and used by many layers and steps.
 
     Dong et al., "Flex Attention" (2024), section 4.2, https://arxiv.org/abs/2412.05496. It comes
@@ -51,6 +52,11 @@ class BlockMask:
     tile: TileShape = dataclasses.field(metadata={"static": True})
     T: int = dataclasses.field(metadata={"static": True})
     S: int = dataclasses.field(metadata={"static": True})
+
+    no_truth = (
+        "a block mask has no truth value: combine rules with &, | and ~ before block_mask is "
+        "called, and write `mask is None` to ask whether there is one"
+    )
 
     @property
     def sparsity(self) -> Float[Array, "..."]:

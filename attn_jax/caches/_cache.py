@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from attn_jax import _checks
+from attn_jax._value import Value
 from attn_jax.caches import _storage
 
 UNUSED = 2**30  # the position of a slot that holds nothing: later than that of any query
@@ -29,7 +30,7 @@ class CacheOverflow(ValueError):  # noqa: N818 - it says what happened, as Overf
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Held:
+class Held(Value):
     """What queries may read once their own tokens are in the cache, and where everything stands.
 
     `key` [B S K H] and `value` [B S K V] lie in no order that matters: `key_position` [B S] says
@@ -54,7 +55,7 @@ class Held:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Cache:
+class Cache(Value):
     """Keys and values of B sequences of one layer; the kinds differ in where they keep them.
 
     Incremental decoding is Shazeer's, "Fast Transformer Decoding" (2019), section 2.3,

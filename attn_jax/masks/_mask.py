@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,21 @@ from jaxtyping import Array, Bool
 from attn_jax import _tables
 from attn_jax._grid import Grid, Kinds
 from attn_jax._hoist import Hoisted
+from attn_jax._value import Rule
 from attn_jax.masks._describe import describe, describe_part
 from attn_jax.masks._evaluate import MaskFunction, Position, drawing, evaluate
 
 _DRAWN = 8
-_SYMBOLS: dict[Callable[..., Array], str] = {jnp.logical_and: "&", jnp.logical_or: "|"}
+type Operator = Literal["and", "or", "not"]
+_FUNCTIONS: dict[Operator, Callable[..., Array]] = {
+    "and": jnp.logical_and,
+    "or": jnp.logical_or,
+    "not": jnp.logical_not,
+}
+_SYMBOLS: dict[Operator, str] = {"and": "&", "or": "|"}
 
 
-class Mask:
+class Mask(Rule):
     """Base of the masks here: callable on positions, and composable.
 
     Source: the algebra of FlexAttention's mask functions (Dong et al. 2024,
@@ -42,6 +49,11 @@ class Mask:
       ··■■■■■■
     """
 
+    no_truth = (
+        "a mask has no truth value: write a & b, a | b and ~a for what `and`, `or` and `not` mean, "
+        "and `mask is None` to ask whether there is one"
+    )
+
     @property
     def aligned(self) -> bool:
         """Whether the rule compares query and key positions, so that their alignment matters."""
@@ -55,19 +67,19 @@ class Mask:
         return grid.evaluate(self)
 
     def __and__(self, other: MaskFunction) -> "Mask":
-        return _combine(jnp.logical_and, self, other)
+        return _combine("and", self, other)
 
     def __rand__(self, other: MaskFunction) -> "Mask":
-        return _combine(jnp.logical_and, other, self)
+        return _combine("and", other, self)
 
     def __or__(self, other: MaskFunction) -> "Mask":
-        return _combine(jnp.logical_or, self, other)
+        return _combine("or", self, other)
 
     def __ror__(self, other: MaskFunction) -> "Mask":
-        return _combine(jnp.logical_or, other, self)
+        return _combine("or", other, self)
 
     def __invert__(self) -> "Mask":
-        return _combine(jnp.logical_not, self)
+        return _combine("not", self)
 
     def __repr__(self) -> str:
         return describe(self)
@@ -86,9 +98,9 @@ class Mask:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class Combined(Mask):
-    """Masks joined by a logical operator."""
+    """Masks joined by a logical operator, which is held by name: so a copy is equal."""
 
-    operator: Callable[..., Array] = dataclasses.field(metadata={"static": True})
+    operator: Operator = dataclasses.field(metadata={"static": True})
     parts: tuple[Any, ...]
 
     @property
@@ -96,7 +108,8 @@ class Combined(Mask):
         return any(is_aligned(part) for part in self.parts)
 
     def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
-        return self.operator(*(part(query_position, key_position) for part in self.parts))
+        answers = (part(query_position, key_position) for part in self.parts)
+        return _FUNCTIONS[self.operator](*answers)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
         """From the parts' answers: `some` of a conjunction may then be True of an empty tile."""
@@ -104,14 +117,15 @@ class Combined(Mask):
             part.tile_kinds(grid) if isinstance(part, Mask) else grid.evaluate(part)
             for part in self.parts
         ]
-        if self.operator is jnp.logical_not:
+        if self.operator == "not":
             ((some, every),) = parts
             return Kinds(~every, ~some)
-        return Kinds(*(self.operator(*answers) for answers in zip(*parts, strict=True)))
+        joined = _FUNCTIONS[self.operator]
+        return Kinds(*(joined(*answers) for answers in zip(*parts, strict=True)))
 
     def __repr__(self) -> str:
         parts = [describe_part(part, Mask) for part in self.parts]
-        if self.operator is jnp.logical_not:
+        if self.operator == "not":
             return f"~{parts[0]}"
         return f"({f' {_SYMBOLS[self.operator]} '.join(parts)})"
 
@@ -139,7 +153,7 @@ def is_aligned(mask: MaskFunction) -> bool:
     return mask.aligned if isinstance(mask, Mask) else True
 
 
-def _combine(operator: Callable[..., Array], *parts: MaskFunction) -> Combined:
+def _combine(operator: Operator, *parts: MaskFunction) -> Combined:
     for part in parts:
         if not callable(part):
             raise TypeError(

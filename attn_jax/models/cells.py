@@ -6,6 +6,7 @@ recurrence; a cell receives it as `drive` and adds only what depends on its stat
 
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -77,6 +78,15 @@ class _Identity(nnx.Module):
         return drive
 
 
+def _sigmoid(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """A plain function: a jitted one, as Flax's cells hold, cannot be pickled."""
+    return jax.nn.sigmoid(x)
+
+
+def _tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    return jnp.tanh(x)
+
+
 class GRU(nnx.Module):
     """Flax's `nnx.GRUCell`, with its input product taken out: reset after the recurrent product.
 
@@ -112,6 +122,7 @@ class GRU(nnx.Module):
         cell: Any = nnx.GRUCell(1, hidden_dim, recurrent_kernel_init=init, rngs=rngs)
         cell.dense_i = _Identity()
         cell.dense_h = nnx.Linear(hidden_dim, 3 * hidden_dim, kernel_init=init, rngs=rngs)
+        cell.gate_fn, cell.activation_fn = _sigmoid, _tanh
         self.cell = cell
 
     def __call__(self, state: Float[Array, " n"], drive: Float[Array, " Gn"]) -> Float[Array, " n"]:
@@ -146,6 +157,7 @@ class LSTM(nnx.Module):
         init = orthogonal_blocks
         cell: Any = nnx.OptimizedLSTMCell(1, hidden_dim, recurrent_kernel_init=init, rngs=rngs)
         cell.dense_i = _Identity()
+        cell.gate_fn, cell.activation_fn = _sigmoid, _tanh
         self.cell = cell
 
     def __call__(self, state: Float[Array, " C"], drive: Float[Array, " Gn"]) -> Float[Array, " C"]:

@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
@@ -67,7 +66,7 @@ def both(
         axes = " ".join(["B"] * len(B) + ["N", "T", "S"])
         _checks.check_broadcastable("mask", mask, (*B, N, T, key.shape[-3]), axes)
         mask = TableMask(Table(mask, "pair", ordered=True))
-    return Combined(jnp.logical_and, (rule, mask))
+    return Combined("and", (rule, mask))
 
 
 def _is_opaque(node: Any) -> bool:

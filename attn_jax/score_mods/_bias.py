@@ -47,7 +47,7 @@ class _DenseBias(ScoreMod):
 
 
 def relative_bias(
-    table: Float[Array, "... R"], *, bidirectional: bool, max_distance: int = 128
+    table: Float[Array | np.ndarray, "... R"], *, bidirectional: bool, max_distance: int = 128
 ) -> ScoreMod:
     """Adds a learned number for each bucket of distances: exact when near, coarse when far.
 
@@ -83,7 +83,7 @@ def relative_bias(
     if table.ndim == 0:
         raise ValueError("table must have one entry a bucket; got a scalar")
     _check_buckets(table.shape[-1], bidirectional, max_distance)
-    return _RelativeBias(table, bidirectional, max_distance)
+    return _RelativeBias(jnp.asarray(table), bidirectional, max_distance)
 
 
 def relative_bucket(

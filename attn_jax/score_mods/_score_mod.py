@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
 from attn_jax._hoist import Hoisted
+from attn_jax._value import Rule
 from attn_jax.masks import Position
 from attn_jax.masks._as_pytree import POSITION, hoist_checked, is_node
 from attn_jax.masks._describe import describe, describe_part
@@ -18,7 +19,7 @@ type Logit = Float[Array, ""]
 type ScoreModFunction = Callable[[Logit, Position, Position], Logit]
 
 
-class ScoreMod:
+class ScoreMod(Rule):
     """Base of the score mods here: callable on a logit and two positions; `a >> b` is b after a.
 
     Source: the `score_mod` of FlexAttention (Dong et al. 2024, https://arxiv.org/abs/2412.05496,
@@ -34,6 +35,11 @@ class ScoreMod:
       >>> round(float(mod(jnp.array(3.0), jnp.array(7), jnp.array(3))), 4)   # 4 tanh((3 - 2) / 4)
       0.9797
     """
+
+    no_truth = (
+        "a score mod has no truth value: write a >> b for b after a, and `score_mod is None` to "
+        "ask whether there is one"
+    )
 
     @property
     def aligned(self) -> bool:

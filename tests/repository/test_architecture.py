@@ -18,6 +18,7 @@ FLOORS = [
     "_checks",
     "_numerics",
     "_sharding",
+    "_value",
     "_hoist",
     "_tables",
     "_axes",
