@@ -16,6 +16,8 @@ from attn_jax import _checks, _hoist, _numerics, _tables, masks, score_mods, sco
 from attn_jax._grid import Grid, Kinds, positions_or_default
 from attn_jax.block_mask import BlockMask
 
+_ADDITIVE = "score_mod=attn_jax.score_mods.dense_bias(mask), which goes by positions"
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +93,7 @@ def prepare(
         raise ValueError(f"key must be as wide as query, H = {H}; got {E}; or pass score=")
     _checks.check_scale(scale)
     if mask is not None and not callable(mask) and not isinstance(mask, BlockMask):
-        _checks.check_boolean("mask", mask)
+        _checks.check_boolean("mask", mask, additive=_ADDITIVE)
         _checks.check_broadcastable("mask", mask, (T, S), "T S")
     _check_alignment(mask, score_mod, query_position, T, S)
     dtype = _numerics.accumulation_dtype(query.dtype)
@@ -123,7 +125,7 @@ def _block_positions(block: BlockMask, query_position, key_position, T: int, S: 
     if (block.T, block.S) != (T, S):
         raise ValueError(
             f"mask is a BlockMask for T={block.T} queries and S={block.S} keys; got T={T}, S={S}: "
-            f"make one with attn_jax.block_mask(mask, {T}, {S})"
+            f"make one of the rule, attn_jax.block_mask(rule, {T}, {S})"
         )
     if query_position is not None or key_position is not None:
         raise ValueError(

@@ -1,9 +1,10 @@
 """Checks that run before any mathematics: chex' assertions, raised as errors that name the
 argument."""
 
+import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import chex
@@ -20,10 +21,12 @@ def check_shapes(**named: tuple[Any, str]) -> dict[str, tuple[int, ...]]:
     one a tuple of many.
 
     Raises:
+      TypeError: an argument is no array.
       ValueError: an array does not have the shape its letters ask for.
     """
     sizes: dict[str, tuple[int, ...]] = {}
     for name, (array, axes) in named.items():
+        check_array(name, array)
         letters = axes.split()
         starred = letters[0].startswith("*")
         trailing = len(letters) - starred
@@ -46,7 +49,38 @@ def _shape_message(name: str, axes: str, shape: tuple[int, ...], sizes: dict) ->
     known = {letter: size for letter, size in sizes.items() if letter in axes.split()}
     bound = ", ".join(f"{a} = {'×'.join(map(str, size))}" for a, size in known.items())
     given = f" with {bound} from the arguments before it" if bound else ""
-    return f"{name} must have shape [{axes}]{given}; got {list(shape)}"
+    more = "" if "*" in axes or len(shape) <= len(axes.split()) else "; map other axes by jax.vmap"
+    return f"{name} must have shape [{axes}]{given}; got {list(shape)}{more}"
+
+
+def check_array(name: str, array: Any) -> None:
+    """Checks that an argument is an array of JAX or NumPy.
+
+    Raises:
+      TypeError: it is a list, a number or something else.
+    """
+    if not (hasattr(array, "shape") and hasattr(array, "dtype")):
+        advice = f"; write jnp.asarray({name})" if isinstance(array, list | tuple) else ""
+        raise TypeError(f"{name} must be an array; got {type(array).__name__}{advice}")
+
+
+def check_one_head(**named: tuple[Any, str]) -> None:
+    """`check_shapes` for arrays of one head of one example.
+
+    Raises:
+      TypeError: as `check_shapes`.
+      ValueError: as `check_shapes`; it names the function for arrays of many heads.
+    """
+    try:
+        check_shapes(**named)
+    except ValueError as error:
+        many = [name for name, (array, _) in named.items() if array.ndim > 2]
+        if not many:
+            raise
+        raise ValueError(
+            f"{error}, or call attn_jax.dot_product_attention, whose axes are [B T N H] (one head: "
+            f"{many[0]}[..., None, :])"
+        ) from None
 
 
 def check_floating(**arrays: Any) -> None:
@@ -56,8 +90,7 @@ def check_floating(**arrays: Any) -> None:
       TypeError: there is no array, it is integer, boolean or complex, or the dtypes differ.
     """
     for name, array in arrays.items():
-        if not hasattr(array, "dtype"):
-            raise TypeError(f"{name} must be an array; got {type(array).__name__}")
+        check_array(name, array)
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name} must be floating point; got {array.dtype}")
     if len({array.dtype for array in arrays.values()}) > 1:
@@ -73,22 +106,21 @@ def warn_of_other_layout(T: int, S: int, N: int) -> None:
     if T > 1 and 4 * max(T, S) < N:
         warnings.warn(
             f"query has {N} heads but {T} positions: axes are (B, T, N, H); did you pass "
-            f"(B, N, T, H)? Then write query.swapaxes(1, 2), and so for key and value",
+            f"(B, N, T, H)? Then write query.swapaxes(-3, -2), and so for key and value",
             stacklevel=4,
         )
 
 
-def check_boolean(name: str, mask: Any) -> None:
-    """Checks that a mask is boolean.
+def check_boolean(name: str, mask: Any, *, additive: str) -> None:
+    """Checks that a mask is a boolean array; `additive` says where floats to be added belong.
 
     Raises:
-      TypeError: the mask is additive (floating point) or counts (integer).
+      TypeError: the mask is no array, additive (floating point) or counts (integer).
     """
-    if jnp.issubdtype(mask.dtype, jnp.floating):
-        advice = "pass an additive mask as bias="
-    else:
-        advice = f"write {name}.astype(bool)"
+    check_array(name, mask)
     if mask.dtype != jnp.bool_:
+        floats = jnp.issubdtype(mask.dtype, jnp.floating)
+        advice = f"pass an additive mask as {additive}" if floats else f"write {name}.astype(bool)"
         raise TypeError(f"{name} must be bool (True = may read); got {mask.dtype}; {advice}")
 
 
@@ -101,18 +133,45 @@ def check_broadcastable(name: str, array: Any, full: Sequence[int], axes: str) -
     shape = np.shape(array)
     letters = axes.split()
     if len(shape) != len(full):
-        allowed = ", ".join(f"{letter}|1" for letter in letters[:-1])
-        row = f"For one row that all share write {name}[None, :]"
-        padding = f"For a key padding mask of shape (B, S) write {name}[:, None, None, :]"
+        wanted = ", ".join([*(f"{letter}|1" for letter in letters[:-1]), letters[-1]])
         raise ValueError(
-            f"{name} must be {len(full)}-D ({allowed}, {letters[-1]}); got {shape}. "
-            f"{row if len(full) == 2 else padding}"
+            f"{name} must be {len(full)}-D ({wanted}); got {shape}, and {', '.join(letters)} are "
+            f"{', '.join(map(str, full))}. {_advice_on_rank(name, shape, full, letters)}"
         )
     for axis, (got, size, letter) in enumerate(zip(shape, full, letters, strict=True)):
         is_last = axis == len(full) - 1
         if got != size and (is_last or got != 1):
             wanted = f"{size}" if is_last else f"1 or {size}"
-            raise ValueError(f"{name} axis {axis} ({letter}) must be {wanted}; got {got}")
+            whole = f"; write jnp.broadcast_to({name}, (*{name}.shape[:-1], {size}))"
+            advice = whole if is_last and got == 1 else ""
+            raise ValueError(f"{name} axis {axis} ({letter}) must be {wanted}; got {got}{advice}")
+
+
+def _advice_on_rank(
+    name: str, shape: tuple[int, ...], full: Sequence[int], letters: list[str]
+) -> str:
+    """What to write for an array that lacks axes, for each way in which it fits."""
+    if len(shape) > len(full):
+        return f"Map its other axes by jax.vmap, or give query, key and value as many as {name}"
+    ways = list(_ways(name, shape, full, letters))
+    if not ways:
+        return f"No axes of size 1 make it fit: its last axis must be {letters[-1]} = {full[-1]}"
+    return "; ".join(ways)
+
+
+def _ways(
+    name: str, shape: tuple[int, ...], full: Sequence[int], letters: list[str]
+) -> Iterator[str]:
+    """For each choice of axes that have these sizes, the last one among them: how to write it."""
+    last = len(full) - 1
+    for first in itertools.combinations(range(last), len(shape) - 1):
+        kept = (*first, last)
+        if all(got in (1, full[axis]) for got, axis in zip(shape, kept, strict=True)):
+            places = [":" if axis in kept else "None" for axis in range(last + 1)]
+            if places[-2:] == [":", ":"]:  # two or more at the end go without saying
+                places = places[: last + 1 - places[::-1].index("None")]
+            what = " ".join(letters[axis] for axis in kept)
+            yield f"For [{what}] write {name}[{', '.join(places)}]"
 
 
 def check_scale(scale: Any) -> None:

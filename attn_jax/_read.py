@@ -27,7 +27,7 @@ def checked(
     **options: Any,
 ) -> tuple[Call, Float[Array, ""] | None]:
     """The arguments of `attend` as a call, checked, and the sink beside it."""
-    _checks.check_shapes(query=(query, "T H"), key=(key, "S E"), value=(value, "S V"))
+    _checks.check_one_head(query=(query, "T H"), key=(key, "S E"), value=(value, "S V"))
     _checks.check_floating(query=query, key=key, value=value)
     dispatch.check_name(implementation)
     dropout = _dropout(dropout_rate, dropout_rng)

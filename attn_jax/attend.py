@@ -248,7 +248,7 @@ def attention_weights(
        [0.5  0.5  0.  ]
        [0.33 0.33 0.33]]
     """
-    _checks.check_shapes(query=(query, "T H"), key=(key, "S E"))
+    _checks.check_one_head(query=(query, "T H"), key=(key, "S E"))
     _checks.check_floating(query=query, key=key)
     call = prepare(
         query,

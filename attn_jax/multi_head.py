@@ -180,7 +180,7 @@ def _check_pairs(bias: Array | None, mask: Any, full: tuple[int, ...]) -> None:
         _checks.check_floating(bias=bias)
         _checks.check_broadcastable("bias", bias, full, axes)
     if mask is not None and not callable(mask) and not isinstance(mask, BlockMask):
-        _checks.check_boolean("mask", mask)
+        _checks.check_boolean("mask", mask, additive="bias=")
         _checks.check_broadcastable("mask", mask, full, axes)
 
 
@@ -194,7 +194,7 @@ def _check_alone(*others: object) -> None:
     if any(other is not None for other in others):
         raise ValueError(
             "mask is a BlockMask and comes with is_causal, local_window_size or lengths: make it "
-            "of all rules together, attn_jax.block_mask(mask & attn_jax.masks.causal(), T, S)"
+            "of all rules together, attn_jax.block_mask(rule & attn_jax.masks.causal(), T, S)"
         )
 
 

@@ -95,7 +95,7 @@ def attention_stats(
       >>> stats.top_key.tolist(), stats.top_weight.round(2).tolist()
       ([[1, 2]], [[0.8399999737739563, 0.10999999940395355]])
     """
-    _checks.check_shapes(query=(query, "T H"), key=(key, "S E"))
+    _checks.check_one_head(query=(query, "T H"), key=(key, "S E"))
     _checks.check_floating(query=query, key=key)
     if not isinstance(top, int) or not 1 <= top <= key.shape[0]:
         raise ValueError(f"top must be an int between 1 and S = {key.shape[0]}; got {top!r}")

@@ -125,7 +125,7 @@ def from_array(mask: Bool[Array | np.ndarray, "... P Q"]) -> Mask:
       ·■··
       ·■·■
     """
-    _checks.check_boolean("mask", mask)
+    _checks.check_boolean("mask", mask, additive="score_mod=attn_jax.score_mods.dense_bias(mask)")
     if mask.ndim < 2:
         raise ValueError(
             f"mask must have an axis of queries and one of keys; got shape {mask.shape}; write "

@@ -19,6 +19,12 @@ class Constant(nnx.Variable):
     """An array that a mask or score mod of a layer holds: state, but no parameter."""
 
 
+_ADVICE = {
+    "mask": "pass it to the call, or wrap an array in attn_jax.masks.from_array",
+    "score_mod": "wrap an array in attn_jax.score_mods.dense_bias",
+}
+
+
 def kept(name: str, rule: Any) -> Any:
     """A rule as an attribute: its arrays are constants of the layer, a function is static.
 
@@ -27,8 +33,8 @@ def kept(name: str, rule: Any) -> Any:
     """
     if rule is not None and not callable(rule):
         raise TypeError(
-            f"{name} of a layer must be a rule on positions, as those of attn_jax.masks; got "
-            f"{type(rule).__name__}: pass it to the call, or wrap an array in masks.from_array"
+            f"{name} of a layer must be a rule on positions, as those of attn_jax.{name}s; got "
+            f"{type(rule).__name__}: {_ADVICE[name]}"
         )
     if not is_node(rule):
         return rule
@@ -53,20 +59,28 @@ def both(
         axis full or 1.
       TypeError: it is an array that is not boolean.
     """
-    if rule is None or mask is None:
-        return mask if rule is None else rule
+    if mask is None:
+        return rule
+    if not callable(mask) and not isinstance(mask, BlockMask):
+        _check_array(mask, query, key)
+    if rule is None:
+        return mask
     if isinstance(mask, BlockMask):
         raise ValueError(
             "mask is a BlockMask, and the layer has a mask of its own: make it of both together, "
-            "attn_jax.block_mask(mask & rule, T, S), for a layer without one"
+            "attn_jax.block_mask(rule & layer.mask, T, S), for a layer without one"
         )
     if not callable(mask):
-        _checks.check_boolean("mask", mask)
-        *B, T, N, _ = query.shape
-        axes = " ".join(["B"] * len(B) + ["N", "T", "S"])
-        _checks.check_broadcastable("mask", mask, (*B, N, T, key.shape[-3]), axes)
         mask = TableMask(Table(mask, "pair", ordered=True))
     return Combined("and", (rule, mask))
+
+
+def _check_array(mask: Any, query: Array, key: Array) -> None:
+    additive = "score_mod=attn_jax.score_mods.dense_bias(mask) to the layer itself"
+    _checks.check_boolean("mask", mask, additive=additive)
+    *B, T, N, _ = query.shape
+    axes = " ".join(["B"] * len(B) + ["N", "T", "S"])
+    _checks.check_broadcastable("mask", mask, (*B, N, T, key.shape[-3]), axes)
 
 
 def _is_opaque(node: Any) -> bool:
