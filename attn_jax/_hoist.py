@@ -29,7 +29,12 @@ class _Program:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Program) and self._fingerprint == other._fingerprint
+        # Hashes as well, for JAX takes trees of two kinds of dataclasses for equal.
+        return (
+            isinstance(other, _Program)
+            and self._hash == other._hash
+            and self._fingerprint == other._fingerprint
+        )
 
     def __deepcopy__(self, memo: dict) -> "_Program":
         return self

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from attn_jax import masks
 from attn_jax._call import Call, Work
+from attn_jax._primitive import Primitive
 from attn_jax._tables import Table
 from attn_jax.tiles.fold import Plan
 from attn_jax.tiles.online_softmax import online_softmax
@@ -109,7 +110,7 @@ def _capability() -> int | None:
     return int(found[1]) if found else None
 
 
-class _Kernel(hijax.HiPrim):
+class _Kernel(Primitive):
     """What the kernel computes and the tile engine differentiates.
 
     Arrays have `depth` axes in front, one for each `vmap`, of size 1 where they are shared.

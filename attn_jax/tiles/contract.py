@@ -16,6 +16,7 @@ from jax.experimental import hijax
 from jaxtyping import Array, DTypeLike, Float
 
 from attn_jax import _numerics
+from attn_jax._primitive import Primitive
 from attn_jax._sharding import types, vary_alike
 
 
@@ -29,7 +30,7 @@ def contract(
     )
 
 
-class _Contraction(hijax.HiPrim):
+class _Contraction(Primitive):
     """One pair product `"ab,cb->ac"`, bilinear; every letter of a side occurs on another."""
 
     formula: str

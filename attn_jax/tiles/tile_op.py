@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.experimental import hijax
 
 from attn_jax import _tables
 from attn_jax._axes import Axes, Layout, in_front, level
 from attn_jax._grid import TileShape
+from attn_jax._primitive import Primitive
 from attn_jax._sharding import types
 
 _MOST_KEYS = 2048
 
 
-class TileOp(hijax.HiPrim):
+class TileOp(Primitive):
     """An operation of a plan and other operands on which `vmap` leaves every axis where it is.
 
     An operand that is not mapped is shared, and never repeated. Where no `shape` of tiles is

@@ -18,6 +18,7 @@ FLOORS = [
     "_checks",
     "_numerics",
     "_sharding",
+    "_primitive",
     "_value",
     "_hoist",
     "_tables",
