@@ -17,8 +17,8 @@ def check_shapes(**named: tuple[Any, str]) -> dict[str, tuple[int, ...]]:
     """Checks `name=(array, "*B T H")` and returns the size bound to each letter, as a tuple.
 
     Letters are bound from left to right and must agree wherever they occur again. A first letter
-    with a star stands for any number of leading axes. A letter binds a tuple of one size, a starred
-    one a tuple of many.
+    with a star stands for any number of leading axes; with "*#" each of them may be 1, and the
+    greater size is bound. A letter binds a tuple of one size, a starred one a tuple of many.
 
     Raises:
       TypeError: an argument is no array.
@@ -27,26 +27,40 @@ def check_shapes(**named: tuple[Any, str]) -> dict[str, tuple[int, ...]]:
     sizes: dict[str, tuple[int, ...]] = {}
     for name, (array, axes) in named.items():
         check_array(name, array)
-        letters = axes.split()
+        letters = axes.replace("#", "").split()
         starred = letters[0].startswith("*")
         trailing = len(letters) - starred
         leading = np.ndim(array) - trailing
         splits = ([leading] if starred else []) + [1] * trailing
+        known = dict(sizes)
+        if "#" in axes and letters[0] in sizes:
+            known[letters[0]] = _shared(np.shape(array)[: max(leading, 0)], sizes[letters[0]])
         wanted: list[Any] = []
         for letter, width in zip(letters, splits, strict=True):
-            wanted.extend(sizes.get(letter, (None,) * max(width, 0)))
+            wanted.extend(known.get(letter, (None,) * max(width, 0)))
         try:
             chex.assert_shape(array, wanted)
         except AssertionError:
             raise ValueError(_shape_message(name, axes, np.shape(array), sizes)) from None
         shape = iter(np.shape(array))
         for letter, width in zip(letters, splits, strict=True):
-            sizes[letter] = tuple(next(shape) for _ in range(width))
+            size = tuple(next(shape) for _ in range(width))
+            before = sizes.get(letter, size)
+            sizes[letter] = tuple(b if a == 1 else a for a, b in zip(size, before, strict=True))
     return sizes
 
 
+def _shared(own: tuple[int, ...], full: tuple[int, ...]) -> tuple[int, ...]:
+    """The leading axes that an array has, where each is as before or either of them is 1."""
+    fits = len(own) == len(full) and all(
+        a == b or 1 in (a, b) for a, b in zip(own, full, strict=True)
+    )
+    return own if fits else full
+
+
 def _shape_message(name: str, axes: str, shape: tuple[int, ...], sizes: dict) -> str:
-    known = {letter: size for letter, size in sizes.items() if letter in axes.split()}
+    letters = axes.replace("#", "").split()
+    known = {letter: size for letter, size in sizes.items() if letter in letters}
     bound = ", ".join(f"{a} = {'×'.join(map(str, size))}" for a, size in known.items())
     given = f" with {bound} from the arguments before it" if bound else ""
     more = "" if "*" in axes or len(shape) <= len(axes.split()) else "; map other axes by jax.vmap"

@@ -21,16 +21,27 @@ from attn_jax.attend import attend
 from attn_jax.dispatch import Implementation
 
 
-def _out_spec(query, _, value, *__) -> PartitionSpec:
-    return axes_of(*((query, axis) for axis in range(query.ndim - 1)), (value, -1))
+def out_spec(query: Array, key: Array, value: Array, *_: Any) -> PartitionSpec:
+    """How an output is sharded: an axis of the batch as in the first array that has it in full."""
+    full = batch_of(query, key, value)
+    batch = (
+        (next(x for x in (query, key, value) if x.shape[n] == size), n)
+        for n, size in enumerate(full)
+    )
+    return axes_of(*batch, (query, -3), (query, -2), (value, -1))
+
+
+def batch_of(*arrays: Array) -> tuple[int, ...]:
+    """The batch axes of arrays [*#B L N H]: an axis of size 1 goes with every example."""
+    return jnp.broadcast_shapes(*(array.shape[:-3] for array in arrays))
 
 
 @functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))
-@on_automatic_axes(_out_spec)
+@on_automatic_axes(out_spec)
 def attend_heads(
-    query: Float[Array, "*B T N H"],
-    key: Float[Array, "*B S K H"],
-    value: Float[Array, "*B S K V"],
+    query: Float[Array, "*#B T N H"],
+    key: Float[Array, "*#B S K H"],
+    value: Float[Array, "*#B S K V"],
     options: dict[str, Any],
     *,
     dropout_rate: float,
@@ -42,35 +53,42 @@ def attend_heads(
         static = {"dropout_rate": dropout_rate, "implementation": implementation}
         return attend(query, key, value, **options, **static)
 
-    operands, inputs = lay_out(query, key, value, options)
-    out = map_levels(head, inputs, inputs[0])(*operands)
-    return out.reshape(*query.shape[:-1], value.shape[-1])
+    operands, inputs, outputs = lay_out(query, key, value, options)
+    out = map_levels(head, inputs, outputs)(*operands)
+    return with_heads(out, query, key, value)
+
+
+def with_heads(rows: Array, query: Array, key: Array, value: Array) -> Array:
+    """What was read of each head, as `lay_out` leaves it, with axes [*B T N] in front."""
+    return rows.reshape(*batch_of(query, key, value), *query.shape[-3:-1], value.shape[-1])
 
 
 def lay_out(
-    query: Float[Array, "*B T N H"],
-    key: Float[Array, "*B S K H"],
-    value: Float[Array, "*B S K V"],
+    query: Float[Array, "*#B T N H"],
+    key: Float[Array, "*#B S K H"],
+    value: Float[Array, "*#B S K V"],
     options: dict[str, Any],
-) -> tuple[tuple, tuple]:
+) -> tuple[tuple, tuple, Axes]:
     """Query, key, value and options for `map_levels` over a function of one head, and their axes.
 
     Query heads fall into groups, one a key/value head: [*B T K G H]. They stay where they are, so
-    nothing is transposed; what has size 1 is shared, and a level of size 1 is none.
+    nothing is transposed; what has size 1 is shared, and a level of size 1 is none. The axes of the
+    rows that are read, [*B T K G V], come last.
     """
-    *B, T, N, H = query.shape
+    B = batch_of(query, key, value)
+    T, N, H = query.shape[-3:]
     S, K = key.shape[-3:-1]
-    groups = query.reshape(*B, T, K, N // K, H)
+    groups = query.reshape(*query.shape[:-2], K, N // K, H)
     operands = groups, key, value, _of_heads((*B, K, N // K), T, S, **options)
     batch, places = len(B), tuple(reversed(range(len(B))))
     of_query, of_key = Axes((batch + 2, batch + 1, *places)), Axes((None, batch + 1, *places))
     of_options = jax.tree.map(lambda _: in_front(batch + 2), operands[3])
     operands, inputs = without_ones(operands, (of_query, of_key, of_key, of_options))
-    sizes = (N // K, K, *reversed(B))
+    outputs, sizes = of_query, (N // K, K, *reversed(B))
     for n in reversed(range(len(sizes))):
         if sizes[n] == 1:
-            _, inputs = level(inputs, n)
-    return operands, inputs
+            (_, inputs), outputs = level(inputs, n), outputs.without(n)
+    return operands, inputs, outputs
 
 
 def _of_heads(

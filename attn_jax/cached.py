@@ -5,13 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float
 
 from attn_jax import _checks, _numerics, masks, score_mods
 from attn_jax._axes import map_levels
-from attn_jax._heads import lay_out
-from attn_jax._sharding import axes_of, on_automatic_axes
+from attn_jax._heads import lay_out, out_spec, with_heads
+from attn_jax._sharding import on_automatic_axes
 from attn_jax.attend import Scale, attend_with_logsumexp
 from attn_jax.caches import UNUSED, Held
 from attn_jax.dispatch import Implementation
@@ -104,12 +103,8 @@ def _rule(mask: masks.MaskFunction | None, window: int | None) -> masks.Mask:
     return rule if mask is None else rule & mask
 
 
-def _spec(query, _, value, *__) -> PartitionSpec:
-    return axes_of(*((query, axis) for axis in range(query.ndim - 1)), (value, -1))
-
-
 @functools.partial(jax.jit, static_argnames=("splits", "implementation"))
-@on_automatic_axes(_spec)
+@on_automatic_axes(out_spec)
 def _in_parts(
     query: Float[Array, "B T N H"],
     key: Float[Array, "B S K H"],
@@ -137,9 +132,9 @@ def _in_parts(
 
         return _merged(*jax.vmap(part)(*parts), sink)
 
-    operands, inputs = lay_out(query, key, value, options)
-    out = map_levels(head, inputs, inputs[0])(*operands)
-    return out.reshape(*query.shape[:-1], value.shape[-1])
+    operands, inputs, outputs = lay_out(query, key, value, options)
+    out = map_levels(head, inputs, outputs)(*operands)
+    return with_heads(out, query, key, value)
 
 
 def _cut(rows: Array, splits: int, fill: int = 0) -> Array:

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 from attn_jax import dispatch
 from attn_jax._axes import in_front, map_levels
 from attn_jax._call import Call
-from attn_jax._heads import attend_heads, lay_out
+from attn_jax._heads import attend_heads, batch_of, lay_out
 from attn_jax._read import checked, read_out
 from attn_jax.multi_head import checked_heads
 
@@ -68,9 +68,9 @@ class Explanation:
 
 
 def explain(
-    query: Float[Array, "*B T N H"] | Float[Array, "T H"],
-    key: Float[Array, "*B S K H"] | Float[Array, "S E"],
-    value: Float[Array, "*B S K V"] | Float[Array, "S V"],
+    query: Float[Array, "*#B T N H"] | Float[Array, "T H"],
+    key: Float[Array, "*#B S K H"] | Float[Array, "S E"],
+    value: Float[Array, "*#B S K V"] | Float[Array, "S V"],
     bias: Any = None,
     mask: Any = None,
     **options: Any,
@@ -133,7 +133,7 @@ def explain(
         tiles=visited.size * seen.work.tiles,
         flops=2 * width * seen.work.pairs * int(visited.sum()),
         bytes_moved=sum(leaf.nbytes for leaf in given if isinstance(leaf, Array))
-        + math.prod(query.shape[:-1]) * value.shape[-1] * query.dtype.itemsize,
+        + math.prod(_rows(query, key, value)) * value.shape[-1] * query.dtype.itemsize,
         temporary_bytes=None if memory is None else memory.temp_size_in_bytes,
         platform=jax.default_backend(),
     )
@@ -156,14 +156,19 @@ def _look_at_heads(
     dropout_rate: float,
     implementation: str | None,
 ) -> _Seen:
-    heads = math.prod(query.shape[:-1]) // query.shape[-3]
+    heads = math.prod(batch_of(query, key, value)) * query.shape[-2]
 
     def head(query, key, value, options: dict) -> _Seen:
         call, _ = checked(query, key, value, **options, dropout_rate=dropout_rate)
         return _look(call, implementation=implementation, heads=heads)
 
-    operands, inputs = lay_out(query, key, value, options)
+    operands, inputs, _ = lay_out(query, key, value, options)
     return map_levels(head, inputs, in_front(len(inputs[0].at)))(*operands)
+
+
+def _rows(query: Array, key: Array, value: Array) -> tuple[int, ...]:
+    """The axes of the output before its width."""
+    return (*batch_of(query, key, value), *query.shape[len(query.shape[:-3]) : -1])
 
 
 def _bytes(number: int | None) -> str:

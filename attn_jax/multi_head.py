@@ -14,17 +14,17 @@ from attn_jax.dispatch import Implementation
 
 
 def dot_product_attention(
-    query: Float[Array, "*B T N H"],
-    key: Float[Array, "*B S K H"],
-    value: Float[Array, "*B S K V"],
+    query: Float[Array, "*#B T N H"],
+    key: Float[Array, "*#B S K H"],
+    value: Float[Array, "*#B S K V"],
     bias: Float[Array, "*#B #N #T S"] | None = None,
     mask: Bool[Array, "*#B #N #T S"] | masks.MaskFunction | BlockMask | None = None,
     *,
     score_mod: score_mods.ScoreModFunction | None = None,
     scale: Scale | None = None,
     is_causal: bool = False,
-    query_seq_lengths: Int[Array, " *B"] | None = None,
-    key_value_seq_lengths: Int[Array, " *B"] | None = None,
+    query_seq_lengths: Int[Array, " *#B"] | None = None,
+    key_value_seq_lengths: Int[Array, " *#B"] | None = None,
     local_window_size: int | tuple[int, int] | None = None,
     query_position: Int[Array, "*#B T"] | None = None,
     key_position: Int[Array, "*#B S"] | None = None,
@@ -44,7 +44,8 @@ def dot_product_attention(
       logits[n, t, s] = scale * query[t, n] · key[s, n // (N/K)] + bias[n, t, s]
 
     Args:
-      query: N heads; any number of batch axes.
+      query: N heads; any number of batch axes. One of size 1, here or in key and value, goes with
+        every example of the others: one memory that all queries read, without a copy.
       key: K heads, of which each serves N/K query heads in order.
       value: K heads, in a width of their own.
       bias: added to the logits after scaling; each axis of full size or 1, the last one full.
@@ -83,7 +84,8 @@ def dot_product_attention(
 
     Cost:
       O(B N T S (H + V)) time less the tiles that the mask leaves empty; O(B N T (H + V)) memory
-      with "blockwise". Shared heads are not repeated.
+      with "blockwise". Shared heads and examples are not repeated; the gradient of a shared memory
+      is held once an example before it is summed.
 
     Example:
       >>> rng = jax.random.key(0)
@@ -139,7 +141,7 @@ def checked_heads(
 ) -> tuple[tuple, dict[str, Any]]:
     """The arguments of `dot_product_attention`, checked: operands and options of `attend_heads`."""
     sizes = _checks.check_shapes(
-        query=(query, "*B T N H"), key=(key, "*B S K H"), value=(value, "*B S K V")
+        query=(query, "*B T N H"), key=(key, "*#B S K H"), value=(value, "*#B S K V")
     )
     _checks.check_floating(query=query, key=key, value=value)
     B, (T,), (N,), (S,), (K,), (H,) = (sizes[axis] for axis in ("*B", "T", "N", "S", "K", "H"))
@@ -204,9 +206,12 @@ def _check_rows(
     """Checks lengths and positions of the queries or of the keys."""
     if lengths is not None:
         name = "query_seq_lengths" if side == "query" else "key_value_seq_lengths"
-        if lengths.shape != B:
+        if len(lengths.shape) != len(B) or any(
+            got not in (1, size) for got, size in zip(lengths.shape, B, strict=True)
+        ):
             raise ValueError(
-                f"{name} must have one entry an example, {list(B)}; got {lengths.shape}"
+                f"{name} must have one entry an example, {list(B)}, or 1 for what all share; got "
+                f"{list(lengths.shape)}"
             )
         _checks.check_lengths(name, lengths, L)
     if position is None:

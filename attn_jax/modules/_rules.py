@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from attn_jax import _checks, masks
 from attn_jax._call import TableMask
+from attn_jax._heads import batch_of
 from attn_jax._tables import Table
 from attn_jax.block_mask import BlockMask
 from attn_jax.masks._as_pytree import is_node
@@ -49,8 +50,8 @@ def read(rule: Any) -> Any:
 def both(
     rule: masks.MaskFunction | None,
     mask: Bool[Array, "..."] | masks.MaskFunction | BlockMask | None,
-    query: Float[Array, "*B T N H"],
-    key: Float[Array, "*B S K H"],
+    query: Float[Array, "*#B T N H"],
+    key: Float[Array, "*#B S K H"],
 ) -> Any:
     """A layer's rule and the mask of one call as one mask; both must allow a pair.
 
@@ -78,7 +79,7 @@ def both(
 def _check_array(mask: Any, query: Array, key: Array) -> None:
     additive = "score_mod=attn_jax.score_mods.dense_bias(mask) to the layer itself"
     _checks.check_boolean("mask", mask, additive=additive)
-    *B, T, N, _ = query.shape
+    B, (T, N) = batch_of(query, key), query.shape[-3:-1]
     axes = " ".join(["B"] * len(B) + ["N", "T", "S"])
     _checks.check_broadcastable("mask", mask, (*B, N, T, key.shape[-3]), axes)
 

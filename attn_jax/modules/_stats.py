@@ -6,14 +6,14 @@ import jax
 from jaxtyping import Array, Float
 
 from attn_jax._axes import in_front, map_levels
-from attn_jax._heads import lay_out
+from attn_jax._heads import batch_of, lay_out
 from attn_jax.multi_head import checked_heads
 from attn_jax.stats import AttentionStats, attention_stats
 
 
 def head_stats(
-    query: Float[Array, "*B T N H"],
-    key: Float[Array, "*B S K H"],
+    query: Float[Array, "*#B T N H"],
+    key: Float[Array, "*#B S K H"],
     *,
     top: int,
     **options: Any,
@@ -26,8 +26,8 @@ def head_stats(
         positions = {name: options[name] for name in ("query_position", "key_position")}
         return attention_stats(query, key, **rules, **positions, top=top)
 
-    operands, inputs = lay_out(query, key, key, checked)
+    operands, inputs, _ = lay_out(query, key, key, checked)
     levels = len(inputs[0].at)
     stats = map_levels(head, inputs, in_front(levels))(*operands)
-    front = (*query.shape[:-3], query.shape[-2])
+    front = (*batch_of(query, key), query.shape[-2])
     return jax.tree.map(lambda figure: figure.reshape(*front, *figure.shape[levels:]), stats)

@@ -134,14 +134,14 @@ class MultiHeadAttention(nnx.Module):
 
     def __call__(
         self,
-        x: Float[Array, "*B T D"],
-        memory: Float[Array, "*B S E"] | None = None,
+        x: Float[Array, "*#B T D"],
+        memory: Float[Array, "*#B S E"] | None = None,
         *,
         mask: HeadsMask | None = None,
         query_position: Int[Array, "*#B T"] | None = None,
         key_position: Int[Array, "*#B S"] | None = None,
         rng: Key[Array, ""] | None = None,
-    ) -> Float[Array, "*B T D"]:
+    ) -> Float[Array, "*#B T D"]:
         """What each token of x reads.
 
         Args:
@@ -187,14 +187,14 @@ class MultiHeadAttention(nnx.Module):
         return gather(out, self.w_out, self.b_out), cache
 
     def project_query(
-        self, x: Float[Array, "*B T D"], *, query_position: Int[Array, "*#B T"] | None = None
+        self, x: Float[Array, "*#B T D"], *, query_position: Int[Array, "*#B T"] | None = None
     ) -> Float[Array, "*B T N H"]:
         """The heads' queries, normalised and turned, as they meet the keys."""
         query = spread("x", x, self.w_query, self.b_query)
         return self._turned(query, self.query_norm, query_position)
 
     def project_memory(
-        self, memory: Float[Array, "*B S E"], *, key_position: Int[Array, "*#B S"] | None = None
+        self, memory: Float[Array, "*#B S E"], *, key_position: Int[Array, "*#B S"] | None = None
     ) -> tuple[Float[Array, "*B S K H"], Float[Array, "*B S K V"]]:
         """Keys and values of a sequence that many steps will read, for `read_memory`."""
         key = spread("memory", memory, self.w_key, self.b_key)
@@ -203,7 +203,7 @@ class MultiHeadAttention(nnx.Module):
 
     def read_memory(
         self,
-        x: Float[Array, "*B T D"],
+        x: Float[Array, "*#B T D"],
         key: Float[Array, "*B S K H"],
         value: Float[Array, "*B S K V"],
         *,
@@ -211,15 +211,15 @@ class MultiHeadAttention(nnx.Module):
         query_position: Int[Array, "*#B T"] | None = None,
         key_position: Int[Array, "*#B S"] | None = None,
         rng: Key[Array, ""] | None = None,
-    ) -> Float[Array, "*B T D"]:
+    ) -> Float[Array, "*#B T D"]:
         """`layer(x, memory)` from the keys and values that `project_memory` made of the memory."""
         query = self.project_query(x, query_position=query_position)
         return self._read(query, key, value, mask, (query_position, key_position), rng)
 
     def stats(
         self,
-        x: Float[Array, "*B T D"],
-        memory: Float[Array, "*B S E"] | None = None,
+        x: Float[Array, "*#B T D"],
+        memory: Float[Array, "*#B S E"] | None = None,
         *,
         mask: HeadsMask | None = None,
         query_position: Int[Array, "*#B T"] | None = None,
@@ -256,7 +256,7 @@ class MultiHeadAttention(nnx.Module):
         position = jnp.arange(heads.shape[-3]) if position is None else position
         return heads if self.rotary is None else self.rotary(heads, position)
 
-    def _read(self, query, key, value, mask, place, rng) -> Float[Array, "*B T D"]:
+    def _read(self, query, key, value, mask, place, rng) -> Float[Array, "*#B T D"]:
         drop = {"dropout_rate": 0.0 if rng is None else self.dropout_rate, "dropout_rng": rng}
         rule = self._rule(query, key, mask, place)
         out = dot_product_attention(query, key, value, **rule, **drop, **self._options())
