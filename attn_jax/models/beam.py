@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
+from attn_jax._numerics import accumulation_dtype
 from attn_jax.models.greedy import check_max_length
 from attn_jax.models.ids import BOS, EOS, PAD
 from attn_jax.models.records import State
@@ -88,6 +89,9 @@ def beam_search(
     Raises:
       ValueError: width or max_length is below 1, or the length penalty is negative.
 
+    Numerics:
+      Log-probabilities are taken and summed in float32, or in float64 for float64 logits.
+
     Cost:
       W times the steps of greedy search, and it goes on until all W beams have ended.
 
@@ -134,6 +138,9 @@ def search(
     Raises:
       ValueError: as `beam_search`.
 
+    Numerics:
+      As `beam_search`, whatever the dtype of the step's log-probabilities.
+
     Cost:
       As many steps as the longest beam has tokens, each of W calls and one top-k over W·K.
 
@@ -163,8 +170,8 @@ def search(
         return t + 1, extend(hypotheses._replace(state=state), log_probs, t, length_penalty)
 
     first = _begin(step, state, width, max_length)
-    _, last = jax.lax.while_loop(unfinished, advance, (jnp.array(0), first))
-    scores = last.log_probs / _penalty(last.lengths, length_penalty)
+    _, last = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), first))
+    scores = last.log_probs / _penalty(last.lengths, length_penalty, last.log_probs.dtype)
     tokens = jnp.where(last.log_probs[:, None] > -jnp.inf, last.tokens, PAD)
     return Beams(tokens, last.log_probs, scores)
 
@@ -177,11 +184,12 @@ def extend(
 ) -> Hypotheses:
     """The W best of all W·K continuations. A finished one continues with PAD, at no cost."""
     W, K = log_probs.shape
+    log_probs = log_probs.astype(hypotheses.log_probs.dtype)
     only_pad = jnp.full(K, -jnp.inf, log_probs.dtype).at[PAD].set(0)
     log_probs = jnp.where(hypotheses.finished[:, None], only_pad[None], log_probs)
     totals = hypotheses.log_probs[:, None] + log_probs
     lengths = jnp.where(hypotheses.finished, hypotheses.lengths, hypotheses.lengths + 1)
-    scores = totals / _penalty(lengths, length_penalty)[:, None]
+    scores = totals / _penalty(lengths, length_penalty, totals.dtype)[:, None]
     _, best = jax.lax.top_k(scores.reshape(-1), W)
     parent, token = best // K, best % K
     state, tokens, lengths, finished = jax.tree.map(
@@ -196,18 +204,20 @@ def extend(
 def _begin(step: StepFunction, state: State, width: int, max_length: int) -> Hypotheses:
     """W copies of one beginning, all but the first impossible, so that none is said twice."""
     state = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * width), state)
-    last, lengths = jnp.full(width, BOS), jnp.zeros(width, int)
+    last, lengths = jnp.full(width, BOS, jnp.int32), jnp.zeros(width, jnp.int32)
     _, log_probs = jax.eval_shape(jax.vmap(step), state, last)
     return Hypotheses(
         state,
-        jnp.full((width, max_length), PAD),
+        jnp.full((width, max_length), PAD, jnp.int32),
         last,
         lengths,
-        jnp.full(width, -jnp.inf, log_probs.dtype).at[0].set(0),
+        jnp.full(width, -jnp.inf, accumulation_dtype(log_probs.dtype)).at[0].set(0),
         jnp.zeros(width, bool),
     )
 
 
-def _penalty(lengths: Int[Array, " W"], length_penalty: float) -> Float[Array, " W"]:
+def _penalty(
+    lengths: Int[Array, " W"], length_penalty: float, dtype: DTypeLike
+) -> Float[Array, " W"]:
     """By what a log-probability is divided, so that long translations may compete."""
-    return ((5 + lengths.astype(jnp.float32)) / 6) ** length_penalty
+    return ((5 + lengths.astype(dtype)) / 6) ** length_penalty

@@ -62,7 +62,7 @@ def read(
 ) -> Decoding:
     """Takes the prompts into the model's caches, and chooses the first token after each."""
     model, (B, T) = nnx.merge(graph, state), tokens.shape
-    is_real = jnp.arange(T)[None, :] < lengths[:, None]
+    is_real = jnp.arange(T, dtype=jnp.int32)[None, :] < lengths[:, None]
     hidden, caches = model.extend(tokens, caches, is_real=is_real)
     last = jnp.take_along_axis(hidden, lengths[:, None, None] - 1, axis=1)
     seen = None
@@ -141,14 +141,15 @@ def _pass(
     """
     token, said, seen, caches, guesses = decoding
     tokens, guesses = _with_guesses(draft, guesses, token, room)
-    offset = jnp.arange(tokens.shape[1])[None, :]
+    offset = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
     is_real = (tokens >= 0) & (offset <= room[:, None])
     hidden, caches = model.extend(jnp.maximum(tokens, 0), caches, is_real=is_real)
     chosen = _choose(model.readout(hidden), said + 1, seen, rng, sampling)
     is_right = is_real[:, 1:] & (tokens[:, 1:] == chosen[:, :-1])
-    count = jnp.where(room < 0, 0, 1 + jnp.sum(jnp.cumprod(is_right, axis=1), axis=1))
+    kept = jnp.sum(jnp.cumprod(is_right, axis=1, dtype=jnp.int32), axis=1, dtype=jnp.int32)
+    count = jnp.where(room < 0, 0, 1 + kept)
     if draft is not None:
-        wrong = jnp.sum(is_real, axis=1) - count
+        wrong = jnp.sum(is_real, axis=1, dtype=jnp.int32) - count
         caches = tuple(cache.rewind(cache.lengths - wrong) for cache in caches)
         guesses = draft.keep(guesses, tokens, count)
     after = jnp.take_along_axis(chosen, jnp.maximum(count, 1)[:, None] - 1, axis=1)[:, 0]
@@ -161,7 +162,7 @@ def _with_guesses(draft: Draft | None, guesses, token, room) -> tuple[Int[Array,
     if draft is None:
         return token[:, None], None
     proposed, guesses = draft.propose(guesses, token, room)
-    return jnp.concatenate([token[:, None], proposed], axis=1), guesses
+    return jnp.concatenate([token[:, None], proposed.astype(jnp.int32)], axis=1), guesses
 
 
 def _choose(
@@ -172,7 +173,7 @@ def _choose(
     sampling: Sampling,
 ) -> Int[Array, "B C"]:
     """The token after each; that of `index` in a row is always drawn by the same key."""
-    rows = jnp.arange(logits.shape[0])
+    rows = jnp.arange(logits.shape[0], dtype=jnp.int32)
 
     def one(seen, inputs):
         logits, place = inputs
@@ -182,7 +183,7 @@ def _choose(
         )
         return None if seen is None else seen.at[rows, token].set(True), token
 
-    places = jnp.arange(logits.shape[1])
+    places = jnp.arange(logits.shape[1], dtype=jnp.int32)
     return jax.lax.scan(one, seen, (logits.swapaxes(0, 1), places))[1].T
 
 
@@ -191,5 +192,5 @@ def _mark(
 ) -> Bool[Array, "B P"]:
     """With the first `count` tokens of each row."""
     rows, P = jnp.arange(seen.shape[0])[:, None], seen.shape[1]
-    counts = jnp.arange(tokens.shape[1])[None, :] < count[:, None]
+    counts = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :] < count[:, None]
     return seen.at[rows, jnp.where(counts, tokens, P)].set(True, mode="drop")

@@ -82,8 +82,8 @@ class PromptLookup(nnx.Module):
 
     def begin(self, prompts: Int[Array, "B T"], lengths: Int[Array, " B"], most: int) -> "_Texts":
         """The prompts, with room for what is said."""
-        room = most + 1 + self.tokens
-        return _Texts(jnp.pad(prompts, ((0, 0), (0, room))), jnp.asarray(lengths, jnp.int32))
+        text = jnp.pad(jnp.asarray(prompts, jnp.int32), ((0, 0), (0, most + 1 + self.tokens)))
+        return _Texts(text, jnp.asarray(lengths, jnp.int32))
 
     def propose(
         self, state: "_Texts", token: Int[Array, " B"], room: Int[Array, " B"]
@@ -95,21 +95,23 @@ class PromptLookup(nnx.Module):
 
     def keep(self, state: "_Texts", tokens: Int[Array, "B I"], kept: Int[Array, " B"]) -> "_Texts":
         """The texts with what was said."""
-        rows, offset = jnp.arange(kept.size)[:, None], jnp.arange(tokens.shape[1])[None, :]
+        tokens, kept = tokens.astype(jnp.int32), kept.astype(jnp.int32)
+        rows = jnp.arange(kept.size)[:, None]
+        offset = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
         outside = state.text.shape[1]
         place = jnp.where(offset < kept[:, None], state.lengths[:, None] + offset, outside)
         text = state.text.at[rows, place].set(tokens, mode="drop")
         return _Texts(text, state.lengths + kept)
 
     def _continuation(self, text: Int[Array, " L"], length: Int[Array, ""]) -> Int[Array, " I"]:
-        place = jnp.arange(text.size)
-        back = jnp.arange(1, self.longest + 1)[None, :]
+        place = jnp.arange(text.size, dtype=jnp.int32)
+        back = jnp.arange(1, self.longest + 1, dtype=jnp.int32)[None, :]
         same = text[place[:, None] - back] == text[length - back]
         same &= (place[:, None] >= back) & (place[:, None] < length)
-        in_common = jnp.sum(jnp.cumprod(same, axis=1), axis=1)
-        best = jnp.argmax(in_common * text.size + place)
+        in_common = jnp.sum(jnp.cumprod(same, axis=1, dtype=jnp.int32), axis=1, dtype=jnp.int32)
+        best = jnp.argmax(in_common * text.size + place).astype(jnp.int32)
         period = jnp.maximum(length - best, 1)  # past its own end, the guess goes on with itself
-        guess = text[best + jnp.arange(self.tokens) % period]
+        guess = text[best + jnp.arange(self.tokens, dtype=jnp.int32) % period]
         return jnp.where(in_common[best] > 0, guess, -1)
 
 
@@ -141,11 +143,12 @@ class DraftModel(nnx.Module):
 
     def begin(self, prompts: Int[Array, "B T"], lengths: Int[Array, " B"], most: int) -> "_Caches":
         """The smaller model's caches, with the prompts in them."""
-        B, T = prompts.shape
-        is_real = jnp.arange(T)[None, :] < lengths[:, None]
-        empty = self.model.init_caches(B, T + most)
+        (B, T), lengths = prompts.shape, jnp.asarray(lengths, jnp.int32)
+        is_real = jnp.arange(T, dtype=jnp.int32)[None, :] < lengths[:, None]
+        is_learned, longest = self.model.position is not None, self.model.config.max_length
+        empty = self.model.init_caches(B, min(T + most, longest) if is_learned else T + most)
         _, caches = self.model.extend(prompts, empty, is_real=is_real)
-        return _Caches(caches, jnp.asarray(lengths, jnp.int32))
+        return _Caches(caches, lengths)
 
     def propose(
         self, state: "_Caches", token: Int[Array, " B"], room: Int[Array, " B"]
@@ -162,7 +165,7 @@ class DraftModel(nnx.Module):
             token = jnp.argmax(self.model.readout(hidden[:, 0]), axis=-1).astype(jnp.int32)
             return (token, caches), token
 
-        steps = jnp.arange(self.tokens + 1)
+        steps = jnp.arange(self.tokens + 1, dtype=jnp.int32)
         (_, caches), guesses = jax.lax.scan(one, (token, state.caches), steps)
         return guesses[:-1].T, state._replace(caches=caches)
 
@@ -171,7 +174,7 @@ class DraftModel(nnx.Module):
     ) -> "_Caches":
         """The caches without the guesses that were wrong."""
         del tokens
-        lengths = state.lengths + kept
+        lengths = state.lengths + kept.astype(jnp.int32)
         return _Caches(tuple(cache.rewind(lengths) for cache in state.caches), lengths)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +21,10 @@ class Generation:
     """What a model said after each prompt.
 
     `generate` makes it. A text ends before its stop sequence; `stopped` says whether there was one.
-    `passes` counts how often the model was run after the prompts, for all rows at once: as often as
-    the longest text has tokens, or less with a draft. `seconds` are those of saying tokens, and
+    `passes` counts how often the model was run after the prompts, for all rows at once, until the
+    last text had ended: as often as the longest text has tokens, with those of its stop sequence,
+    or less with a draft. Stop sequences are looked for after every eighth run, so up to seven runs
+    may follow in vain, which are not counted. `seconds` are those of saying tokens, and
     `prompt_seconds` those of reading prompts and of compiling, where sizes are new.
 
     Example:
@@ -91,7 +93,9 @@ def generate(
       tokens are equally likely to the last bit, the other one may be said.
 
     Cost:
-      One compile a length of the longest prompt, and one for saying tokens; memory as the caches.
+      Lengths are rounded up to 16, 24, 32, 48, 64, 96, …: that of the longest prompt, and that of
+      all tokens, which is the capacity of the caches. A number of prompts and a `Sampling` compile
+      once for each two such sizes, whatever the lengths. Memory as the caches.
 
     Example:
       >>> from attn_jax.models import DecoderConfig, GPT, generate
@@ -102,16 +106,17 @@ def generate(
       True
     """
     _check(model, prompts, max_new_tokens, sampling, stop, rng, draft)
-    tokens, lengths = _padded(prompts)
+    capacity = _capacity(model, max(map(len, prompts)) + max_new_tokens)
+    tokens, lengths = _padded(prompts, capacity)
     options: dict[str, Any] = {"kind": kind, "int8": int8}
     if kind == "sliding" and draft is not None:
         options["chunk"] = 1 + draft.tokens
     start = time.perf_counter()
-    caches = model.init_caches(len(prompts), tokens.shape[1] + max_new_tokens, **options)
+    caches = model.init_caches(len(prompts), capacity, **options)
     rng = jax.random.key(0) if rng is None else rng
     decoding = read(*nnx.split(model), tokens, lengths, caches, rng, sampling=sampling)
     if draft is not None:
-        guesses = begin(*nnx.split(draft), tokens, lengths, most=max_new_tokens)
+        guesses = begin(*nnx.split(draft), tokens, lengths, most=few_sizes(max_new_tokens))
         decoding = decoding._replace(draft=guesses)
     graph, state = nnx.split((model, draft))
 
@@ -127,10 +132,21 @@ def generate(
     return Generation(said, stopped, passes, seconds, after_prompts - start)
 
 
-def _padded(prompts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+def few_sizes(length: int) -> int:
+    """The next of 16, 24, 32, 48, 64, 96, …: so that few sizes are compiled."""
+    power = 1 << max(4, (length - 1).bit_length())
+    return power * 3 // 4 if 16 < length <= power * 3 // 4 else power
+
+
+def _capacity(model: GPT, length: int) -> int:
+    most = few_sizes(length)
+    return most if model.position is None else min(most, model.config.max_length)
+
+
+def _padded(prompts: Sequence[Sequence[int]], capacity: int) -> tuple[np.ndarray, np.ndarray]:
     """Ids with zeros on the right, and how many of each row are real."""
     lengths = np.array([len(prompt) for prompt in prompts], np.int32)
-    tokens = np.zeros((len(prompts), lengths.max()), np.int32)
+    tokens = np.zeros((len(prompts), min(few_sizes(int(lengths.max())), capacity)), np.int32)
     for row, prompt in zip(tokens, prompts, strict=True):
         row[: len(prompt)] = prompt
     return tokens, lengths
@@ -151,30 +167,35 @@ def _say(
         decoding, said = go_on(decoding, ~np.array(stopped))
         if said.overflowed:
             raise RuntimeError("a cache overflowed while decoding, which its capacity rules out")
-        passes += int(said.passes)
-        for row, new in enumerate(_by_row(said)):
+        needed = 0
+        for row, (new, counts) in enumerate(_by_row(said)):
             if not stopped[row]:
-                texts[row], stopped[row] = _until_stop(texts[row], new, stop)
+                texts[row], stopped[row], used = _until_stop(texts[row], new, stop)
+                needed = max(needed, int(np.searchsorted(counts.cumsum(), used)) + (used > 0))
                 _tell(on_tokens, row, texts[row], told, all_of_it=stopped[row], stop=stop)
+        passes += needed
     for row in range(B):
         _tell(on_tokens, row, texts[row], told, all_of_it=True, stop=stop)
     return texts, stopped, passes
 
 
-def _by_row(said: Said) -> list[list[int]]:
+def _by_row(said: Said) -> Iterator[tuple[list[int], np.ndarray]]:
+    """What each row says, and how many tokens of it in each pass."""
     tokens, count = np.asarray(said.tokens), np.asarray(said.count)
     counts = np.arange(tokens.shape[2]) < count[:, :, None]
-    return [tokens[:, row][counts[:, row]].tolist() for row in range(tokens.shape[1])]
+    for row in range(tokens.shape[1]):
+        yield tokens[:, row][counts[:, row]].tolist(), count[:, row]
 
 
-def _until_stop(before: list[int], new: list[int], stop) -> tuple[list[int], bool]:
-    """All that was said, up to the first stop sequence that ends in what is new."""
+def _until_stop(before: list[int], new: list[int], stop) -> tuple[list[int], bool, int]:
+    """All that was said, up to the first stop sequence that ends in what is new; whether there was
+    one; and how many of the new tokens say so."""
     text = [*before, *new]
     for end in range(len(before) + 1, len(text) + 1):
         for sequence in map(list, stop):
             if text[:end][-len(sequence) :] == sequence:
-                return text[: end - len(sequence)], True
-    return text, False
+                return text[: end - len(sequence)], True, end - len(before)
+    return text, False, len(new)
 
 
 def _tell(on_tokens, row: int, text: list[int], told: list[int], *, all_of_it: bool, stop) -> None:

@@ -79,4 +79,4 @@ def _scan_until[Carry, Row](
         carry, row = step(carry)
         return t + 1, carry, jax.tree.map(lambda all, one: all.at[t].set(one), rows, row)
 
-    return jax.lax.while_loop(unfinished, advance, (jnp.array(0), carry, rows))[-1]
+    return jax.lax.while_loop(unfinished, advance, (jnp.int32(0), carry, rows))[-1]

@@ -4,10 +4,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from attn_jax import _checks
-from attn_jax.models.ids import BOS
+from attn_jax._numerics import accumulation_dtype
+from attn_jax.models.ids import BOS, PAD
 from attn_jax.models.translator import Translator
 
 
@@ -54,7 +56,7 @@ def decoder_inputs(target: Int[Array, " T"]) -> Int[Array, " T"]:
 
 
 def token_losses(
-    logits: Float[Array, "*B T K"], target: Int[Array, "*B T"]
+    logits: Float[Array, "*B T K"], target: Int[Array, "*B T"], *, ignore: int | None = None
 ) -> tuple[Float[Array, "*B T"], Bool[Array, "*B T"]]:
     """The negative log-likelihood of each true word, and whether it was the model's first choice.
 
@@ -62,28 +64,39 @@ def token_losses(
 
     Args:
       logits: over the target vocabulary.
-      target: the true words' ids.
+      target: the true words' ids, from 0 to K − 1.
+      ignore: an id that stands for no word, such as PAD or the −100 of PyTorch and Hugging Face:
+        its loss is 0, and it is never correct. None ignores no id.
 
     Returns:
-      Natural-log losses, and True where no logit exceeds the true word's.
+      Natural-log losses, and True where no logit exceeds the true word's. For a mean over words
+      divide their sum by the number of targets that are not ignored.
+
+    Raises:
+      ValueError: a target is outside of the vocabulary and is not ignored. Under `jit`, where
+        targets are unknown, its loss is NaN, and it is not correct.
 
     Numerics:
-      In the logits' dtype, with their maximum subtracted.
+      In float32, or in float64 for float64 logits, with their maximum subtracted. A true word of
+      logit −inf costs ∞.
 
     Example:
       >>> from attn_jax.models import token_losses
-      >>> logits = jnp.log(jnp.array([[1.0, 3.0], [1.0, 3.0]]))
-      >>> losses, correct = token_losses(logits, jnp.array([0, 1]))
+      >>> logits = jnp.log(jnp.array([[1.0, 3.0], [1.0, 3.0], [1.0, 3.0]]))
+      >>> losses, correct = token_losses(logits, jnp.array([0, 1, -100]), ignore=-100)
       >>> (jnp.exp(-losses).round(2).tolist(), correct.tolist())
-      ([0.25, 0.75], [False, True])
+      ([0.25, 0.75, 1.0], [False, True, False])
     """
-    logits = jax.lax.optimization_barrier(logits)  # or XLA:CPU repeats the softmax in each product
-    true_logit = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    return jax.nn.logsumexp(logits, axis=-1) - true_logit, true_logit >= logits.max(axis=-1)
+    words = _words(logits, target, ignore)
+    return words.counted(words.losses), words.is_first
 
 
 def smoothed_losses(
-    logits: Float[Array, "*B T K"], target: Int[Array, "*B T"], smoothing: float
+    logits: Float[Array, "*B T K"],
+    target: Int[Array, "*B T"],
+    smoothing: float,
+    *,
+    ignore: int | None = None,
 ) -> Float[Array, "*B T"]:
     """What each true word costs a model that should keep a share of its belief for all others.
 
@@ -101,15 +114,16 @@ def smoothed_losses(
       logits: over the target vocabulary.
       target: the true words' ids.
       smoothing: ε, the share that all words have alike.
+      ignore: as `token_losses`.
 
     Returns:
       Natural-log losses; of smoothing 0 those of `token_losses`.
 
     Raises:
-      ValueError: smoothing is not in [0, 1).
+      ValueError: smoothing is not in [0, 1), or a target is none, as in `token_losses`.
 
     Numerics:
-      In the logits' dtype, with their maximum subtracted.
+      As `token_losses`. A word of logit −inf costs ∞ where smoothing is above 0.
 
     Example:
       >>> from attn_jax.models import smoothed_losses
@@ -119,15 +133,67 @@ def smoothed_losses(
       >>> print(f"{-(0.7 * np.log(0.7) + 3 * 0.1 * np.log(0.1)):.3f}")   # (1 − ε) + ε/K = 0.7
       0.940
     """
-    losses, _ = token_losses(logits, target)
-    return _smoothed(losses, logits, target, smoothing)
-
-
-def _smoothed(losses, logits, target, smoothing: float) -> Float[Array, "*B T"]:
-    """The same from plain losses: the mean nll exceeds one by its lead over the mean logit."""
     _checks.check_rate("smoothing", smoothing)
-    true_logit = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
-    return losses + smoothing * (true_logit - logits.mean(axis=-1))
+    words = _words(logits, target, ignore)
+    return words.counted(words.smoothed(smoothing))
+
+
+class _Words(NamedTuple):
+    """What losses are made of, for each true word."""
+
+    total: Float[Array, "*B T"]  # the log of the sum over all words
+    mean_logit: Float[Array, "*B T"]
+    true_logit: Float[Array, "*B T"]
+    is_first: Bool[Array, "*B T"]
+    is_word: Bool[Array, "*B T"]
+    is_ignored: Bool[Array, "*B T"] | None
+
+    @property
+    def losses(self) -> Float[Array, "*B T"]:
+        return self.total - self.true_logit
+
+    def smoothed(self, smoothing: float) -> Float[Array, "*B T"]:
+        if smoothing == 0:  # 0 times the loss of an impossible word were NaN
+            return self.losses
+        return (1 - smoothing) * self.losses + smoothing * (self.total - self.mean_logit)
+
+    def counted(self, losses: Float[Array, "*B T"]) -> Float[Array, "*B T"]:
+        losses = jnp.where(self.is_word, losses, jnp.nan)
+        return losses if self.is_ignored is None else jnp.where(self.is_ignored, 0, losses)
+
+
+def _words(logits, target, ignore: int | None) -> _Words:
+    logits = jnp.asarray(logits)
+    _check_target(target, logits.shape[-1], ignore)
+    target = jnp.asarray(target)
+    # Without the barrier XLA:CPU repeats the softmax in each product.
+    logits = jax.lax.optimization_barrier(logits.astype(accumulation_dtype(logits.dtype)))
+    is_ignored = None if ignore is None else target == ignore
+    is_word = (target >= 0) & (target < logits.shape[-1])
+    is_word = is_word if is_ignored is None else is_word & ~is_ignored
+    index = jnp.where(is_word, target, 0)[..., None]
+    true_logit = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
+    return _Words(
+        total=jax.nn.logsumexp(logits, axis=-1),
+        mean_logit=logits.mean(axis=-1),
+        true_logit=true_logit,
+        is_first=is_word & (true_logit >= logits.max(axis=-1)),
+        is_word=is_word,
+        is_ignored=is_ignored,
+    )
+
+
+def _check_target(target, K: int, ignore: int | None) -> None:
+    """Checks targets that are known, here and in full."""
+    if isinstance(target, jax.core.Tracer) or not getattr(target, "is_fully_addressable", True):
+        return
+    known = np.asarray(target)
+    wrong = known[((known < 0) | (known >= K)) & (known != ignore)]
+    if wrong.size:
+        raise ValueError(
+            f"target must hold ids between 0 and {K - 1}; got {wrong[0]}: where an id stands for "
+            f"no word, name it, ignore={wrong[0]}"
+        )
 
 
 def translation_loss(
@@ -153,7 +219,11 @@ def translation_loss(
       batch of padding alone has loss 0.
 
     Raises:
-      ValueError: smoothing is not in [0, 1).
+      ValueError: smoothing is not in [0, 1), or a target that counts is none, as in
+        `token_losses`.
+
+    Numerics:
+      As `token_losses`.
 
     Cost:
       The readout is one product over all B·T positions, O(B T K l), most of the work of a small
@@ -167,26 +237,33 @@ def translation_loss(
       >>> print(f"{float(loss):.3f}, {float(metrics['tokens'])} tokens")   # untrained: log 7
       1.946, 2.0 tokens
     """
+    _checks.check_rate("smoothing", smoothing)
+    batch = _with_pad(batch)
     unroll_rng, readout_rng = (None, None) if rng is None else jax.random.split(rng)
     rows = _unroll(model, batch, unroll_rng)
     # One row for each target position of the batch: products over rows are twice as fast on CPU.
     rows = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), rows)
     logits = model.readout(rows, rng=readout_rng)
     target, mask = batch.target.reshape(-1), batch.target_mask.reshape(-1)
-    losses, correct = token_losses(logits, target)
-    tokens = jnp.sum(mask).astype(losses.dtype)
+    words = _words(logits, target, None)
+    tokens = jnp.sum(mask).astype(words.total.dtype)
 
     def mean(values: Float[Array, " R"]) -> Float[Array, ""]:
         return jnp.sum(values, where=mask) / jnp.maximum(tokens, 1)
 
     metrics = {
-        "loss": mean(losses),
+        "loss": mean(words.counted(words.losses)),
         "tokens": tokens,
-        "accuracy": mean(correct.astype(tokens.dtype)),
+        "accuracy": mean(words.is_first.astype(tokens.dtype)),
     }
-    if smoothing == 0:
-        return metrics["loss"], metrics
-    return mean(_smoothed(losses, logits, target, smoothing)), metrics
+    return mean(words.counted(words.smoothed(smoothing))), metrics
+
+
+def _with_pad(batch: Batch) -> Batch:
+    """PAD wherever nothing counts: an id that is no word would be NaN, and so would gradients."""
+    source = jnp.where(batch.source_mask, batch.source, PAD)
+    target = jnp.where(batch.target_mask, batch.target, PAD)
+    return batch._replace(source=source, target=target)
 
 
 def _unroll(model: Translator, batch: Batch, rng: PRNGKeyArray | None):

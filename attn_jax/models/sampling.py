@@ -18,11 +18,12 @@ class Sampling:
     Args:
       repetition_penalty: by which the logit of a token that was there is divided, or multiplied
         where it is negative (Keskar et al. 2019, section 4.1, https://arxiv.org/abs/1909.05858).
-      temperature: by which logits are divided; 0 takes the likeliest token.
+      temperature: by which logits are divided; 0 takes the likeliest token, and of equal ones the
+        first.
       top_k: how many of the likeliest tokens stay (Fan et al. 2018, section 5.1,
         https://arxiv.org/abs/1805.04833); equal ones stay together.
-      top_p: the least mass of the likeliest tokens that stay (Holtzman et al. 2019, section 3.1,
-        https://arxiv.org/abs/1904.09751).
+      top_p: the mass that the likeliest tokens must have together, as few as can; equal ones stay
+        together (Holtzman et al. 2019, section 3.1, https://arxiv.org/abs/1904.09751).
       min_p: the share of the likeliest one's probability that a token must have to stay (Nguyen et
         al. 2024, section 3, https://arxiv.org/abs/2407.01082).
 
@@ -73,10 +74,10 @@ def next_token_logits(
       seen: the tokens that were there, for the penalty.
 
     Returns:
-      Logits in float32; with temperature 0 only the likeliest token is left.
+      Logits in float32, but for a constant; with temperature 0 only the likeliest token is left.
 
     Numerics:
-      In float32.
+      In float32. A mass that is met but for 4 float32 roundings counts as met by `top_p`.
 
     Cost:
       O(P log P) where there is a rule, for sorting.
@@ -90,21 +91,24 @@ def next_token_logits(
     """
     logits = logits.astype(jnp.float32)
     if seen is not None and sampling.repetition_penalty != 1:
-        penalty = sampling.repetition_penalty
+        penalty = _normal(sampling.repetition_penalty)
         less = jnp.where(logits > 0, logits / penalty, logits * penalty)
         logits = jnp.where(seen, less, logits)
     if sampling.temperature == 0:
         best = jnp.arange(logits.size) == jnp.argmax(logits)
         return jnp.where(best, logits, -jnp.inf)
-    logits = logits / sampling.temperature
+    logits = jnp.minimum(logits, jnp.finfo(jnp.float32).max)
+    best = jnp.max(logits)
+    if sampling.temperature != 1:  # the best one becomes 0, which no temperature takes out of range
+        best = jnp.where(best == -jnp.inf, 0, best)
+        logits, best = (logits - best) / _normal(sampling.temperature), 0
     if sampling.top_k is not None and sampling.top_k < logits.size:
         least = jax.lax.top_k(logits, sampling.top_k)[0][-1]
         logits = jnp.where(logits >= least, logits, -jnp.inf)
-    if sampling.top_p is not None:
+    if sampling.top_p is not None and sampling.top_p < 1:
         logits = jnp.where(_nucleus(logits, sampling.top_p), logits, -jnp.inf)
     if sampling.min_p is not None:
-        least = jnp.max(logits) + math.log(sampling.min_p)
-        logits = jnp.where(logits >= least, logits, -jnp.inf)
+        logits = jnp.where(logits >= best + math.log(sampling.min_p), logits, -jnp.inf)
     return logits
 
 
@@ -140,10 +144,17 @@ def sample(
     return jax.random.categorical(rng, left).astype(jnp.int32)
 
 
+def _normal(number: float) -> float:
+    """The nearest number that float32 can divide by and multiply with: neither 0 nor ∞."""
+    limits = jnp.finfo(jnp.float32)
+    return min(max(number, float(limits.tiny)), float(limits.max))
+
+
 def _nucleus(logits: Float[Array, " P"], mass: float) -> Bool[Array, " P"]:
     """The likeliest tokens up to the first with which they have the mass; equal ones together."""
     probability = jax.nn.softmax(logits)
     descending = jnp.sort(probability, descending=True)
-    before = jnp.cumsum(descending) - descending
-    least = jnp.min(jnp.where(before < mass, descending, jnp.inf))
+    before = jnp.concatenate([jnp.zeros_like(descending[:1]), jnp.cumsum(descending)[:-1]])
+    rounding = 4 * float(jnp.finfo(probability.dtype).eps)  # of the sums
+    least = jnp.min(jnp.where(before < mass - rounding, descending, jnp.inf))
     return probability >= least

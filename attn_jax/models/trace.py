@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from attn_jax._numerics import accumulation_dtype
 from attn_jax.models.ids import BOS, EOS, PAD
 from attn_jax.models.records import State
 from attn_jax.models.translator import Translator
@@ -28,7 +29,7 @@ class Trace(NamedTuple):
       weights: α_ij, the alignment [L S].
       contexts: c_i = Σ_j α_ij h_j [L E].
       top_tokens: the most likely next words, best first [L k].
-      top_log_probs: their log-probabilities [L k].
+      top_log_probs: their log-probabilities, in float32 at least [L k].
 
     Example:
       >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, greedy_search
@@ -73,14 +74,17 @@ class Progress(NamedTuple):
 
 
 def emittable_log_probs(logits: Float[Array, " K"]) -> Float[Array, " K"]:
-    """The model's log-probabilities, −inf for PAD and BOS: what a search may say."""
-    log_probs = jax.nn.log_softmax(logits)
+    """The model's log-probabilities, −inf for PAD and BOS: what a search may say.
+
+    In float32, or in float64 for float64 logits.
+    """
+    log_probs = jax.nn.log_softmax(logits.astype(accumulation_dtype(logits.dtype)))
     return log_probs.at[jnp.array([PAD, BOS])].set(-jnp.inf)
 
 
 def begin(model: Translator, memory: Any, max_length: int) -> Progress:
     """Before the first word."""
-    return Progress(model.start(memory, max_length), jnp.array(BOS), jnp.array(False))
+    return Progress(model.start(memory, max_length), jnp.int32(BOS), jnp.array(False))
 
 
 def record(
@@ -93,7 +97,7 @@ def record(
     state, step = model.step(memory, progress.state, progress.token)
     log_probs = emittable_log_probs(step.logits)
     top_log_probs, top_tokens = jax.lax.top_k(log_probs, min(TOP, log_probs.size - 2))
-    token = jnp.where(progress.finished, PAD, choose(top_tokens))
+    token = jnp.where(progress.finished, PAD, choose(top_tokens).astype(jnp.int32))
     is_token = token != PAD
     row = Row(
         token,

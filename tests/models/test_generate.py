@@ -1,5 +1,7 @@
 """Texts go on as the model says, alone or in company, with any cache, until they shall stop."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,8 @@ import pytest
 from test_gpt import LLAMA, TINY, drawn
 from tolerance import assert_within
 
-from attn_jax.models import Sampling, generate, next_token_logits, sample
+from attn_jax.models import PromptLookup, Sampling, decoding, generate, next_token_logits, sample
+from attn_jax.models.generate import few_sizes
 
 PROMPTS = [[3, 1, 4, 1, 5], [9, 2], [6, 5, 3]]
 MODEL = drawn(LLAMA)
@@ -68,6 +71,57 @@ def test_what_is_told_is_what_is_returned_and_no_stop_sequence_is_begun():
     assert list(told.values()) == result.tokens
 
 
+def test_passes_end_with_the_last_text():
+    stop = GREEDY[0][1:3]
+    end = next(i for i in range(9) if GREEDY[0][i : i + 2] == stop)
+    said = generate(MODEL, PROMPTS[:1], max_new_tokens=10, stop=[stop])
+    assert (said.tokens, said.passes) == ([GREEDY[0][:end]], end + 2)
+    for most in (3, 9):  # of the first eight passes, and beyond
+        said = generate(MODEL, PROMPTS, max_new_tokens=most)
+        assert (said.tokens, said.passes) == ([row[:most] for row in GREEDY], most)
+
+
+def test_free_lengths_compile_a_bounded_number_of_times():
+    model = drawn(dataclasses.replace(TINY, num_layers=1, max_length=64))
+    compiled = decoding.read, decoding.begin, decoding.go_on
+    draft = PromptLookup(2)
+
+    def say(length, new):
+        prompt = [i % 7 for i in range(length)]
+        return generate(model, [prompt], max_new_tokens=new, draft=draft).tokens
+
+    say(17, 5)
+    before = [function._cache_size() for function in compiled]
+    for length, new in ((18, 6), (20, 1), (21, 3), (23, 1)):
+        assert len(say(length, new)[0]) == new
+    assert [function._cache_size() for function in compiled] == before
+
+
+def test_lengths_are_rounded_to_few_sizes():
+    sizes = [few_sizes(length) for length in range(1, 4097)]
+    assert all(length <= size for length, size in enumerate(sizes, start=1))
+    assert all(size < 1.5 * length for length, size in enumerate(sizes, start=1) if length > 16)
+    assert sorted(set(sizes)) == [
+        16,
+        24,
+        32,
+        48,
+        64,
+        96,
+        128,
+        192,
+        256,
+        384,
+        512,
+        768,
+        1024,
+        1536,
+        2048,
+        3072,
+        4096,
+    ]
+
+
 def test_seconds_are_counted():
     result = generate(MODEL, PROMPTS, max_new_tokens=2)
     assert result.seconds > 0 < result.prompt_seconds
@@ -83,6 +137,7 @@ LEFT = {
     "more than there are": (Sampling(top_k=9), [0.4, 0.3, 0.2, 0.07, 0.03]),
     "mass reached by two": (Sampling(top_p=0.7 - 1e-6), [0.4, 0.3, 0, 0, 0]),
     "mass just not reached": (Sampling(top_p=0.7 + 1e-6), [0.4, 0.3, 0.2, 0, 0]),
+    "mass met by two": (Sampling(top_p=0.7), [0.4, 0.3, 0, 0, 0]),
     "all mass": (Sampling(top_p=1.0), [0.4, 0.3, 0.2, 0.07, 0.03]),
     "half of the best": (Sampling(min_p=0.5 - 1e-6), [0.4, 0.3, 0.2, 0, 0]),
     "mass of two": (Sampling(top_k=2, top_p=0.5), [0.4, 0, 0, 0, 0]),
@@ -95,6 +150,37 @@ def test_rules_leave_what_they_say(rule):
     left = np.exp(2 * LOGITS) if left is None else np.array(left, float)
     got = jax.nn.softmax(next_token_logits(jnp.asarray(LOGITS, jnp.float32), sampling))
     assert_within(got.astype(jnp.float32), (left / left.sum()).astype(np.float32), atol=1e-6)
+
+
+@pytest.mark.parametrize("mass", [0.4, 0.65, 0.85, 0.95])
+def test_a_mass_that_is_met_exactly_leaves_the_fewest_tokens(mass):
+    shares = np.array([0.4, 0.25, 0.2, 0.1, 0.05])
+    left = next_token_logits(jnp.asarray(np.log(shares), jnp.float32), Sampling(top_p=mass))
+    wanted = np.searchsorted(np.cumsum(shares), mass - 1e-9) + 1
+    assert int(jnp.isfinite(left).sum()) == wanted
+
+
+def test_all_mass_includes_what_float32_adds_as_nothing():
+    left = next_token_logits(jnp.array([0.0, -30.0, -60.0]), Sampling(top_p=1.0))
+    assert jnp.isfinite(left).all()
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-38, 1e-3, 1e30])
+def test_any_temperature_leaves_a_distribution(temperature):
+    for logits in ([0.3, 0.5, -2.0], [-3.0, -1.0, -1.0], [-3e38, 3e38, -np.inf]):
+        left = next_token_logits(jnp.array(logits, jnp.float32), Sampling(temperature=temperature))
+        with np.errstate(over="ignore"):
+            expected = np.exp((np.array(logits) - max(logits)) / temperature)
+        expected = (expected / expected.sum()).astype(np.float32)
+        assert_within(jax.nn.softmax(left), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [1e-300, 1e300])
+def test_any_penalty_leaves_a_distribution(penalty):
+    logits = jnp.array([0.0, 2.0, -2.0, -jnp.inf])
+    for sampling in (Sampling(penalty), Sampling(penalty, temperature=1e-38, min_p=0.5)):
+        left = jax.nn.softmax(next_token_logits(logits, sampling, jnp.ones(4, bool)))
+        assert float(left.sum()) == pytest.approx(1)
 
 
 def test_tokens_that_were_there_are_less_likely_whatever_their_sign():

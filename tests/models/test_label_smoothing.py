@@ -94,6 +94,13 @@ def test_without_smoothing_the_losses_are_plain(logits, target):
     assert_equal(smoothed_losses(logits, target, 0.0), token_losses(logits, target)[0])
 
 
+def test_a_word_that_is_impossible_costs_infinitely_much():
+    logits = jnp.array([[0.0, 1.0, -jnp.inf]] * 2)
+    assert ours(logits, np.array([2, 0]), 0.1).tolist() == [np.inf, np.inf]
+    plain = ours(logits, np.array([2, 0]), 0.0)
+    assert_close(plain, np.array([np.inf, np.log(1 + np.e)], np.float32))
+
+
 def test_the_best_logits_are_those_of_the_smoothed_target():
     distribution = torch_target(np.array([2]), 0.3)
     gradient = jax.grad(lambda x: ours(x, np.array([2]), 0.3).sum())

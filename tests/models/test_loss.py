@@ -1,4 +1,5 @@
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -6,7 +7,13 @@ from flax import nnx
 from tiny import tiny_model
 from tolerance import assert_close, assert_differs, assert_equal
 
-from attn_jax.models import Batch, decoder_inputs, token_losses, translation_loss
+from attn_jax.models import (
+    Batch,
+    decoder_inputs,
+    smoothed_losses,
+    token_losses,
+    translation_loss,
+)
 
 SOURCE = jnp.array([[4, 10, 7, 5, 2], [8, 2, 0, 0, 0], [6, 2, 0, 0, 0]])
 TARGET = jnp.array([[5, 8, 6, 2], [7, 2, 0, 0], [8, 2, 0, 0]])
@@ -32,6 +39,38 @@ def test_token_losses_survive_logits_of_any_size():
     assert float(losses[0]) == pytest.approx(1e30)
 
 
+def test_an_id_that_is_no_word_is_refused_or_ignored_by_name():
+    logits, target = jnp.log(jnp.array([[0.7, 0.2, 0.1]] * 3)), jnp.array([1, -100, 0])
+    with pytest.raises(ValueError, match=r"between 0 and 2; got -100: .* name it, ignore=-100"):
+        token_losses(logits, target)
+    with pytest.raises(ValueError, match="got 3"):
+        token_losses(logits, jnp.array([1, -100, 3]), ignore=-100)
+    losses, correct = token_losses(logits, target, ignore=-100)
+    assert_close(losses, -np.log([0.2, 1, 0.7]).astype(np.float32))
+    assert correct.tolist() == [False, False, True]
+    assert token_losses(logits, target * 0, ignore=0)[0].tolist() == [0, 0, 0]
+    smoothed = smoothed_losses(logits, target, 0.1, ignore=-100)
+    assert_equal(smoothed[1], jnp.float32(0))
+    assert_close(smoothed[::2], smoothed_losses(logits[::2], target[::2], 0.1))
+
+
+@pytest.mark.parametrize("word", [-1, -3, 3])
+def test_under_jit_the_loss_of_an_id_that_is_no_word_is_nan(word):
+    logits, target = jnp.zeros((2, 3)), jnp.array([1, word])
+    losses, correct = jax.jit(token_losses)(logits, target)
+    assert jnp.isnan(losses).tolist() == [False, True]
+    assert correct.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_losses_of_narrow_logits_are_taken_in_float32(dtype):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(4, 9)) * 20, dtype)
+    losses, _ = token_losses(logits, TARGET[0])
+    wide = np.asarray(logits, np.float64)
+    expected = np.log(np.exp(wide).sum(-1)) - wide[np.arange(4), TARGET[0]]
+    assert_close(losses, expected.astype(np.float32))
+
+
 def test_the_loss_is_the_mean_over_target_tokens_of_each_sentence_alone():
     model = tiny_model()
     loss, metrics = jax.jit(lambda batch: translation_loss(model, batch))(BATCH)
@@ -54,6 +93,22 @@ def test_what_stands_behind_the_end_of_a_target_counts_for_nothing():
     noise = jnp.where(BATCH.target_mask, TARGET, 8)
     assert_equal(loss(BATCH._replace(target=noise)), loss(BATCH))
     assert_differs(loss(BATCH._replace(target=TARGET.at[0, 1].set(3))), loss(BATCH))
+
+
+def test_ids_that_are_no_words_count_for_nothing_where_the_masks_say_so():
+    graphdef, parameters = nnx.split(tiny_model())
+    noise = BATCH._replace(
+        source=jnp.where(BATCH.source_mask, SOURCE, -100),
+        target=jnp.where(BATCH.target_mask, TARGET, -100),
+    )
+
+    def loss(parameters, batch):
+        return translation_loss(nnx.merge(graphdef, parameters), batch)[0]
+
+    gradient = jax.jit(jax.grad(loss))
+    assert_equal(
+        *(jax.flatten_util.ravel_pytree(gradient(parameters, b))[0] for b in (noise, BATCH))
+    )
 
 
 def test_a_batch_of_nothing_but_padding_has_no_loss_and_no_gradient():

@@ -81,6 +81,27 @@ def test_d17_a_beam_wide_enough_for_everything_is_exhaustive_search(toy, length_
     )
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_narrow_log_probabilities_are_summed_in_float32(dtype):
+    log_probs = jnp.log(jnp.array([0.0, 0.0, 0.0, 0.6])).astype(dtype)
+    length = 1024
+    beams = search(lambda state, _: (state, log_probs), (), width=1, max_length=length)
+    expected = np.full(1, length * float(log_probs[3]), np.float32)
+    np.testing.assert_allclose(beams.log_probs, expected, rtol=1e-5)  # of 1,024 sums
+    assert beams.log_probs.dtype == jnp.float32
+
+
+def test_the_log_probabilities_of_a_narrow_model_are_taken_in_float32():
+    model = tiny_model(dtype=jnp.bfloat16)
+    trace = greedy_search(model, SOURCE, all_tokens(SOURCE), max_length=2)
+    _, step = model.step(
+        memory := model.encode(SOURCE, all_tokens(SOURCE)), model.start(memory, 2), jnp.int32(BOS)
+    )
+    logits = np.asarray(step.logits, np.float64)
+    expected = np.sort(logits[2:])[:-6:-1] - np.log(np.exp(logits).sum())
+    assert_close(trace.top_log_probs[0], expected.astype(np.float32))
+
+
 def test_d17_a_beam_of_one_is_greedy(toy):
     assert search_toy(toy, width=1).tokens.tolist() == [greedy(toy)]
 
