@@ -22,6 +22,9 @@ from attn_jax.lineage import Reduction as Reduction
 from attn_jax.lineage import lineage as lineage
 from attn_jax.merge import merge_partials as merge_partials
 from attn_jax.multi_head import dot_product_attention as dot_product_attention
+from attn_jax.multi_head_logsumexp import (
+    dot_product_attention_with_logsumexp as dot_product_attention_with_logsumexp,
+)
 from attn_jax.self_attention import causal_self_attention as causal_self_attention
 from attn_jax.self_attention import multi_head_self_attention as multi_head_self_attention
 from attn_jax.self_attention import self_attention as self_attention

@@ -17,7 +17,7 @@ from attn_jax._call import TableMask
 from attn_jax._leading import lead
 from attn_jax._sharding import axes_of, on_automatic_axes
 from attn_jax._tables import Table
-from attn_jax.attend import attend
+from attn_jax.attend import attend, attend_with_logsumexp
 from attn_jax.dispatch import Implementation
 
 
@@ -56,6 +56,34 @@ def attend_heads(
     operands, inputs, outputs = lay_out(query, key, value, options)
     out = map_levels(head, inputs, outputs)(*operands)
     return with_heads(out, query, key, value)
+
+
+def _specs(*operands: Any) -> tuple[PartitionSpec, PartitionSpec]:
+    spec = out_spec(*operands)
+    return spec, PartitionSpec(*spec[:-1])
+
+
+@functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))
+@on_automatic_axes(_specs)
+def attend_heads_with_logsumexp(
+    query: Float[Array, "*#B T N H"],
+    key: Float[Array, "*#B S K H"],
+    value: Float[Array, "*#B S K V"],
+    options: dict[str, Any],
+    *,
+    dropout_rate: float,
+    implementation: Implementation | None,
+) -> tuple[Float[Array, "*B T N V"], Float[Array, "*B T N"]]:
+    """`attend_with_logsumexp` on every head of every example."""
+
+    def head(query, key, value, options: dict) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
+        static = {"dropout_rate": dropout_rate, "implementation": implementation}
+        return attend_with_logsumexp(query, key, value, **options, **static)
+
+    operands, inputs, outputs = lay_out(query, key, value, options)
+    out, logsumexp = map_levels(head, inputs, (outputs, outputs))(*operands)
+    out = with_heads(out, query, key, value)
+    return out, logsumexp.reshape(out.shape[:-1])
 
 
 def with_heads(rows: Array, query: Array, key: Array, value: Array) -> Array:

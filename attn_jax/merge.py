@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from attn_jax import _checks, _numerics
 
-type Partial = tuple[Float[Array, "T V"], Float[Array, " T"]]
+type Partial = tuple[Float[Array, "*B T V"], Float[Array, "*B T"]]
 
 
 def merge_partials(first: Partial, second: Partial) -> Partial:
@@ -18,7 +18,8 @@ def merge_partials(first: Partial, second: Partial) -> Partial:
       out = Σ_i exp(logsumexp_i - logsumexp) out_i
 
     Args:
-      first: output and log-sum-exp, as `attend_with_logsumexp` returns them.
+      first: output and log-sum-exp, as `attend_with_logsumexp` returns them, or of many heads
+        `dot_product_attention_with_logsumexp`.
       second: the same for other keys.
 
     Returns:
@@ -45,12 +46,12 @@ def merge_partials(first: Partial, second: Partial) -> Partial:
     """
     (out_1, logsumexp_1), (out_2, logsumexp_2) = first, second
     _checks.check_shapes(
-        out_1=(out_1, "T V"),
-        logsumexp_1=(logsumexp_1, "T"),
-        out_2=(out_2, "T V"),
-        logsumexp_2=(logsumexp_2, "T"),
+        out_1=(out_1, "*B T V"),
+        logsumexp_1=(logsumexp_1, "*B T"),
+        out_2=(out_2, "*B T V"),
+        logsumexp_2=(logsumexp_2, "*B T"),
     )
     parts = jnp.stack([logsumexp_1, logsumexp_2], axis=-1)
     shares, logsumexp = _numerics.masked_softmax(parts, None)
-    outs = jnp.stack([out_1, out_2], axis=1).astype(shares.dtype)
-    return jnp.einsum("Ti,TiV->TV", shares, outs).astype(out_1.dtype), logsumexp
+    outs = jnp.stack([out_1, out_2], axis=-2).astype(shares.dtype)
+    return jnp.einsum("...i,...iV->...V", shares, outs).astype(out_1.dtype), logsumexp

@@ -78,6 +78,6 @@ def test_every_argument_of_jax_is_an_argument_of_ours(implementation):
     del implementation
     theirs = inspect.signature(jax.nn.dot_product_attention).parameters
     ours = inspect.signature(attn_jax.dot_product_attention).parameters
-    assert set(theirs) - set(ours) == {"return_residual"}  # attend_with_logsumexp
+    assert set(theirs) - set(ours) == {"return_residual"}  # ..._with_logsumexp
     shared = [name for name in theirs if name in ours]
     assert [name for name in ours if name in theirs] == shared

@@ -42,6 +42,7 @@ FLOORS = [
     "stats",
     "_heads",
     "multi_head",
+    "multi_head_logsumexp",
     "cached",
     "explain",
     "self_attention",
