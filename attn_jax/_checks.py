@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
+
+from attn_jax import _known
 
 
 def check_shapes(**named: tuple[Any, str]) -> dict[str, tuple[int, ...]]:
@@ -115,9 +116,10 @@ def check_floating(**arrays: Any) -> None:
 def warn_of_other_layout(T: int, S: int, N: int) -> None:
     """Warns where sizes look as if positions stood where the heads belong.
 
-    One query is a step of a decoder, which may well have more heads than keys.
+    One query is a step of a decoder, which may well have more heads than keys. Sizes that are
+    symbols of `jax.export` stand for any number.
     """
-    if T > 1 and 4 * max(T, S) < N:
+    if _known.are_numbers(T, S) and T > 1 and 4 * max(T, S) < N:
         warnings.warn(
             f"query has {N} heads but {T} positions: axes are (B, T, N, H); did you pass "
             f"(B, N, T, H)? Then write query.swapaxes(-3, -2), and so for key and value",
@@ -189,14 +191,14 @@ def _ways(
 
 
 def check_scale(scale: Any) -> None:
-    """Checks a scale that is known before tracing.
+    """Checks a scale that can be read (`_known.at_hand`).
 
     Raises:
       ValueError: the scale is zero, negative, infinite or not a number.
     """
-    if scale is None or isinstance(scale, jax.core.Tracer):
+    if scale is None or (number := _known.at_hand(scale)) is None:
         return
-    if np.ndim(scale) != 0 or not 0 < float(scale) < math.inf:
+    if number.ndim != 0 or not 0 < number < math.inf:
         raise ValueError(f"scale must be a finite number > 0; got {scale}")
 
 
@@ -212,17 +214,16 @@ def check_window(name: str, window: tuple[int, int]) -> None:
 
 
 def check_lengths(name: str, lengths: Any, limit: int) -> None:
-    """Checks sequence lengths that are known before tracing; under `jit` they are taken as they
-    come.
+    """Checks sequence lengths that can be read (`_known.at_hand`); others are taken as they come.
 
     Raises:
       ValueError: a length is negative or exceeds the array it describes.
     """
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"{name} must be integers; got {lengths.dtype}")
-    if isinstance(lengths, jax.core.Tracer):
+    if (numbers := _known.at_hand(lengths)) is None:
         return
-    for index, length in np.ndenumerate(np.asarray(lengths)):
+    for index, length in np.ndenumerate(numbers):
         if not 0 <= length <= limit:
             where = ", ".join(map(str, index))
             raise ValueError(f"{name}[{where}] must be between 0 and {limit}; got {length}")

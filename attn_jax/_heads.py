@@ -159,6 +159,11 @@ class _Biased(score_mods.ScoreMod):
     def aligned(self) -> bool:
         return self.then is not None and score_mods.is_aligned(self.then)
 
+    @property
+    def everywhere(self) -> bool:
+        """A sum has finite derivatives on pairs that may not be read, too."""
+        return self.then is None
+
     def __call__(self, logit, query_position, key_position):
         biased = logit + self.bias(query_position, key_position).astype(logit.dtype)
         return biased if self.then is None else self.then(biased, query_position, key_position)

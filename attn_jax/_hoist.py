@@ -49,19 +49,13 @@ class _Program:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hoisted(Rule):
-    """A traced function of one result: calls like the original, and is an ordinary pytree.
-
-    What it captured may come in a wider dtype than it was traced in, so that gradients are summed
-    there; the function itself computes in the dtypes of its trace.
-    """
+    """A traced function of one result: calls like the original, and is an ordinary pytree."""
 
     program: _Program = dataclasses.field(metadata={"static": True})
     captured: Any
 
     def __call__(self, *arguments: Array) -> Array:
-        jaxpr = self.program.jaxpr
-        pairs = zip(self.captured, jaxpr.constvars, strict=True)
-        closed = core.ClosedJaxpr(jaxpr, [array.astype(var.aval.dtype) for array, var in pairs])
+        closed = core.ClosedJaxpr(self.program.jaxpr, self.captured)
         (result,) = core.jaxpr_as_fun(closed)(*arguments)
         return result
 

@@ -5,26 +5,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, DTypeLike, Float
 
+from attn_jax import _known
+
 
 def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
     """The dtype in which sums are taken: float32, or float64 for float64."""
     return jnp.dtype(jnp.float64 if dtype == jnp.float64 else jnp.float32)
 
 
-def wide[Tree](tree: Tree) -> Tree:
-    """The floating point arrays of a tree in the dtype in which sums are taken."""
-
-    def widened(leaf):
-        is_float = jnp.issubdtype(leaf.dtype, jnp.inexact)
-        return leaf.astype(accumulation_dtype(leaf.dtype)) if is_float else leaf
-
-    return jax.tree.map(widened, tree)
-
-
 def as_scalar(number: float | int | np.floating | Array, dtype: DTypeLike) -> Float[Array, ""]:
     """Any kind of number as an array of one dtype: all kinds share one compiled function."""
     return (
-        number.astype(dtype) if isinstance(number, Array) else jnp.asarray(np.array(number, dtype))
+        number.astype(dtype)
+        if isinstance(number, Array)
+        else _known.placed(np.array(number, dtype))
     )
 
 
@@ -37,6 +31,15 @@ def masked_softmax(
     log-sum-exp −inf and gradients exactly 0. The maximum is subtracted before `exp`, so logits of
     any finite size are safe.
     """
+    shares, total, logsumexp = exponentials(logits, readable)
+    return shares / total, logsumexp[..., 0]
+
+
+def exponentials(
+    logits: Float[Array, "*B S"], readable: Bool[Array, "*B S"] | None
+) -> tuple[Float[Array, "*B S"], Float[Array, "*B 1"], Float[Array, "*B 1"]]:
+    """Softmax before its division: numerators, the denominator (1 where nothing may be read), and
+    the denominator's logarithm."""
     if readable is not None:
         logits = jnp.where(readable, logits, -jnp.inf)
     maximum = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True, initial=-jnp.inf))
@@ -44,5 +47,8 @@ def masked_softmax(
     unnormalised = jnp.exp(logits - jnp.where(reads_nothing, 0, maximum))
     total = jnp.sum(unnormalised, axis=-1, keepdims=True)
     safe_total = jnp.where(reads_nothing, 1, total)
-    logsumexp = jnp.where(reads_nothing, -jnp.inf, maximum + jnp.log(safe_total))
-    return unnormalised / safe_total, logsumexp[..., 0]
+    return (
+        unnormalised,
+        safe_total,
+        jnp.where(reads_nothing, -jnp.inf, maximum + jnp.log(safe_total)),
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from attn_jax import _known
 from attn_jax._call import Call, Work
 from attn_jax.backends import blockwise, cudnn, reference
 
@@ -63,11 +64,14 @@ def refusals(call: Call) -> dict[str, str]:
 def choice(call: Call, implementation: str | None) -> str:
     """The backend that was named, or "reference" for small reads and "blockwise" for all others.
 
+    Where T or S is a symbol of `jax.export`, "blockwise" takes every size that it stands for.
+
     Raises:
       NotImplementedError: the one that was named cannot honour the call exactly.
     """
     if implementation is None:
-        small = call.query.shape[0] * call.key.shape[0] <= SMALL
+        T, S = call.query.shape[0], call.key.shape[0]
+        small = _known.are_numbers(T, S) and T * S <= SMALL
         return "reference" if small else "blockwise"
     reason = _BACKENDS[implementation].refuses(call)
     if reason is not None:

@@ -128,8 +128,8 @@ def _stats(call: Call, sink: Float[Array, ""] | None, *, top: int) -> AttentionS
     shift = jnp.where(logsumexp == -jnp.inf, 0, logsumexp)
     plan, shape = blockwise.plan(call)
     T, S = call.query.shape[0], call.key.shape[0]
-    is_masked, dtype = plan.mask is not None, call.scale.dtype
-    shape = shape or choose(T, S, 1, is_masked=is_masked, is_wide=plan.is_wide)
+    dtype = call.scale.dtype
+    shape = shape or choose(T, S, 1, mask=plan.mask, is_wide=plan.is_wide)
     rows = (
         Table(jnp.zeros(T, dtype), "query"),
         Table(jnp.full((T, top), -jnp.inf, dtype), "query"),

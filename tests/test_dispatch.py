@@ -11,8 +11,10 @@ from draws import draw
 
 import attn_jax
 from attn_jax import dispatch, masks, scores
-from attn_jax._call import prepare
+from attn_jax._call import TableMask, prepare
+from attn_jax._tables import Table
 from attn_jax.backends import cudnn
+from attn_jax.tiles import tile_op
 
 T, H, N, B = 128, 16, 4, 2
 
@@ -155,3 +157,43 @@ def test_a_gpu_is_nvidias_if_it_has_a_compute_capability(monkeypatch, platform, 
 def test_one_head_is_refused_alike(call):
     with pytest.raises(NotImplementedError, match="'cudnn' cannot take this call: the platform"):
         call(*one_head(), implementation="cudnn")
+
+
+ARRAY = TableMask(Table(jnp.ones((1, 5), bool), "key", ordered=True))
+
+# T, S, heads of all examples, mask, whether pairs take a vector, and the tile.
+TILES = {
+    "many short rows": (192, 192, 32, ARRAY, False, (192, 192)),
+    "few keys": (1024, 77, 16, None, False, (1024, 77)),
+    "16 MiB": (1024, 1024, 4, None, False, (1024, 1024)),
+    "more than 16 MiB": (1024, 1024, 5, None, False, (512, 256)),
+    "an array of 16 MiB": (1024, 1024, 4, ARRAY, False, (1024, 1024)),
+    "causal, 4 MiB": (256, 512, 8, masks.causal(), False, (256, 512)),
+    "causal, more than 4 MiB": (256, 512, 9, masks.causal(), False, (256, 256)),
+    "additive": (192, 300, 1, None, True, (192, 112)),
+}
+
+
+@pytest.mark.parametrize(("T", "S", "heads", "mask", "is_wide", "tile"), TILES.values(), ids=TILES)
+def test_one_tile_holds_all_pairs_while_the_logits_of_all_heads_fit_a_cache(
+    T, S, heads, mask, is_wide, tile
+):
+    assert tile_op.choose(T, S, heads, mask=mask, is_wide=is_wide) == tile
+
+
+@pytest.mark.parametrize(("examples", "loops"), [(4, False), (16, True)])
+def test_examples_that_vmap_adds_count_for_the_tile_in_every_derivative(examples, loops):
+    """4 of them have 8 MiB of logits, 16 have 32."""
+
+    def loss(query, key, value, length):
+        read = attn_jax.dot_product_attention(query, key, value, key_value_seq_lengths=length)
+        return jnp.sum(read**2)
+
+    def text(function):
+        sizes = [(examples, 256, 8, 4)] * 3
+        arrays = [jax.ShapeDtypeStruct(size, jnp.float32) for size in sizes]
+        lengths = jax.ShapeDtypeStruct((examples,), jnp.int32)
+        return jax.jit(jax.vmap(function)).lower(*arrays, lengths).as_text()
+
+    assert ("stablehlo.while" in text(loss)) == loops
+    assert ("stablehlo.while" in text(jax.grad(loss))) == loops

@@ -1,5 +1,7 @@
 """A read that is exported, written to bytes and loaded again computes the same, with gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -46,3 +48,105 @@ def test_what_was_written_to_bytes_computes_the_same(implementation, tiles):
     )
     for got, wanted in zip(computed, expected, strict=True):
         assert_close(got, wanted, gradient=True)
+
+
+def by_symbols(function, shapes, order):
+    """A function of arrays whose sizes are symbols, written to bytes and loaded again."""
+    scope = jax.export.SymbolicScope()
+    types = [
+        jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape, scope=scope), dtype)
+        for shape, dtype in shapes
+    ]
+    written = jax.export.export(jax.jit(function))(*types)
+    return jax.export.deserialize(written.serialize(vjp_order=order))
+
+
+def drawn(shapes, **sizes):
+    """Arrays of these sizes: normal draws, masks of them, and lengths from 3 on."""
+    arrays = []
+    for n, (shape, dtype) in enumerate(shapes):
+        size = tuple(sizes[d] if d in sizes else int(d) for d in shape.split(","))
+        (normal,) = draw(n, size, dtype=jnp.float32)
+        kinds = {"float32": normal, "bool": normal > -1, "int32": 3 + jnp.arange(size[0])}
+        arrays.append(kinds[dtype])
+    return arrays
+
+
+def heads(rows, keys, *more):
+    kinds = f"b,{rows},4,8", f"b,{keys},2,8", f"b,{keys},2,3"
+    return [*((kind, "float32") for kind in kinds), *more]
+
+
+def causal(query, key, value, bias, implementation):
+    rule = masks.causal() & masks.sliding_window(70, 0)
+    return attn_jax.dot_product_attention(
+        query, key, value, bias, rule, implementation=implementation
+    )
+
+
+def padded(query, key, value, mask, length, implementation):
+    return attn_jax.dot_product_attention(
+        *(query, key, value),
+        mask=mask,
+        key_value_seq_lengths=length,
+        implementation=implementation,
+    )
+
+
+def mapped(query, key, value, mask, implementation):
+    def one(query, key, value, mask):
+        def near(logit, i, j):
+            return logit - 0.1 * abs(i - j).astype(logit.dtype)
+
+        position = jnp.arange(query.shape[0])
+        return attn_jax.attend(
+            *(query, key, value),
+            mask=mask[None],
+            score_mod=near,
+            query_position=position,
+            implementation=implementation,
+        )
+
+    return jax.vmap(one)(query, key, value, mask)
+
+
+# A call, and the sizes of its arrays: letters are symbols.
+BY_SYMBOLS = {
+    "causal": (causal, heads("t", "t", ("1,4,t,t", "float32"))),
+    "an array and lengths": (padded, heads("t", "s", ("b,1,t,s", "bool"), ("b", "int32"))),
+    "attend, mapped": (
+        mapped,
+        [("b,t,8", "float32"), ("b,s,8", "float32"), ("b,s,3", "float32"), ("b,s", "bool")],
+    ),
+}
+CALLS = [
+    ("causal", None, 0),
+    ("attend, mapped", None, 0),
+    ("an array and lengths", "reference", 0),
+    ("an array and lengths", None, 1),  # 13 s on an idle core: three loops over symbols, compiled
+]
+
+
+@pytest.mark.parametrize(("name", "implementation", "order"), CALLS)
+def test_one_export_serves_every_batch_and_length(name, implementation, order):
+    read, shapes = BY_SYMBOLS[name]
+    loaded = by_symbols(partial(read, implementation=implementation), shapes, order)
+
+    def results(function, arrays):
+        if not order:
+            return [function(*arrays)]
+        out, pull = jax.vjp(lambda *rows: function(*rows, *arrays[3:]), *arrays[:3])
+        return [out, *pull(jnp.cos(out))]
+
+    plain = partial(read, implementation="reference")
+    for arrays in (drawn(shapes, b=2, t=5, s=7), drawn(shapes, b=3, t=150, s=131)):
+        computed = results(loaded.call, arrays)
+        for got, wanted in zip(computed, results(plain, arrays), strict=True):
+            assert_close(got, wanted, gradient=bool(order))
+
+
+def test_a_kernel_that_needs_numbers_refuses_symbols():
+    with pytest.raises(NotImplementedError, match="t queries and s keys"):
+        by_symbols(
+            partial(padded, implementation="cudnn"), BY_SYMBOLS["an array and lengths"][1], 0
+        )

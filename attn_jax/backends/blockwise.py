@@ -39,9 +39,9 @@ def work(call: Call, heads: int) -> Work:
     if T == 0 or S == 0:
         return Work(jnp.int32(0), tiles=0, pairs=0)
     visited, shape = plan(call)
-    shape = shape or tile_op.choose(
-        T, S, heads, is_masked=call.mask is not None, is_wide=visited.is_wide
-    )
+    shape = shape or tile_op.choose(T, S, heads, mask=visited.mask, is_wide=visited.is_wide)
+    if shape == (T, S):
+        return Work(jnp.int32(1), tiles=1, pairs=T * S)
     grid = Grid.of(call.query_position, call.key_position, shape)
     lists = classify(visited.mask, grid) if visited.lists is None else visited.lists
     rows, columns = grid.tiles

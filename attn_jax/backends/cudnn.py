@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.experimental import hijax
 from jaxtyping import Array, Float
 
-from attn_jax import masks
+from attn_jax import _known, masks
 from attn_jax._call import Call, Work
 from attn_jax._primitive import Primitive
 from attn_jax._tables import Table
@@ -95,7 +95,7 @@ def _shape_reasons(call: Call) -> Iterator[str]:
     (T, H), (S, V) = call.query.shape, call.value.shape
     if V != H:
         yield f"values are {V} wide and queries {H}, and it takes one width"
-    if T % _TILE or S % _TILE or not T or not S:
+    if not _known.are_numbers(T, S) or T % _TILE or S % _TILE or not T or not S:
         yield (
             f"there are {T} queries and {S} keys, and it is given whole tiles of {_TILE} only: its "
             "gradients were NaN in part of one (pytorch#196678, cudnn-frontend#1072)"

@@ -5,12 +5,13 @@ logit and the mask left open. It writes the T×S matrix out, so it is for being 
 large.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from attn_jax import _numerics, masks, scores
 from attn_jax._call import Call, Work
-from attn_jax._tables import on_readable_pairs, on_readable_rows
+from attn_jax._tables import on_readable_pairs
 from attn_jax.block_mask import BlockMask
 
 
@@ -20,12 +21,12 @@ def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
     readable = _readable(call)
     if readable is not None:
         value = _keep(value, jnp.any(readable, axis=0))
-    normalised, logsumexp = _weights(call, readable)
+    shares, total, logsumexp = _numerics.exponentials(_logits(call, readable), readable)
     if call.dropout is not None:
         i, j = call.query_position[:, None], call.key_position[None, :]
-        normalised = jnp.where(call.dropout.keeps(i, j), normalised / (1 - call.dropout.rate), 0)
-    out = jnp.einsum("TS,SV->TV", normalised, value)
-    return out.astype(call.query.dtype), logsumexp
+        shares = jnp.where(call.dropout.keeps(i, j), shares / (1 - call.dropout.rate), 0)
+    out = jnp.einsum("TS,SV->TV", shares, value) / total
+    return out.astype(call.query.dtype), logsumexp[:, 0]
 
 
 def refuses(call: Call) -> str | None:
@@ -42,27 +43,27 @@ def work(call: Call, heads: int) -> Work:
 
 def weights(call: Call) -> Float[Array, "T S"]:
     """Weights in the accumulation dtype."""
-    return _weights(call, _readable(call))[0]
+    readable = _readable(call)
+    return _numerics.masked_softmax(_logits(call, readable), readable)[0]
 
 
-def _weights(
-    call: Call, readable: Bool[Array, "T S"] | None
-) -> tuple[Float[Array, "T S"], Float[Array, " T"]]:
-    """Weights and log-sum-exp: scale, score_mod, mask, softmax."""
+def _logits(call: Call, readable: Bool[Array, "T S"] | None) -> Float[Array, "T S"]:
+    """Scale, then score_mod where a pair may be read."""
     dtype = call.scale.dtype
     query, key = call.query.astype(dtype), call.key.astype(dtype)
-    if call.score is not None:
-        score = on_readable_rows(_numerics.wide(call.score), query, key, readable)
-    else:
-        if readable is not None:
-            query = _keep(query, jnp.any(readable, axis=1))
-            key = _keep(key, jnp.any(readable, axis=0))
+    if readable is not None:
+        query = _keep(query, jnp.any(readable, axis=1))
+        key = _keep(key, jnp.any(readable, axis=0))
+    if call.score is None:
         score = scores.dot(query, key)
+    else:
+        over_keys = jax.vmap(call.score, in_axes=(None, 0))
+        score = jax.vmap(over_keys, in_axes=(0, None))(query, key)
     logits = call.scale * score
     if call.score_mod is not None and logits.size:
         i, j = call.query_position[:, None], call.key_position[None, :]
-        logits = on_readable_pairs(_numerics.wide(call.score_mod), logits, i, j, readable)
-    return _numerics.masked_softmax(logits, readable)
+        logits = on_readable_pairs(call.score_mod, logits, i, j, readable)
+    return logits
 
 
 def _readable(call: Call) -> Bool[Array, "T S"] | None:

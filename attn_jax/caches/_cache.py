@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from attn_jax import _checks
+from attn_jax import _checks, _known
 from attn_jax._value import Value
 from attn_jax.caches import _storage
 
@@ -240,9 +240,8 @@ def check_room(lengths: Int[Array, " B"], wanted: Int[Array, " B"], capacity: in
 
 def first_known(refused: Bool[Array, " B"]) -> int | None:
     """The first row that is refused; None where there is none, or nothing is known yet."""
-    if isinstance(refused, jax.core.Tracer):
-        return None
-    rows = np.flatnonzero(refused)
+    known = _known.at_hand(refused)
+    rows = np.flatnonzero([] if known is None else known)
     return int(rows[0]) if rows.size else None
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, DTypeLike
 
-from attn_jax import _tables
+from attn_jax import _known, _tables
 from attn_jax._hoist import Hoisted, hoist
 from attn_jax.masks._evaluate import MaskFunction
 from attn_jax.masks._mask import Combined, Mask
@@ -86,4 +87,4 @@ def hoist_checked(
 
 
 def _as_array(leaf: Any) -> Array:
-    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(leaf, jnp.int32)
+    return leaf if isinstance(leaf, jax.Array) else _known.placed(np.asarray(leaf, np.int32))

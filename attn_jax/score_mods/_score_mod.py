@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
+from attn_jax import _known
 from attn_jax._hoist import Hoisted
 from attn_jax._value import Rule
 from attn_jax.masks import Position
@@ -156,4 +156,4 @@ def _chain(first: ScoreModFunction, then: ScoreModFunction) -> Chain:
 
 
 def _as_array(leaf: Any, dtype: DTypeLike) -> Array:
-    return leaf if isinstance(leaf, jax.Array) else jnp.asarray(np.asarray(leaf, dtype))
+    return leaf if isinstance(leaf, jax.Array) else _known.placed(np.asarray(leaf, dtype))

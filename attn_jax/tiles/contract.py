@@ -8,6 +8,7 @@ that XLA's matrix routines for CPUs take it: twice as fast.
 """
 
 import functools
+import math
 import string
 
 import jax
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jax.experimental import hijax
 from jaxtyping import Array, DTypeLike, Float
 
-from attn_jax import _numerics
+from attn_jax import _known, _numerics
 from attn_jax._primitive import Primitive
 from attn_jax._sharding import types, vary_alike
 
@@ -107,7 +108,8 @@ def _einsum(formula, first, second, dtype):
     )
     if len(sums) > 1 or not sums.isdisjoint((one[-1], other[-1])):
         return product(formula, first, second)
-    if first.size < second.size:
+    own, others = _own_size(one, other, first.shape), _own_size(other, one, second.shape)
+    if _known.are_numbers(own, others) and own < others:
         one, other, first, second = other, one, second, first
     # Barriers keep XLA from folding the two transpositions, of little, into the product of much.
     (summed,) = sums
@@ -117,6 +119,11 @@ def _einsum(formula, first, second, dtype):
     second = jax.lax.optimization_barrier(jnp.einsum(f"{other}->{turned}", second))
     done = jax.lax.optimization_barrier(product(f"{turned},{one}->{result}", second, first))
     return jnp.einsum(f"{result}->{out}", done)
+
+
+def _own_size(letters: str, others: str, shape: tuple[int, ...]) -> int:
+    """The product of the sizes of the axes that the other operand does not have."""
+    return math.prod(n for x, n in zip(letters, shape, strict=True) if x not in others)
 
 
 def _letters(formula: str) -> tuple[str, str, str]:

@@ -74,9 +74,11 @@ def fold(
     if T == 0 or S == 0:
         return _zeros(results, layout)
     plan, operands, start, empty = vary_alike((plan, operands, walk.start, _zeros(results, layout)))
+    if shape == (T, S):
+        return _one_tile(walk, plan, operands, start, layout)
     ground = _Ground.of(plan, shape)
     by_key = _to_front("key", layout.inputs, operands)
-    operands = _resized(fit(operands, layout.inputs, by_key), by_key, ground.full)
+    operands = _filled_up(fit(operands, layout.inputs, by_key), by_key, ground.full)
     in_order = _to_front("query", by_key, operands)
     row_axes = jax.tree.map(lambda _: in_front(len(layout.sizes)), walk.start)
     start = jax.tree.map(lambda x: jnp.broadcast_to(x, (*layout.sizes[::-1], *x.shape)), start)
@@ -101,10 +103,23 @@ def fold(
         done = map_levels(walk.finish, (row_axes,), row_outputs)(row)
         return _put_at(rows, done, row_outputs, first, shape), sums
 
-    empty = _resized(empty, layout.outputs, ground.full)
+    empty = _filled_up(empty, layout.outputs, ground.full)
     rows = jnp.int32(ground.grid.tiles[0])
     done = jax.lax.fori_loop(jnp.int32(0), rows, visit_row, empty)
-    return _resized(done, layout.outputs, (T, S))
+    return _cut_down(done, layout.outputs, (T, S))
+
+
+def _one_tile(walk: Walk, plan: Plan, operands: Any, start: Any, layout: Layout) -> Any:
+    """`fold` where one tile is all that there is, which needs no loop."""
+    readable = None
+    if plan.mask is not None:
+        readable = evaluate(plan.mask, plan.query_position, plan.key_position)
+
+    def visit(operands):
+        row, shares = walk.step(start, operands, readable)
+        return walk.finish(row), shares
+
+    return map_levels(visit, (layout.inputs,), layout.outputs)(operands)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +135,7 @@ class _Ground:
         grid = Grid.of(plan.query_position, plan.key_position, shape)
         full = grid.query_position.size, grid.key_position.size
         lists = classify(plan.mask, grid) if plan.lists is None else plan.lists
-        return cls(grid, _resized(plan.mask, unmapped(plan.mask), full), lists)
+        return cls(grid, _filled_up(plan.mask, unmapped(plan.mask), full), lists)
 
     @property
     def full(self) -> tuple[int, int]:
@@ -204,25 +219,36 @@ def _tiled_axes(table: _tables.Table, axes: Axes) -> list[tuple[int, int]]:
     """The axes of a table that tiles cut, each with its side: 0 for queries, 1 for keys."""
     core = axes.core(table.values.ndim)
     if table.over == "pair":
-        return [(core[side], side) for side in (0, 1) if table.values.shape[core[side]] > 1]
+        return [(core[side], side) for side in (0, 1) if table.values.shape[core[side]] != 1]
     return [(core[0], 0 if table.over == "query" else 1)]
 
 
-def _resized(tables: Any, axes: Any, sizes: tuple[int, int]) -> Any:
-    """Tables filled up with zeros, or cut, to so many queries and keys."""
+def _filled_up(tables: Any, axes: Any, sizes: tuple[int, int]) -> Any:
+    """Tables filled up with zeros to so many queries and keys."""
 
-    def resize(node, axes):
+    def fill_up(node, axes):
         values = node.values
         for axis, side in _tiled_axes(node, axes.values):
             missing = sizes[side] - values.shape[axis]
-            if missing < 0:
-                values = jax.lax.slice_in_dim(values, 0, sizes[side], axis=axis)
-            elif missing:
+            if missing != 0:
                 widths = [(0, missing if a == axis else 0) for a in range(values.ndim)]
                 values = jnp.pad(values, widths)
         return dataclasses.replace(node, values=values)
 
-    return _map_tables(resize, tables, axes)
+    return _map_tables(fill_up, tables, axes)
+
+
+def _cut_down(tables: Any, axes: Any, sizes: tuple[int, int]) -> Any:
+    """Tables cut to so many queries and keys."""
+
+    def cut_down(node, axes):
+        values = node.values
+        for axis, side in _tiled_axes(node, axes.values):
+            if values.shape[axis] != sizes[side]:
+                values = jax.lax.slice_in_dim(values, 0, sizes[side], axis=axis)
+        return dataclasses.replace(node, values=values)
+
+    return _map_tables(cut_down, tables, axes)
 
 
 def _zeros(results: Any, layout: Layout) -> Any:

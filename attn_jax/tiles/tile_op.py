@@ -7,13 +7,17 @@ from typing import Any
 
 import jax
 
-from attn_jax import _tables
+from attn_jax import _known, _tables, masks
 from attn_jax._axes import Axes, Layout, in_front, level
 from attn_jax._grid import TileShape
 from attn_jax._primitive import Primitive
 from attn_jax._sharding import types
 
 _MOST_KEYS = 2048
+# Of logits that one tile may have: half of the 32 MiB that cores share in today's servers; and a
+# quarter of that where a mask compares positions, for smaller tiles are left empty by it.
+_MOST_BYTES = 16 * 2**20
+_MOST_BYTES_IF_CUT = 4 * 2**20
 
 
 class TileOp(Primitive):
@@ -34,8 +38,8 @@ class TileOp(Primitive):
         inputs = jax.tree.unflatten(jax.tree.structure(in_avals), self.axes)
         plan, operands = jax.tree.map(_of_one_head, in_avals, inputs)
         T, S = plan.query_position.size, plan.key_position.size
-        heads, is_masked = math.prod(self.sizes), plan.mask is not None
-        self.tile = self.shape or choose(T, S, heads, is_masked=is_masked, is_wide=plan.is_wide)
+        heads = math.prod(self.sizes)
+        self.tile = self.shape or choose(T, S, heads, mask=plan.mask, is_wide=plan.is_wide)
         self.results = self.of_one_head(operands)
         order = _order_of(in_avals[1], inputs[1], len(self.sizes))
         outputs = jax.tree.map(order, self.results, is_leaf=_tables.is_table)
@@ -75,14 +79,22 @@ class TileOp(Primitive):
         return jax.ShapeDtypeStruct(axes.full_shape(leaf.shape, self.sizes), leaf.dtype)
 
 
-def choose(T: int, S: int, heads: int, *, is_masked: bool, is_wide: bool) -> TileShape:
-    """Tiles of 512×512 for up to 4 heads, of 256×256 for up to 16, else of 128×128 (adr/0008).
+def choose(T: int, S: int, heads: int, *, mask: Any, is_wide: bool) -> TileShape:
+    """All pairs while the logits of all heads take 16 MiB at most, or 4 MiB where the mask compares
+    positions; else 512×512 for up to 4 heads, 256×256 for up to 16, 128×128 for more (adr/0008).
 
     Where no mask cuts them they take twice as many queries, and where there are fewer queries than
-    that more keys instead. Where a pair takes a vector, as additive scores do, 128×128.
+    that more keys instead. Where a pair takes a vector, as additive scores do, 128×128; and where a
+    size is a symbol of `jax.export`, which stands for any number.
     """
+    if not _known.are_numbers(T, S, heads):
+        return TileShape(*(min(L, 128) if _known.are_numbers(L) else 128 for L in (T, S)))
+    is_cut = mask is not None and masks.is_aligned(mask)
+    most = _MOST_BYTES_IF_CUT if is_cut else _MOST_BYTES
+    if not is_wide and 4 * heads * T * S <= most:
+        return TileShape(T, S)
     side = 128 if is_wide or heads > 16 else 256 if heads > 4 else 512
-    t = _even_part(T, side if is_masked else 2 * side)
+    t = _even_part(T, 2 * side if mask is None else side)
     return TileShape(t, _even_part(S, max(side, min(side * side // max(t, 1), _MOST_KEYS))))
 
 
