@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import warnings
 from numbers import Integral
 from typing import Literal, get_args
 
@@ -29,7 +30,7 @@ class DecoderConfig:
       head_dim: width of a head; model_dim / num_heads by default.
       hidden_dim: width inside the feed-forward network; 4 model_dim by default.
       max_length: the most positions, those of the learned table; with `rotary` it says how long
-        texts were in training and limits nothing.
+        texts were in training and limits nothing: the first longer text makes a warning.
       norm: "layer" or "rms".
       norm_eps: what it adds to a variance.
       placement: where norms stand: "pre", or "both" sides of a sub-layer as in Gemma 2.
@@ -102,6 +103,21 @@ class DecoderConfig:
     def window(self, layer: int) -> int | None:
         """How many other positions back a layer reads; None for all."""
         return None if self.windows is None else self.windows[layer]
+
+
+_WARNED: set[int] = set()
+
+
+def warn_of_length(config: DecoderConfig, length: int) -> None:
+    """Warns of the first text that is longer than those in training, which rotations permit."""
+    longest = config.max_length
+    if length > longest and longest not in _WARNED:
+        _WARNED.add(longest)
+        warnings.warn(
+            f"a text may have {length} tokens, and the model was trained on {longest} at most "
+            "(max_length, max_position_embeddings): what it says beyond them may make no sense",
+            stacklevel=2,
+        )
 
 
 def _check_sizes(config: DecoderConfig) -> None:

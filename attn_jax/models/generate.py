@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Key
 
+from attn_jax.models.decoder_config import warn_of_length
 from attn_jax.models.decoding import Decoding, Said, begin, go_on, read
 from attn_jax.models.drafts import Draft, DraftModel
 from attn_jax.models.gpt import GPT, CacheKind
@@ -139,8 +140,9 @@ def few_sizes(length: int) -> int:
 
 
 def _capacity(model: GPT, length: int) -> int:
-    most = few_sizes(length)
-    return most if model.position is None else min(most, model.config.max_length)
+    """Few sizes, and not beyond the model's positions where the texts are not."""
+    most, longest = few_sizes(length), model.config.max_length
+    return min(most, longest) if length <= longest else most
 
 
 def _padded(prompts: Sequence[Sequence[int]], capacity: int) -> tuple[np.ndarray, np.ndarray]:
@@ -237,8 +239,10 @@ def _check_prompt(name: str, prompt: Sequence[int], P: int) -> None:
 
 def _check_room(whose: str, model: GPT, prompts, max_new_tokens: int) -> None:
     row = max(range(len(prompts)), key=lambda row: len(prompts[row]))
-    most = model.config.max_length
-    if model.position is not None and len(prompts[row]) + max_new_tokens > most:
+    most, length = model.config.max_length, len(prompts[row]) + max_new_tokens
+    if model.position is None:
+        warn_of_length(model.config, length)
+    elif length > most:
         raise ValueError(
             f"{whose}prompts[{row}] has {len(prompts[row])} tokens and max_new_tokens is "
             f"{max_new_tokens}, together more than the {most} positions of the model; shorten one"

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
 from attn_jax import caches, masks, score_mods
-from attn_jax.models.decoder_config import DecoderConfig
+from attn_jax.models.decoder_config import DecoderConfig, warn_of_length
 from attn_jax.modules import Embedding, FeedForward, MultiHeadAttention, TransformerEncoderBlock
 from attn_jax.modules.dropout import dropout, split
 from attn_jax.modules.multi_head_attention import HeadsMask
@@ -56,6 +56,7 @@ class GPT(nnx.Module):
         self, config: DecoderConfig, *, param_dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ) -> None:
         self.config = config
+        self.origin: Any = None  # what `load_hf` found beside weights, for `save_hf`
         table = partial(
             Embedding,
             model_dim=config.model_dim,
@@ -205,7 +206,9 @@ class GPT(nnx.Module):
 
     def _check_length(self, tokens) -> None:
         T, longest = tokens.shape[1], self.config.max_length
-        if self.position is not None and longest < T:
+        if self.position is None:
+            warn_of_length(self.config, T)
+        elif longest < T:
             raise ValueError(
                 f"tokens has {T} positions, and the model has learned {longest} (max_length); cut "
                 "the texts, or choose a model with rotary positions"

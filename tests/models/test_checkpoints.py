@@ -1,5 +1,6 @@
 """Checkpoints that `transformers` wrote (tests/data/hf) give its logits; others are refused."""
 
+import dataclasses
 import importlib.util
 import json
 import pickle
@@ -110,6 +111,58 @@ def shards(folder):
     index = folder / "model.safetensors.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return weight_map
+
+
+BESIDE = {
+    "generation_config.json": b'{"eos_token_id": [3, 4], "bos_token_id": 1}',
+    "tokenizer.json": b'{"version": "1.0"}',
+    "tokenizer_config.json": b'{"chat_template": "{{ messages }}"}',
+    "special_tokens_map.json": b"{}",
+    "merges.txt": b"a b",
+    "tokenizer.model": b"\x00\xff",
+    "chat_template.jinja": b"{{ bos_token }}",
+    "additional_chat_templates/tools.jinja": b"{{ tools }}",
+}
+IDS = {"bos_token_id": 1, "eos_token_id": [3, 4], "pad_token_id": 5, "attention_dropout": 0.1}
+
+
+def test_saved_again_it_has_all_that_the_library_reads_beside_the_weights(folder, tmp_path):
+    change_config(folder, **IDS, id2label={"0": "no"}, torch_dtype="float32")
+    (folder / "additional_chat_templates").mkdir()
+    for name, content in BESIDE.items():
+        (folder / name).write_bytes(content)
+    (folder / "README.md").write_text("not read")
+    model = load_hf(folder)
+    theirs = json.loads((folder / "config.json").read_text())
+    shutil.rmtree(folder)
+    for copy in (model, nnx.clone(model), pickle.loads(pickle.dumps(model))):
+        save_hf(copy, again := tmp_path / "again")
+        assert json.loads((again / "config.json").read_text()) == theirs
+        files = {p.relative_to(again).as_posix(): p for p in again.rglob("*") if p.is_file()}
+        assert set(files) == {*BESIDE, "config.json", "model.safetensors"}
+        assert all(files[name].read_bytes() == content for name, content in BESIDE.items())
+        shutil.rmtree(again)
+    assert "tokenizer.json" in repr(model.origin)
+    assert "version" not in repr(model.origin)
+
+
+def test_a_model_that_goes_on_from_a_loaded_one_can_have_its_origin(folder, tmp_path):
+    change_config(folder, **IDS)
+    loaded = load_hf(folder)
+    changed = GPT(dataclasses.replace(loaded.config, norm_eps=1e-3), rngs=nnx.Rngs(0))
+    changed.origin = loaded.origin
+    save_hf(changed, tmp_path / "again")
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert config["rms_norm_eps"] == 1e-3
+    assert {key: config[key] for key in IDS} == IDS
+    assert load_hf(tmp_path / "again").config == changed.config
+
+
+def test_a_mistral_without_a_window_stays_a_mistral(tmp_path):
+    shutil.copytree(DATA / "mistral", folder := tmp_path / "mistral")
+    change_config(folder, sliding_window=None)
+    save_hf(load_hf(folder), tmp_path / "again")
+    assert json.loads((tmp_path / "again" / "config.json").read_text())["model_type"] == "mistral"
 
 
 def test_several_files_are_one_model(folder):

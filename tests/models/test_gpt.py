@@ -1,15 +1,16 @@
 """The language model: published counts, caches that change nothing, and options that count."""
 
 import dataclasses
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tolerance import assert_close, assert_differs
+from tolerance import assert_close, assert_differs, assert_equal
 
-from attn_jax.models import GPT, DecoderConfig
+from attn_jax.models import GPT, DecoderConfig, generate
 from attn_jax.modules import Rotary
 
 B, T, P = 2, 11, 23
@@ -232,3 +233,31 @@ def test_caches_that_cannot_be_are_refused():
         model.init_caches(B, 17)
     with pytest.raises(ValueError, match=r"kind='ring' is unknown; choose contiguous"):
         model.init_caches(B, 4, kind="ring")
+
+
+def test_embeddings_are_dropped_in_training_and_nowhere_else():
+    model = GPT(dataclasses.replace(LLAMA, dropout_rate=0.25), rngs=nnx.Rngs(0))
+    for block in model.blocks:  # sub-layers that say nothing: what is left is the embeddings
+        for last in (block.attention.w_out, block.feed_forward.w_down):
+            last[...] = jnp.zeros_like(last[...])
+    first, again, other = (model.hidden(TOKENS, rng=jax.random.key(seed)) for seed in (1, 1, 2))
+    assert 0.15 < float((first == 0).mean()) < 0.35
+    assert_equal(first, again)
+    assert ((first == 0) != (other == 0)).any()
+    kept = jnp.where(first == 0, 0, model.embedding(TOKENS) / 0.75)
+    assert_close(first, model.norm(kept))
+    assert model.hidden(TOKENS).all()
+
+
+def test_a_text_beyond_those_in_training_makes_one_warning():
+    config = dataclasses.replace(LLAMA, max_length=9, num_layers=1, windows=None)
+    model = GPT(config, rngs=nnx.Rngs(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(TOKENS[:, :9])
+        generate(model, [[1, 2, 3]], max_new_tokens=6)
+    with pytest.warns(UserWarning, match="may have 12 tokens, .* trained on 9 at most"):
+        generate(model, [[1, 2, 3]], max_new_tokens=9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model(TOKENS)

@@ -225,6 +225,60 @@ def test_a_malformed_index_is_refused_by_its_name(index, copied):
         load_hf(folder)
 
 
+TWICE = '{"a": 1, "a": 2}'
+JSON = {
+    "named twice": (TWICE, "a stands there twice"),
+    "named twice within": ('{"rope_parameters": {"a": 1, "a": 1}}', "a stands there twice"),
+    "nested too deeply": ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+    "a number of 5000 digits": (f'{{"vocab_size": {"9" * 5000}}}', "is not JSON: Exceeds"),
+}
+
+
+@pytest.mark.parametrize("case", JSON)
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_json_that_says_two_things_or_cannot_be_read_is_refused(case, name, copied):
+    text, message = JSON[case]
+    folder = copied("llama")
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    (folder / name).write_text(text)
+    with pytest.raises(ValueError, match=f"{name}.* {message}"):
+        load_hf(folder)
+
+
+NUMBERS = {
+    "NaN": ("NaN", "rms_norm_eps", "must be a number; got NaN"),
+    "Infinity": ("Infinity", "rms_norm_eps", "must be a number; got Infinity"),
+    "beyond float64": ("1" + "0" * 400, "rms_norm_eps", "must be a number; got 1000"),
+    "beyond int32": ("3000000000", "vocab_size", "must be a whole number.* got 3000000000"),
+    "a base beyond float64": ("1" + "0" * 400, "rope_theta", "must be a number; got 1000"),
+}
+
+
+@pytest.mark.parametrize("case", NUMBERS)
+def test_numbers_that_no_model_has_are_refused_by_their_key(case, copied):
+    number, key, message = NUMBERS[case]
+    folder = copied("llama")
+    change_config(folder, "rope_parameters", **{key: "HERE"})
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"HERE"', number))
+    with pytest.raises(ValueError, match=f"config.json: {key} {message}"):
+        load_hf(folder)
+
+
+def test_a_tensor_named_twice_in_a_header_is_refused(copied):
+    folder = copied("llama")
+    file = folder / "model.safetensors"
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header, name = content[8 : 8 + length].rstrip(), b"model.norm.weight"
+    start = header.index(b'"' + name + b'"')
+    entry = header[start : header.index(b"}", start) + 1]
+    twice = header[:-1] + b"," + entry + b"}"
+    file.write_bytes(len(twice).to_bytes(8, "little") + twice + content[8 + length :])
+    with pytest.raises(ValueError, match=r"model.safetensors.* model.norm.weight stands .* twice"):
+        load_hf(folder)
+
+
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth"])
 def test_a_folder_of_pickles_is_refused_with_advice(name, copied):
     folder = copied("llama")

@@ -68,6 +68,15 @@ def write_config(config: DecoderConfig) -> tuple[str, dict[str, Any]]:
     )
 
 
+def with_origin(family: str, written: dict[str, Any], origin: Config) -> dict[str, Any]:
+    """As the origin's config.json says it where that means the same; else with what it says beside
+    the mathematics: ids that begin and end texts, rates of dropout, labels."""
+    if read_config(origin)[1] == read_config(written)[1]:
+        return dict(origin)
+    beside = {*_IGNORED, *FAMILIES[family].ignored} - {"architectures", "model_type"}
+    return {**{key: origin[key] for key in origin if key in beside}, **written}
+
+
 def canonical(config: DecoderConfig) -> DecoderConfig:
     """With every default written out, so that equal models have equal configurations."""
     is_usual = config.scale is not None and math.isclose(config.scale, config.head_width**-0.5)

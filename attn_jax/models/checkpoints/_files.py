@@ -47,12 +47,32 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; name the folder that a model was saved to")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    content = parsed(path, path.read_bytes())
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold an object; got {type(content).__name__}")
+    return content
+
+
+def parsed(path: Path, text: bytes) -> Any:
+    """What a file says in JSON, no name of it twice.
+
+    Raises:
+      ValueError: it is no JSON, or says more of a name than one thing.
+    """
+    try:
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_once)
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply to be what it should be") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice} stands there twice; keep one of them")
     return content
 
 
@@ -106,12 +126,19 @@ def write(path: Path, tensors: dict[str, np.ndarray]) -> None:
     draft.replace(path)
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file whole: nobody sees half of it."""
+    draft = path.with_name(path.name + ".draft")
+    draft.write_bytes(content)
+    draft.replace(path)
+
+
 def _stored(path: Path) -> dict[str, Stored]:
     """The header of a file, after the format's own reader has found the file sound."""
     _check(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+        header = parsed(path, file.read(length))
     header.pop("__metadata__", None)
     return {
         name: Stored(

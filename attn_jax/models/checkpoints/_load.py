@@ -14,6 +14,7 @@ from jaxtyping import DTypeLike
 from attn_jax.models.checkpoints import _files
 from attn_jax.models.checkpoints._configs import read_config
 from attn_jax.models.checkpoints._names import Tensor, from_file, shape_in_file, tensors
+from attn_jax.models.checkpoints._origin import Origin
 from attn_jax.models.gpt import GPT
 from attn_jax.modules import sharding_rules
 
@@ -44,7 +45,8 @@ def load_hf(
         the axes that it divides, or one sharding for all of them; the default device by default.
 
     Returns:
-      The model, equal to the one that was saved.
+      The model, equal to the one that was saved. Its `origin` has what else the folder holds for
+      `transformers`, such as the tokenizer, for `save_hf` to write again.
 
     Raises:
       FileNotFoundError: the folder lacks config.json or safetensors.
@@ -93,7 +95,9 @@ def load_hf(
         (key, leaf.replace(arrays[".".join(map(str, key))]))
         for key, leaf in nnx.to_flat_state(state)
     ]
-    return nnx.merge(graph, nnx.from_flat_state(filled))
+    model = nnx.merge(graph, nnx.from_flat_state(filled))
+    model.origin = Origin.of(folder)
+    return model
 
 
 def _present(folder: Path, family: str, wanted: list[Tensor]) -> dict[str, _files.Stored]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from flax import nnx
 
 from attn_jax.models.checkpoints import _files
-from attn_jax.models.checkpoints._configs import write_config
+from attn_jax.models.checkpoints._configs import with_origin, write_config
 from attn_jax.models.checkpoints._names import tensors, to_file
 from attn_jax.models.gpt import GPT
 
@@ -14,7 +14,9 @@ from attn_jax.models.gpt import GPT
 def save_hf(model: GPT, path: str | Path) -> None:
     """Writes config.json and model.safetensors, which `transformers` and `load_hf` read.
 
-    The format is https://huggingface.co/docs/safetensors.
+    The format is https://huggingface.co/docs/safetensors. What `load_hf` found beside them is
+    written again: tokenizer, chat template, generation_config.json, and in config.json the ids that
+    begin and end texts. It is `model.origin`; give it to a model that goes on from a loaded one.
 
     Args:
       model: the model; its configuration must be one that a known architecture has.
@@ -54,6 +56,9 @@ def save_hf(model: GPT, path: str | Path) -> None:
     dtype = parameters["embedding.table"].dtype
     written = {t.name: to_file(parameters, t, dtype) for t in tensors(family, model.config)}
     _files.write(folder / _files.SINGLE, written)
-    draft = folder / "config.json.draft"
-    draft.write_text(json.dumps({**config, "dtype": str(dtype)}, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / "config.json")
+    if model.origin is not None:
+        model.origin.write(folder)
+        config = with_origin(family, config, model.origin.config)
+    spellings = [key for key in ("dtype", "torch_dtype") if key in config] or ["dtype"]
+    text = json.dumps({**config, **dict.fromkeys(spellings, str(dtype))}, indent=2) + "\n"
+    _files.write_whole(folder / "config.json", text.encode())

@@ -1,32 +1,34 @@
 """A value of config.json is of the kind that its key asks for, or refused by its name."""
 
 import json
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 type Config = Mapping[str, Any]
+_LARGEST = sys.float_info.max
 
 
 def number(key: str, value: Any) -> int | float:
-    """A finite number.
+    """A finite number, as float64 has it.
 
     Raises:
       ValueError: it is something else.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= _LARGEST:
         raise _refused(key, "a number", value)
     return value
 
 
 def whole(key: str, value: Any) -> int:
-    """A whole number that is not negative.
+    """A whole number that is not negative, and below 2³¹: a size or a position.
 
     Raises:
       ValueError: it is something else.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise _refused(key, "a whole number, not negative", value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+        raise _refused(key, "a whole number, not negative, below 2³¹", value)
     return value
 
 
@@ -53,4 +55,6 @@ def mapping(key: str, value: Any) -> dict[str, Any]:
 
 
 def _refused(key: str, wanted: str, value: Any) -> ValueError:
-    return ValueError(f"config.json: {key} must be {wanted}; got {json.dumps(value)}")
+    shown = json.dumps(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:60]}…"
+    return ValueError(f"config.json: {key} must be {wanted}; got {shown}")

@@ -1,0 +1,47 @@
+"""What a checkpoint has beside its weights: kept with the model, and written again with it."""
+
+import dataclasses
+from pathlib import Path
+
+from attn_jax.models.checkpoints import _files
+from attn_jax.models.checkpoints._values import Config
+
+_CONFIG = "config.json"
+# All that `transformers` reads of a language model's folder beside configuration and weights.
+_KEPT = (
+    *("generation_config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken"),
+    *("chat_template.*", "additional_chat_templates/*.jinja"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The files of a folder beside its weights: names, and under each its bytes.
+
+    It is compared by what it holds, so that a model which has it can be split and compiled.
+    """
+
+    names: tuple[str, ...]
+    contents: tuple[bytes, ...] = dataclasses.field(repr=False)
+
+    @classmethod
+    def of(cls, folder: Path) -> "Origin":
+        """That of a checkpoint."""
+        found = {path for pattern in (_CONFIG, *_KEPT) for path in folder.glob(pattern)}
+        files = sorted(path for path in found if path.is_file())
+        names = tuple(path.relative_to(folder).as_posix() for path in files)
+        return cls(names, tuple(path.read_bytes() for path in files))
+
+    @property
+    def config(self) -> Config:
+        """What its config.json says."""
+        text = self.contents[self.names.index(_CONFIG)]
+        return _files.parsed(Path(_CONFIG), text)
+
+    def write(self, folder: Path) -> None:
+        """Writes all files but config.json."""
+        for name, content in zip(self.names, self.contents, strict=True):
+            if name != _CONFIG:
+                (folder / name).parent.mkdir(exist_ok=True)
+                _files.write_whole(folder / name, content)
