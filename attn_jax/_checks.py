@@ -8,10 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from attn_jax import _known
+from attn_jax._distance import FARTHEST
 
 
 def check_shapes(**named: tuple[Any, str]) -> dict[str, tuple[int, ...]]:
@@ -99,7 +101,7 @@ def check_one_head(**named: tuple[Any, str]) -> None:
 
 
 def check_floating(**arrays: Any) -> None:
-    """Checks that all arrays have one and the same real floating point dtype.
+    """Checks that all arrays have one and the same real floating point dtype, to JAX.
 
     Raises:
       TypeError: there is no array, it is integer, boolean or complex, or the dtypes differ.
@@ -108,7 +110,7 @@ def check_floating(**arrays: Any) -> None:
         check_array(name, array)
         if not jnp.issubdtype(array.dtype, jnp.floating):
             raise TypeError(f"{name} must be floating point; got {array.dtype}")
-    if len({array.dtype for array in arrays.values()}) > 1:
+    if len({jax.dtypes.canonicalize_dtype(array.dtype) for array in arrays.values()}) > 1:
         got = ", ".join(f"{name} {array.dtype}" for name, array in arrays.items())
         raise TypeError(f"{' and '.join(arrays)} must share a dtype; got {got}")
 
@@ -206,11 +208,15 @@ def check_window(name: str, window: tuple[int, int]) -> None:
     """Checks a window of (left, right) positions.
 
     Raises:
-      ValueError: the window is not a pair of integers >= 0.
+      ValueError: the window is not a pair of integers >= 0, or is wider than positions go.
     """
     is_pair = isinstance(window, tuple) and len(window) == 2
     if not is_pair or not all(isinstance(side, int) and side >= 0 for side in window):
         raise ValueError(f"{name} must be two ints >= 0 (left, right) or None; got {window}")
+    if max(window) >= FARTHEST:
+        raise ValueError(
+            f"{name} must be below {FARTHEST} on both sides, for positions are int32; got {window}"
+        )
 
 
 def check_lengths(name: str, lengths: Any, limit: int) -> None:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from attn_jax import _tables
+from attn_jax._distance import to_int32
 
 
 class TileShape(NamedTuple):
@@ -110,7 +111,7 @@ def positions_or_default(name: str, position: Int[Array, " L"] | None, L: int) -
     """Positions as int32, from 0 on where none are given.
 
     Raises:
-      ValueError: there is not one position a row.
+      ValueError: there is not one position a row, or a NumPy array has one beyond int32.
     """
     if position is None:
         return jnp.arange(L, dtype=jnp.int32)
@@ -118,7 +119,7 @@ def positions_or_default(name: str, position: Int[Array, " L"] | None, L: int) -
         raise ValueError(
             f"{name} must have shape [{L}], one entry a row; got {list(position.shape)}"
         )
-    return position.astype(jnp.int32)
+    return to_int32(name, position)
 
 
 def _is_cut(node: Any) -> bool:

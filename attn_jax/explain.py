@@ -7,6 +7,7 @@ import textwrap
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -137,8 +138,8 @@ def explain(
         tiles_visited=int(visited.sum()),
         tiles=visited.size * seen.work.tiles,
         flops=2 * width * seen.work.pairs * int(visited.sum()),
-        bytes_moved=sum(leaf.nbytes for leaf in given if isinstance(leaf, Array))
-        + math.prod(_rows(query, key, value)) * value.shape[-1] * query.dtype.itemsize,
+        bytes_moved=sum(jnp.asarray(leaf).nbytes for leaf in given if _is_array(leaf))
+        + math.prod(_rows(query, key, value)) * value.shape[-1] * jnp.result_type(query).itemsize,
         temporary_bytes=None if memory is None else memory.temp_size_in_bytes,
         platform=jax.default_backend(),
     )
@@ -174,6 +175,10 @@ def _look_at_heads(
 def _rows(query: Array, key: Array, value: Array) -> tuple[int, ...]:
     """The axes of the output before its width."""
     return (*batch_of(query, key, value), *query.shape[len(query.shape[:-3]) : -1])
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, Array | np.ndarray)
 
 
 def _bytes(number: int | None) -> str:

@@ -1,5 +1,6 @@
 """Reads over parts of the keys put together to the read over all of them."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -44,7 +45,7 @@ def merge_partials(first: Partial, second: Partial) -> Partial:
       >>> bool(jnp.allclose(out, read(query, key, key)[0]))
       True
     """
-    (out_1, logsumexp_1), (out_2, logsumexp_2) = first, second
+    (out_1, logsumexp_1), (out_2, logsumexp_2) = jax.tree.map(jnp.asarray, (first, second))
     _checks.check_shapes(
         out_1=(out_1, "*B T V"),
         logsumexp_1=(logsumexp_1, "*B T"),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from attn_jax import _checks, _numerics, masks, score_mods
+from attn_jax._distance import check_int32
 from attn_jax._heads import attend_heads
 from attn_jax.attend import Scale
 from attn_jax.block_mask import BlockMask
@@ -217,6 +218,7 @@ def _check_rows(
     if position is None:
         return
     name = f"{side}_position"
+    check_int32(name, position)
     if position.ndim == 1 and position.shape != (L,):
         raise ValueError(f"{name} must have one entry a row, [{L}]; got {list(position.shape)}")
     if position.ndim > 1:

@@ -102,7 +102,7 @@ def attention_stats(
     call = prepare(
         query,
         key,
-        jnp.zeros((key.shape[0], 1), key.dtype),
+        jnp.zeros((key.shape[0], 1), jnp.result_type(key)),
         score=score,
         mask=mask,
         score_mod=score_mod,

@@ -109,6 +109,7 @@ class Cache(Value):
           CacheOverflow: there is no room. Under `jit` the tokens that have none are left out.
         """
         is_real = self._checked(key, value, is_real)
+        key, value = jnp.asarray(key), jnp.asarray(value)
         return self._append(key, value, is_real, self.positions(is_real))
 
     def positions(self, is_real: Bool[Array, "B T"]) -> Int[Array, "B T"]:

@@ -73,6 +73,8 @@ def hoist_checked(
 
     def checked(*scalars: Array) -> Array:
         result = function(*scalars)
+        if _is_wider(result, dtype):
+            return jnp.asarray(result, dtype)
         got = [
             f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}" for leaf in jax.tree.leaves(result)
         ]
@@ -86,5 +88,19 @@ def hoist_checked(
     return hoist(checked, *arguments)
 
 
+def _is_wider(result: Any, dtype: DTypeLike) -> bool:
+    """Whether a float64 comes where a float32 is due: in x64, numbers of Python and NumPy are."""
+    is_number = isinstance(result, float | np.floating | Array) and jnp.ndim(result) == 0
+    return (
+        is_number
+        and jnp.issubdtype(jnp.result_type(result), jnp.floating)
+        and jnp.result_type(result).itemsize > jnp.dtype(dtype).itemsize > 1
+    )
+
+
 def _as_array(leaf: Any) -> Array:
-    return leaf if isinstance(leaf, jax.Array) else _known.placed(np.asarray(leaf, np.int32))
+    """Integers as int32, all else as JAX takes it."""
+    if isinstance(leaf, jax.Array):
+        return leaf
+    is_integer = jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
+    return _known.placed(np.asarray(leaf, jnp.int32 if is_integer else jnp.result_type(leaf)))

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from attn_jax import _checks
+from attn_jax._distance import to_int32
 from attn_jax._grid import Grid, Kinds
 from attn_jax._tables import Table
 from attn_jax.masks._evaluate import Position
@@ -71,7 +72,7 @@ def segments(
 
     Raises:
       TypeError: ids are not integers.
-      ValueError: ids have no axis of positions.
+      ValueError: ids have no axis of positions, or one is beyond int32.
 
     Cost:
       O(1) for one pair of positions.
@@ -90,7 +91,7 @@ def segments(
             raise TypeError(f"{name} must be integers; got {ids.dtype}")
         if ids.ndim == 0:
             raise ValueError(f"{name} must have one entry a position; got a scalar")
-    query_ids, key_ids = (jnp.asarray(ids).astype(jnp.int32) for ids in (query_ids, key_ids))
+    query_ids, key_ids = to_int32("query_ids", query_ids), to_int32("key_ids", key_ids)
     return _Segments(Table(query_ids, "query"), Table(key_ids, "key"))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from attn_jax import _checks
+from attn_jax._distance import FARTHEST, distance, to_int32
 from attn_jax._grid import Grid, Kinds
 from attn_jax.masks._evaluate import Position
 from attn_jax.masks._mask import Mask
@@ -37,8 +38,8 @@ class _SlidingWindow(Mask):
     aligned = True
 
     def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
-        distance = key_position - query_position
-        return (-self.left <= distance) & (distance <= self.right)
+        gap = distance(query_position, key_position)
+        return (-self.left <= gap) & (gap <= self.right)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
         """`some` is exact where positions have no gaps."""
@@ -62,16 +63,16 @@ class _Dilated(Mask):
         return -self.left * self.dilation, self.right * self.dilation
 
     def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
-        distance = key_position - query_position
+        gap = distance(query_position, key_position)
         before, after = self.reach
-        return (before <= distance) & (distance <= after) & (distance % self.dilation == 0)
+        return (before <= gap) & (gap <= after) & (gap % self.dilation == 0)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
         """Whether a multiple of the dilation lies between a tile's distances, and nothing else."""
         least, greatest = _distances(grid)
         before, after = self.reach
-        last_multiple = jnp.minimum(greatest, after) // self.dilation * self.dilation
-        some = jnp.maximum(least, before) <= last_multiple
+        last_multiple = jnp.clip(greatest, before, after) // self.dilation * self.dilation
+        some = (before <= greatest) & (jnp.maximum(least, before) <= last_multiple)
         every = (before <= least) & (greatest <= after)
         if self.dilation > 1:
             every = every & (least == greatest) & (least % self.dilation == 0)
@@ -135,7 +136,7 @@ def sliding_window(left: int, right: int) -> Mask:
       The mask; `sliding_window(2, 0)` lets a query read three keys.
 
     Raises:
-      ValueError: a side is negative or not an integer.
+      ValueError: a side is negative, above 2³¹ − 2, or not an integer.
 
     Cost:
       O(1) for one pair of positions.
@@ -169,7 +170,8 @@ def dilated(left: int, right: int, dilation: int) -> Mask:
       The mask; `dilated(2, 0, 3)` lets query 6 read keys 0, 3 and 6.
 
     Raises:
-      ValueError: a side is negative, the dilation less than 1, or one of them not an integer.
+      ValueError: a side is negative, the dilation less than 1, one of them not an integer, or a
+        side times the dilation above 2³¹ − 2.
 
     Cost:
       O(1) for one pair of positions.
@@ -184,6 +186,11 @@ def dilated(left: int, right: int, dilation: int) -> Mask:
     _checks.check_window("window", (left, right))
     if not isinstance(dilation, int) or dilation < 1:
         raise ValueError(f"dilation must be an int >= 1; got {dilation}")
+    if max(left, right) * dilation >= FARTHEST:
+        raise ValueError(
+            f"window times dilation must be below {FARTHEST}, for positions are int32; got "
+            f"{max(left, right)} * {dilation}"
+        )
     return _Dilated(left, right, dilation)
 
 
@@ -203,7 +210,7 @@ def prefix(length: int | np.integer | Int[Array, "..."]) -> Mask:
 
     Raises:
       TypeError: the length is not an integer.
-      ValueError: the length is negative.
+      ValueError: the length is negative, or above 2³¹ − 1.
 
     Cost:
       O(1) for one pair of positions.
@@ -234,7 +241,7 @@ def key_padding(length: int | np.integer | Int[Array, "..."]) -> Mask:
 
     Raises:
       TypeError: the length is not an integer.
-      ValueError: the length is negative.
+      ValueError: the length is negative, or above 2³¹ − 1.
 
     Cost:
       O(1) for one pair of positions.
@@ -249,11 +256,13 @@ def key_padding(length: int | np.integer | Int[Array, "..."]) -> Mask:
     if isinstance(length, int | np.integer):
         if length < 0:
             raise ValueError(f"length must be >= 0; got {length}")
+        if length > FARTHEST:
+            raise ValueError(f"length must be at most {FARTHEST}; got {length}")
         return _KeyPadding(int(length))
-    return _KeyPadding(jnp.asarray(length).astype(jnp.int32))
+    return _KeyPadding(to_int32("length", length))
 
 
 def _distances(grid: Grid) -> tuple[Int[Array, "I J"], Int[Array, "I J"]]:
     """The least and greatest distance from a query to a key of each tile."""
     (first_query, last_query), (first_key, last_key) = grid.query_bounds, grid.key_bounds
-    return first_key - last_query, last_key - first_query
+    return distance(last_query, first_key), distance(first_query, last_key)

@@ -24,7 +24,7 @@ def spread(
     """
     if x.shape[-1] != w.shape[0]:
         raise ValueError(f"{name} must be {w.shape[0]} wide; got {list(x.shape)}")
-    return _plus(jnp.tensordot(x, w[...].astype(x.dtype), axes=1), b)
+    return _plus(jnp.tensordot(x, w[...].astype(jnp.result_type(x)), axes=1), b)
 
 
 def gather(x: Float[Array, "..."], w: nnx.Param, b: nnx.Param | None) -> Float[Array, "*B D"]:

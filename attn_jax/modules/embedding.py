@@ -74,7 +74,7 @@ class Embedding(nnx.Module):
         """How well each token's vector fits each x: logits over the vocabulary."""
         if x.shape[-1] != self.table.shape[1]:
             raise ValueError(f"x must be {self.table.shape[1]} wide; got {list(x.shape)}")
-        return jnp.einsum("...D,PD->...P", x, self.table[...].astype(x.dtype))
+        return jnp.einsum("...D,PD->...P", x, self.table[...].astype(jnp.result_type(x)))
 
 
 @on_automatic_axes(lambda tokens, table: whole_after(tokens, tokens.ndim))

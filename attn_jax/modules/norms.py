@@ -63,7 +63,7 @@ def make_qk_norm(kind: bool | str, head_dim: int, epsilon: float, new: Parameter
 
 def normalise(norm: Norm, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     """The norm of x, computed in float32 (float64 for float64) and rounded once."""
-    return norm(x.astype(_numerics.accumulation_dtype(x.dtype))).astype(x.dtype)
+    return norm(x.astype(_numerics.accumulation_dtype(x.dtype))).astype(jnp.result_type(x))
 
 
 def _as_the_first(

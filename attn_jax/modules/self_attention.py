@@ -165,7 +165,7 @@ class MultiHeadSelfAttention(nnx.Module):
         """One vector a token."""
         weights = _weights(x, self.w_query, self.w_key, self.w_value, self.w_out)
         out = multi_head_self_attention(x, *weights, causal=self.causal)
-        return out if self.b_out is None else out + self.b_out.astype(x.dtype)[None, :]
+        return out if self.b_out is None else out + self.b_out.astype(out.dtype)[None, :]
 
 
 def _head_dim(num_heads: int, model_dim: int, head_dim: int | None) -> int:
@@ -183,4 +183,4 @@ def _head_dim(num_heads: int, model_dim: int, head_dim: int | None) -> int:
 
 def _weights(x: Array, *parameters: nnx.Param) -> list[Array]:
     """The parameters in the dtype in which x asks to be computed."""
-    return [parameter[...].astype(x.dtype) for parameter in parameters]
+    return [parameter[...].astype(jnp.result_type(x)) for parameter in parameters]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from attn_jax import _numerics
+from attn_jax._distance import distance
 from attn_jax.masks import Position
 from attn_jax.score_mods._score_mod import Logit, ScoreMod
 
@@ -23,8 +24,8 @@ class _Alibi(ScoreMod):
     def __call__(
         self, logit: Logit, query_position: Position, key_position: Position
     ) -> Float[Array, ""]:
-        distance = jnp.abs(key_position - query_position).astype(logit.dtype)
-        return logit - _numerics.as_scalar(self.slope, logit.dtype) * distance
+        steps = jnp.abs(distance(query_position, key_position)).astype(logit.dtype)
+        return logit - _numerics.as_scalar(self.slope, logit.dtype) * steps
 
 
 def alibi(slope: float | int | np.floating | Float[Array, "..."]) -> ScoreMod:

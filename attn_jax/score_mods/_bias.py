@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from attn_jax._distance import FARTHEST, distance, to_int32
 from attn_jax._tables import Table
 from attn_jax.masks import Position
 from attn_jax.score_mods._score_mod import Logit, ScoreMod
@@ -26,7 +27,7 @@ class _RelativeBias(ScoreMod):
         self, logit: Logit, query_position: Position, key_position: Position
     ) -> Float[Array, ""]:
         bucket = relative_bucket(
-            key_position - query_position,
+            distance(query_position, key_position),
             num_buckets=self.table.shape[0],
             bidirectional=self.bidirectional,
             max_distance=self.max_distance,
@@ -125,7 +126,7 @@ def relative_bucket(
     _check_buckets(num_buckets, bidirectional, max_distance)
     buckets = num_buckets // 2 if bidirectional else num_buckets
     exact = buckets // 2
-    distance = distance.astype(jnp.int32)
+    distance = jnp.maximum(to_int32("distance", distance), -FARTHEST)
     n = jnp.abs(distance) if bidirectional else jnp.maximum(-distance, 0)
     growth = jnp.log(jnp.maximum(n, exact).astype(jnp.float32) / exact)
     wide = growth / math.log(max_distance / exact) * (buckets - exact)

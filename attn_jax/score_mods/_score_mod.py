@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
@@ -156,4 +157,7 @@ def _chain(first: ScoreModFunction, then: ScoreModFunction) -> Chain:
 
 
 def _as_array(leaf: Any, dtype: DTypeLike) -> Array:
-    return leaf if isinstance(leaf, jax.Array) else _known.placed(np.asarray(leaf, dtype))
+    if isinstance(leaf, jax.Array):
+        return leaf
+    is_table = isinstance(leaf, np.ndarray) and not jnp.issubdtype(leaf.dtype, jnp.floating)
+    return _known.placed(np.asarray(leaf, jnp.result_type(leaf) if is_table else dtype))

@@ -16,6 +16,7 @@ SOURCES = [*LIBRARY, *sorted((ROOT / "experiments").rglob("*.py"))]
 FLOORS = [
     "_version",
     "_known",
+    "_distance",
     "_checks",
     "_numerics",
     "_sharding",
