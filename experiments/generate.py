@@ -3,6 +3,7 @@
     python -m experiments.generate --model DIR --prompt "Call me"
     python -m experiments.generate --model DIR --prompt "Call me" --temperature 0.8 --top-p 0.95
     python -m experiments.generate --model DIR --prompt "Call me" "It was" --lookup 8
+    python -m experiments.generate --model DIR --prompt "Who are you?" --chat --stop "User:"
 
 DIR is a folder as `transformers` saves it: config.json, safetensors and tokenizer.json. The text
 goes to standard output as it is said, what is told about it to standard error.
@@ -29,7 +30,8 @@ from attn_jax.models import (
     generate,
     load_hf,
 )
-from experiments._checkpoint_text import Words
+from experiments._chat import rendered
+from experiments._checkpoint_text import Following, Words
 from experiments._program import mendable_errors
 
 
@@ -41,7 +43,11 @@ class Options:
       model: folder with config.json, safetensors and tokenizer.json.
       prompt: one text or several, which go on side by side; an empty one begins with the token
         that begins texts.
+      chat: whether each prompt is a message, which the checkpoint's chat template writes; only the
+        answer is shown then.
+      system: with `chat`, what the model is told before the message.
       max_new_tokens: the most tokens that are said after each.
+      stop: texts before which a text ends, beside the tokens that the checkpoint names.
       sampling: how the next token is chosen; temperature 0 takes the likeliest one.
       seed: of what is drawn.
       cache: where keys and values are kept; docs/caches.md compares the kinds.
@@ -55,7 +61,10 @@ class Options:
 
     model: Path
     prompt: tuple[str, ...]
+    chat: bool = False
+    system: str = ""
     max_new_tokens: int = 128
+    stop: tuple[str, ...] = ()
     sampling: Annotated[Sampling, tyro.conf.arg(name="")] = field(
         default_factory=lambda: Sampling(temperature=0.0)
     )
@@ -70,6 +79,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.lookup < 0:
             raise ValueError(f"lookup must be at least 0; got {self.lookup}")
+        if self.system and not self.chat:
+            raise ValueError("system is told by the chat template; add --chat")
         if self.lookup and self.draft is not None:
             raise ValueError("lookup and draft both guess; give one of them")
 
@@ -90,10 +101,12 @@ def run(options: Options, console: Console) -> Generation:
     """
     with console.status(f"loading {options.model} ..."):
         words = Words.of(options.model)
-        prompts = [words.ids(prompt) for prompt in options.prompt]
+        stop = words.stop_ids(options.stop)
+        prompts = [_ids(options, words, prompt) for prompt in options.prompt]
         model = load_hf(options.model, dtype=options.dtype)
         draft = load_draft(options)
-    write = Writer(words, options.prompt, prompts)
+    shown = [""] * len(prompts) if options.chat else options.prompt
+    write = Writer(shown, [words.after(prompt, options.stop) for prompt in prompts])
     with console.status("reading the prompt (new sizes are compiled first) ...") as status:
 
         def tell(row: int, tokens: list[int]) -> None:
@@ -105,7 +118,7 @@ def run(options: Options, console: Console) -> Generation:
             prompts,
             max_new_tokens=options.max_new_tokens,
             sampling=options.sampling,
-            stop=[[end] for end in words.ends],
+            stop=stop,
             rng=jax.random.key(options.seed),
             kind=options.cache,
             int8=options.int8,
@@ -124,13 +137,17 @@ def load_draft(options: Options) -> Draft | None:
     return PromptLookup(options.lookup) if options.lookup else None
 
 
+def _ids(options: Options, words: Words, prompt: str) -> list[int]:
+    if not options.chat:
+        return words.ids(prompt)
+    return words.plain_ids(rendered(options.model, prompt, options.system))
+
+
 class Writer:
     """Writes a single text as it is said, and several one after the other in the end."""
 
-    def __init__(
-        self, words: Words, texts: Sequence[str], prompts: Sequence[Sequence[int]]
-    ) -> None:
-        self._texts, self._more = texts, [words.after(prompt) for prompt in prompts]
+    def __init__(self, texts: Sequence[str], following: Sequence[Following]) -> None:
+        self._texts, self._following = texts, following
         self._streams = len(texts) == 1
         if self._streams:
             print(texts[0], end="", flush=True)
@@ -138,15 +155,15 @@ class Writer:
     def __call__(self, row: int, tokens: list[int]) -> None:
         """Takes the next tokens of a row."""
         if self._streams:
-            print(self._more[row](tokens), end="", flush=True)
+            print(self._following[row](tokens), end="", flush=True)
 
     def rest(self, said: Generation) -> None:
         """What is left to write when all is said."""
         if self._streams:
-            print(flush=True)
+            print(self._following[0].rest(), flush=True)
             return
-        for text, more, tokens in zip(self._texts, self._more, said.tokens, strict=True):
-            print(f"{text}{more(tokens)}\n", flush=True)
+        for text, following, tokens in zip(self._texts, self._following, said.tokens, strict=True):
+            print(f"{text}{following(tokens)}{following.rest()}\n", flush=True)
 
 
 def summary(model: GPT, prompts: Sequence[Sequence[int]], said: Generation) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers
+from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, processors
 
 from experiments import generate
+from experiments._chat import rendered
 from experiments._checkpoint_text import Words, special_ids
 
 GOLDEN = Path(__file__).parents[1] / "data" / "hf"
@@ -96,15 +97,106 @@ def test_an_empty_prompt_begins_with_the_token_that_begins_texts(folder, capsys,
 
 
 def test_characters_of_several_tokens_come_whole(tmp_path):
+    words = byte_words(tmp_path)
+    ids = words.ids("naïve 木")
+    following = words.after(ids[:2])
+    pieces = [following([i]) for i in ids[2:]]
+    assert "".join(pieces) == "ïve 木"
+    assert "\ufffd" not in "".join(pieces)
+
+
+def byte_words(tmp_path) -> Words:
+    """Words of a tokenizer that has a token a byte."""
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(["plain words"], vocab_size=257)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    words = Words.of(tmp_path)
-    ids = words.ids("naïve 木")
-    more = words.after(ids[:2])
-    pieces = [more([i]) for i in ids[2:]]
-    assert "".join(pieces) == "ïve 木"
-    assert "\ufffd" not in "".join(pieces)
+    return Words.of(tmp_path)
+
+
+def test_a_text_that_ends_inside_a_character_ends_as_a_full_decode(tmp_path):
+    words = byte_words(tmp_path)
+    ids = words.plain_ids("to 木")[:-1]
+    following = words.after(ids[:2])
+    pieces = [following([i]) for i in ids[2:]]
+    assert pieces == [" ", "", ""]
+    assert "to" + "".join(pieces) + following.rest() == words.tokenizer.decode(ids) == "to \ufffd"
+    assert following.rest() == ""
+
+
+def test_nothing_is_shown_from_a_stop_text_on(tmp_path):
+    words = byte_words(tmp_path)
+    following = words.after(words.plain_ids("a"), ["stop", "topping"])
+    pieces = [following([i]) for i in words.plain_ids("b st. stopping c")]
+    assert pieces[:6] == ["b", " ", "", "", "st.", " "]  # what may begin a stop text waits
+    assert "".join(pieces) + following.rest() == "b st. "
+    waits = words.after([], ["stop"])
+    assert waits(words.plain_ids("sto")) == ""
+    assert waits.rest() == "sto"
+
+
+def test_a_stop_text_ends_the_text(folder, capsys):
+    said = expected()[0].split()
+    stop = f"{said[READ + 2]} {said[READ + 3]}"
+    run(folder, "--prompt", prompt(0), "--max-new-tokens", 12, "--stop", stop)
+    shown = capsys.readouterr()
+    assert shown.out.rstrip() == expected()[0].split(f" {stop}")[0]
+    assert "2 tokens said" in shown.err
+
+
+def with_begin(folder, token: int) -> None:
+    """Lets the tokenizer begin each text with a token."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    pair = [(f"w{token}", token)]
+    tokenizer.post_processor = processors.TemplateProcessing(f"w{token} $A", None, pair)
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def test_a_text_has_the_token_that_begins_it_once(folder):
+    with_begin(folder, 5)
+    words = Words.of(folder)
+    assert words.ids("w3 w4") == words.ids("w5 w3 w4") == [5, 3, 4]
+    assert words.ids("w3 w3") == [5, 3, 3]
+
+
+TEMPLATE = "{{ bos_token }}{% for m in messages %} {{ m.role | upper }} {{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "a list", "chat_template.jinja"])
+def test_a_chat_template_writes_the_prompt(place, folder, capsys):
+    with_begin(folder, 5)
+    tokens = {"bos_token": {"content": "w5"}}
+    template = TEMPLATE.replace("m.role | upper", "'w7' if m.role == 'system' else 'w8'")
+    if place == "a list":
+        tokens["chat_template"] = [{"name": "default", "template": template}]
+    else:
+        tokens["chat_template"] = template if place == "tokenizer_config.json" else "wrong"
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
+    if place == "chat_template.jinja":
+        (folder / place).write_text(template)
+    assert rendered(folder, "w3", "w4") == "w5 w7 w4 w8 w3"
+    if place == "tokenizer_config.json":
+        run(folder, "--prompt", "w3", "--chat", "--system", "w4", "--max-new-tokens", 4)
+        answer = capsys.readouterr().out
+        run(folder, "--prompt", "w5 w7 w4 w8 w3", "--max-new-tokens", 4)
+        assert capsys.readouterr().out.split() == ["w5", "w7", "w4", "w8", "w3", *answer.split()]
+
+
+TEMPLATES = {
+    "none": (None, "has no chat template"),
+    "no template": ("{% for", "cannot be rendered"),
+    "one that refuses": ("{{ raise_exception('no system, please') }}", "no system, please"),
+    "one that reaches into Python": ("{{ ''.__class__.__mro__ }}", "unsafe"),
+    "one that changes what it is given": ("{{ messages.append(1) }}", "unsafe"),
+}
+
+
+@pytest.mark.parametrize("case", TEMPLATES)
+def test_a_template_that_cannot_be_rendered_is_refused(case, tmp_path):
+    template, message = TEMPLATES[case]
+    if template is not None:
+        (tmp_path / "chat_template.jinja").write_text(template)
+    with pytest.raises(ValueError, match=message):
+        rendered(tmp_path, "hello")
 
 
 MISTAKES = {
@@ -124,6 +216,13 @@ MISTAKES = {
     "nothing to say": (None, ("--max-new-tokens", 0), "max_new_tokens must be at least 1; got 0"),
     "two that guess": (None, ("--lookup", 2, "--draft", "x"), "lookup and draft both guess"),
     "a lookup below 0": (None, ("--lookup", -1), "lookup must be at least 0; got -1"),
+    "an empty stop": (None, ("--stop", ""), "stop has an empty text"),
+    "a system without a chat": (None, ("--system", "x"), "system is told by the chat template"),
+    "a list of a configuration": (
+        lambda f: (f / "generation_config.json").write_text("[]"),
+        (),
+        "generation_config.json must hold an object; got list",
+    ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), (), "safetensors"),
 }
 
