@@ -190,7 +190,6 @@ def test_what_came_from_flax_is_sharded_by_its_names_and_trained():
     [
         ({"out_features": D + 1}, "out_features"),
         ({"attention_fn": functools.partial(flax_attention, scale=0.1)}, "attention_fn"),
-        ({"dtype": jnp.bfloat16}, "dtype"),
         ({"precision": "highest"}, "precision"),
     ],
 )

@@ -1,4 +1,5 @@
-"""Products with a layer's parameters, in the dtype of what comes in, on any kind of mesh axes.
+"""Products with a layer's parameters, in its dtype or that of what comes in, on any kind of mesh
+axes.
 
 On explicit mesh axes a product over a sharded axis must say how its result is sharded: tensor
 parallelism splits heads and hidden units, never the model's width (Shoeybi et al., "Megatron-LM"
@@ -9,21 +10,31 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from attn_jax._sharding import on_automatic_axes
 
 
+def in_dtype(x: Float[Array, "..."], dtype: DTypeLike | None) -> Float[Array, "..."]:
+    """What comes into a layer, in the dtype in which the layer computes; None leaves it."""
+    return x if dtype is None else x.astype(dtype)
+
+
 def spread(
-    name: str, x: Float[Array, "*B D"], w: nnx.Param, b: nnx.Param | None
+    name: str,
+    x: Float[Array, "*B D"],
+    w: nnx.Param,
+    b: nnx.Param | None,
+    dtype: DTypeLike | None = None,
 ) -> Float[Array, "..."]:
-    """From the model's width to heads or hidden units: x @ w + b.
+    """From the model's width to heads or hidden units: x @ w + b, in `dtype` or that of x.
 
     Raises:
       ValueError: x is not as wide as w takes it; `name` is what the caller knows x by.
     """
     if x.shape[-1] != w.shape[0]:
         raise ValueError(f"{name} must be {w.shape[0]} wide; got {list(x.shape)}")
+    x = in_dtype(x, dtype)
     return _plus(jnp.tensordot(x, w[...].astype(jnp.result_type(x)), axes=1), b)
 
 

@@ -1,12 +1,15 @@
 """Bahdanau's alignment model as a layer: it holds W_a, U_a and v_a, and reads through `attend`."""
 
 from functools import partial
+from typing import Any
 
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
 from attn_jax import scores
 from attn_jax.attend import attend, attention_weights
+from attn_jax.modules._linear import in_dtype
+from attn_jax.modules.norms import as_the_first
 
 
 class AdditiveAttention(nnx.Module):
@@ -23,6 +26,7 @@ class AdditiveAttention(nnx.Module):
       annotation_dim: width of an annotation, 2n.
       align_dim: width of the hidden layer, n'.
       kernel_init: of W_a and U_a; the paper's N(0, 0.001²).
+      dtype: in which a call computes; by default that of its input.
       rngs: where the parameters come from.
 
     Returns:
@@ -45,10 +49,13 @@ class AdditiveAttention(nnx.Module):
         align_dim: int,
         *,
         kernel_init: nnx.Initializer | None = None,
+        dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         kernel_init = kernel_init or nnx.initializers.normal(0.001)
-        linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, rngs=rngs)
+        self.dtype = dtype
+        computed: dict[str, Any] = {"dtype": dtype, "promote_dtype": as_the_first}
+        linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, **computed, rngs=rngs)
         self.query_kernel = linear(query_dim, align_dim)
         self.key_kernel = linear(annotation_dim, align_dim)
         self.v = nnx.Param(nnx.initializers.zeros(rngs.params(), (align_dim,)))
@@ -66,6 +73,7 @@ class AdditiveAttention(nnx.Module):
     ) -> Float[Array, "T E"]:
         """The contexts: for each query the mean annotation under its attention weights."""
         score = partial(scores.additive, v=self.v[...])
+        annotations = in_dtype(annotations, self.dtype)
         return attend(self.query_kernel(query), keys, annotations, score=score, mask=mask[None])
 
     def inspect(

@@ -32,7 +32,8 @@ class TransformerDecoderBlock(nnx.Module):
       cross_attention: reads the memory; its `memory_dim` is the memory's width.
       feed_forward: transforms each token; any module that is called with `(x, rng=)` will do.
       rngs: what flax's norms ask for.
-      options: of the three `Residual`: placement, norm, norm_eps, dropout_rate, param_dtype.
+      options: of the three `Residual`: placement, norm, norm_eps, dropout_rate, dtype,
+        param_dtype.
 
     Returns:
       A module. `block(x, memory)` takes a whole sequence; for decoding,

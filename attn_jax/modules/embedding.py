@@ -5,7 +5,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
 from attn_jax._sharding import on_automatic_axes
-from attn_jax.modules._linear import whole_after
+from attn_jax.modules._linear import in_dtype, whole_after
 from attn_jax.modules._parameters import Parameters
 
 _UNIT_ROWS = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
@@ -24,6 +24,8 @@ class Embedding(nnx.Module):
       vocab_size: how many tokens there are, P.
       model_dim: width of a token's vector, D.
       embedding_init: of the table; by default rows of length about 1.
+      dtype: in which vectors and logits are computed; by default vectors come in that of the table,
+        logits in that of x.
       param_dtype: in which the table is kept.
       rngs: where the table comes from.
 
@@ -35,7 +37,7 @@ class Embedding(nnx.Module):
         gives NaN, never another token's row.
 
     Numerics:
-      Vectors come in the dtype of the table, logits in that of x.
+      Vectors are rows, rounded; the table is rounded to the dtype of the logits.
 
     Cost:
       P D parameters.
@@ -55,12 +57,14 @@ class Embedding(nnx.Module):
         model_dim: int,
         *,
         embedding_init: nnx.Initializer = _UNIT_ROWS,
+        dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         for name, size in (("vocab_size", vocab_size), ("model_dim", model_dim)):
             if size < 1:
                 raise ValueError(f"{name} must be at least 1; got {size}")
+        self.dtype = dtype
         new = Parameters(embedding_init, param_dtype, rngs)
         self.table = new.matrix((vocab_size, "vocab"), (model_dim, "model"))
 
@@ -68,12 +72,13 @@ class Embedding(nnx.Module):
         """The vectors of tokens, given by their ids."""
         if not jnp.issubdtype(tokens.dtype, jnp.integer):
             raise TypeError(f"tokens must be integers; got {tokens.dtype}")
-        return _rows(tokens, self.table[...])
+        return in_dtype(_rows(tokens, self.table[...]), self.dtype)
 
     def attend(self, x: Float[Array, "*B D"]) -> Float[Array, "*B P"]:
         """How well each token's vector fits each x: logits over the vocabulary."""
         if x.shape[-1] != self.table.shape[1]:
             raise ValueError(f"x must be {self.table.shape[1]} wide; got {list(x.shape)}")
+        x = in_dtype(x, self.dtype)
         return jnp.einsum("...D,PD->...P", x, self.table[...].astype(jnp.result_type(x)))
 
 

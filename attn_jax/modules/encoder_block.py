@@ -27,7 +27,8 @@ class TransformerEncoderBlock(nnx.Module):
       attention: reads the tokens; it decides heads, masks, positions, dropout of weights.
       feed_forward: transforms each token; any module that is called with `(x, rng=)` will do.
       rngs: what flax's norms ask for.
-      options: of both `Residual`: placement, norm, norm_eps, dropout_rate, param_dtype.
+      options: of both `Residual`: placement, norm, norm_eps, dropout_rate, dtype,
+        param_dtype.
 
     Returns:
       A module, called with any number of batch axes.

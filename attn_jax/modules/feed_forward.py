@@ -46,6 +46,7 @@ class FeedForward(nnx.Module):
       dropout_rate: the probability with which a hidden unit is dropped where a call brings an
         `rng`.
       kernel_init: of the matrices.
+      dtype: in which a call computes; by default that of its input.
       param_dtype: in which the parameters are kept.
       rngs: where the parameters come from.
 
@@ -56,7 +57,7 @@ class FeedForward(nnx.Module):
       ValueError: the activation is unknown, a size is below 1, or the rate is out of range.
 
     Numerics:
-      Computed in the dtype of x, to which parameters are rounded.
+      Computed in `dtype`, or that of x, to which parameters are rounded.
 
     Cost:
       2 model_dim hidden_dim parameters, 3 where it is gated, and the biases.
@@ -80,12 +81,13 @@ class FeedForward(nnx.Module):
         use_bias: bool = True,
         dropout_rate: float = 0.0,
         kernel_init: nnx.Initializer = GLOROT_UNIFORM,
+        dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         _check(model_dim, hidden_dim, activation)
         _checks.check_rate("dropout_rate", dropout_rate)
-        self.activation, self.dropout_rate = activation, dropout_rate
+        self.activation, self.dropout_rate, self.dtype = activation, dropout_rate, dtype
         new = Parameters(kernel_init, param_dtype, rngs)
         model, hidden = (model_dim, "model"), (hidden_dim, "hidden")
         self.w_gate = new.matrix(model, hidden) if gated else None
@@ -100,11 +102,12 @@ class FeedForward(nnx.Module):
     ) -> Float[Array, "*B D"]:
         """Each token's vector, transformed; `rng` says which hidden units are dropped."""
         activation = _ACTIVATIONS[self.activation]
-        hidden = spread("x", x, self.w_up, self.b_up)
+        hidden = spread("x", x, self.w_up, self.b_up, self.dtype)
         if self.w_gate is None:
             hidden = activation(hidden)
         else:
-            hidden = activation(spread("x", x, self.w_gate, self.b_gate)) * hidden
+            gate = spread("x", x, self.w_gate, self.b_gate, self.dtype)
+            hidden = activation(gate) * hidden
         return gather(dropout(hidden, self.dropout_rate, rng), self.w_down, self.b_down)
 
 

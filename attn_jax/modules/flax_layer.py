@@ -27,8 +27,9 @@ def from_flax(layer: nnx.MultiHeadAttention) -> MultiHeadAttention:
 
     `flax.nnx.MultiHeadAttention`,
     https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/attention.html. Outputs are
-    equal wherever flax's are right; masks and dropout belong to our calls, and ours computes in the
-    dtype of its input.
+    equal wherever flax's are right; masks and dropout belong to our calls. `layer(x, keys, values)`
+    is flax's `layer(inputs_q, inputs_k, inputs_v)`. Where flax's `dtype` is None, ours computes in
+    the dtype of its input, flax's in the one to which input and parameters promote.
 
     Args:
       layer: the one to read; its cache and random state stay behind.
@@ -38,7 +39,7 @@ def from_flax(layer: nnx.MultiHeadAttention) -> MultiHeadAttention:
 
     Raises:
       ValueError: the layer does what ours would not do: another output width, attention function
-        or dtype; the message names it.
+        or precision; the message names it.
 
     Cost:
       No copies.
@@ -55,7 +56,6 @@ def from_flax(layer: nnx.MultiHeadAttention) -> MultiHeadAttention:
     _check_ours(
         ("out_features", layer.out_features, (layer.in_features,)),
         ("attention_fn", layer.attention_fn, known),
-        ("dtype", layer.dtype, (None, layer.param_dtype)),
         ("precision", layer.precision, (None,)),
     )
     ours = nnx.eval_shape(
@@ -68,6 +68,7 @@ def from_flax(layer: nnx.MultiHeadAttention) -> MultiHeadAttention:
             use_bias=layer.use_bias,
             qk_norm="layer" if layer.normalize_qk else False,
             dropout_rate=layer.dropout_rate,
+            dtype=layer.dtype,
             param_dtype=layer.param_dtype,
             rngs=nnx.Rngs(0),
         )
@@ -90,7 +91,8 @@ def to_flax(layer: MultiHeadAttention) -> nnx.MultiHeadAttention:
 
     Raises:
       ValueError: the layer has what flax's has not: a mask, a score mod, sinks, rotary positions, a
-        scale or value width of its own, norms other than LayerNorm, biases in some products only.
+        scale or widths of values of its own, norms other than LayerNorm, biases in some products
+        only.
 
     Cost:
       No copies.
@@ -110,6 +112,7 @@ def to_flax(layer: MultiHeadAttention) -> nnx.MultiHeadAttention:
         rotary=layer.rotary is None,
         scale=layer.scale is None,
         value_dim=layer.value_dim == layer.head_dim,
+        memory_value_dim=layer.memory_value_dim == layer.memory_dim,
         qk_norm=norm is None or (isinstance(norm, nnx.LayerNorm) and norm.epsilon == 1e-6),
         use_out_bias=biases[0] == biases[1],
     )
@@ -124,6 +127,7 @@ def to_flax(layer: MultiHeadAttention) -> nnx.MultiHeadAttention:
             normalize_qk=norm is not None,
             dropout_rate=layer.dropout_rate,
             broadcast_dropout=False,
+            dtype=layer.dtype,
             param_dtype=layer.w_query[...].dtype,
             decode=False,
             keep_rngs=False,

@@ -1,14 +1,17 @@
 """Luong's global and local attention as a layer: parameters here, the read through `attend`."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, DTypeLike, Float
 
-from attn_jax import scores
+from attn_jax import _numerics, scores
 from attn_jax.attend import attend, attention_weights
+from attn_jax.modules._linear import in_dtype
+from attn_jax.modules.norms import as_the_first
 
 SCORES = ("dot", "general", "concat", "local")
 
@@ -33,6 +36,7 @@ class LuongAttention(nnx.Module):
       align_dim: width of concat's hidden layer.
       window: D, how far local attention looks to each side of p_t.
       kernel_init: of every matrix and vector; the paper's U[−0.1, 0.1].
+      dtype: in which a call computes; by default that of its input.
       rngs: where the parameters come from.
 
     Returns:
@@ -60,12 +64,14 @@ class LuongAttention(nnx.Module):
         align_dim: int = 1000,
         window: int = 10,
         kernel_init: nnx.Initializer | None = None,
+        dtype: DTypeLike | None = None,
         rngs: nnx.Rngs,
     ) -> None:
         _check(score, query_dim, annotation_dim, window)
-        self.score = score
+        self.score, self.dtype = score, dtype
         kernel_init = kernel_init or uniform(0.1)
-        linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, rngs=rngs)
+        computed: dict[str, Any] = {"dtype": dtype, "promote_dtype": as_the_first}
+        linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, **computed, rngs=rngs)
         if score in ("general", "local"):
             self.bilinear = linear(query_dim, annotation_dim)
         if score == "concat":  # W_a [query; annotation] is the sum of two products
@@ -77,7 +83,9 @@ class LuongAttention(nnx.Module):
 
     def project(self, annotations: Float[Array, "S E"]) -> Float[Array, "S A"]:
         """The keys: concat's half of its product, else the annotations as they are."""
-        return self.key_kernel(annotations) if self.score == "concat" else annotations
+        if self.score == "concat":
+            return self.key_kernel(annotations)
+        return in_dtype(annotations, self.dtype)
 
     def __call__(
         self,
@@ -87,14 +95,15 @@ class LuongAttention(nnx.Module):
         mask: Bool[Array, " S"],
     ) -> Float[Array, "T E"]:
         """The contexts: for each query the sum of the annotations under its attention weights."""
+        annotations = in_dtype(annotations, self.dtype)
         if self.score != "local":
             return attend(self._ask(query), keys, annotations, score=self._score, mask=mask[None])
 
         def read(query, gaussian, readable):
-            seen = gaussian[:, None] * annotations
+            seen = gaussian[:, None].astype(jnp.result_type(annotations)) * annotations
             return attend(query[None], keys, seen, score=self._score, mask=readable[None])[0]
 
-        return jax.vmap(read)(query, *self.focus(query, mask))
+        return jax.vmap(read)(self._ask(query), *self.focus(query, mask))
 
     def inspect(
         self, query: Float[Array, "T H"], keys: Float[Array, "S A"], mask: Bool[Array, " S"]
@@ -109,7 +118,7 @@ class LuongAttention(nnx.Module):
         return logits, gaussian * weights
 
     def _ask(self, query: Float[Array, "T H"]) -> Float[Array, "T A"]:
-        return self.query_kernel(query) if self.score == "concat" else query
+        return self.query_kernel(query) if self.score == "concat" else in_dtype(query, self.dtype)
 
     def _score(self, query: Float[Array, "T H"], keys: Float[Array, "S A"]) -> Float[Array, "T S"]:
         if self.score == "dot":
@@ -128,7 +137,8 @@ class PredictedFocus(nnx.Module):
     def __init__(
         self, query_dim: int, window: int, *, kernel_init: nnx.Initializer, rngs: nnx.Rngs
     ) -> None:
-        linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, rngs=rngs)
+        computed: dict[str, Any] = {"promote_dtype": as_the_first}
+        linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, **computed, rngs=rngs)
         self.window = window
         self.hidden = linear(query_dim, query_dim)
         self.position = linear(query_dim, 1)
@@ -136,6 +146,7 @@ class PredictedFocus(nnx.Module):
     def __call__(
         self, query: Float[Array, "T H"], mask: Bool[Array, " S"]
     ) -> tuple[Float[Array, "T S"], Bool[Array, "T S"]]:
+        query = query.astype(_numerics.accumulation_dtype(query.dtype))  # positions are large
         length = jnp.sum(mask).astype(query.dtype)
         center = length * nnx.sigmoid(self.position(jnp.tanh(self.hidden(query))))
         token = (jnp.cumsum(mask) - 1).astype(query.dtype)  # the position among tokens

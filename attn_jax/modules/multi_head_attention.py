@@ -14,6 +14,7 @@ from attn_jax.caches import Cache
 from attn_jax.dispatch import Implementation
 from attn_jax.modules import _rules
 from attn_jax.modules._linear import gather, spread
+from attn_jax.modules._memory import check_no_values_alone, values_from
 from attn_jax.modules._parameters import GLOROT_UNIFORM, Parameters, head_sizes
 from attn_jax.modules._stats import head_stats
 from attn_jax.modules.norms import Norm, make_qk_norm, normalise
@@ -44,6 +45,8 @@ class MultiHeadAttention(nnx.Module):
       head_dim: width of a head's queries and keys, H; model_dim / num_heads by default.
       value_dim: width of a head's values, V; head_dim by default.
       memory_dim: width of what is read, E, where it is another sequence; model_dim by default.
+      memory_value_dim: width of what values are made of, where that is another array than what keys
+        are made of; memory_dim by default.
       use_bias: whether queries, keys and values have biases.
       use_out_bias: whether the output has one; as `use_bias` by default.
       qk_norm: norms of each head's queries and keys: True is RMSNorm (Qwen3), "layer" LayerNorm
@@ -57,20 +60,22 @@ class MultiHeadAttention(nnx.Module):
       implementation: a backend by name, or None to let the library choose.
       norm_eps: what is added to a variance in `qk_norm`.
       kernel_init: of the four matrices, each seen as width before × width after.
+      dtype: in which a call computes; by default that of its input.
       param_dtype: in which the parameters are kept.
       rngs: where the parameters come from.
 
     Returns:
       A module, called with any number of batch axes: `layer(x)` reads x itself, `layer(x, memory)`
-      another sequence, `layer.extend(x, cache)` what a cache holds and x.
+      another sequence, `layer(x, memory, memory_value)` one whose values are made of another array,
+      `layer.extend(x, cache)` what a cache holds and x.
 
     Raises:
       ValueError: heads do not fit, a size is below 1, or a rate or scale is out of range.
       TypeError: the mask or score mod is no function of positions.
 
     Numerics:
-      Computed in the dtype of x, to which parameters are rounded; norms, rotations, softmax and
-      sums in float32 at least.
+      Computed in `dtype`, or that of x, to which parameters are rounded; norms, rotations, softmax
+      and sums in float32 at least.
 
     Cost:
       D N (H + V) + E K (H + V) parameters, and the biases.
@@ -94,6 +99,7 @@ class MultiHeadAttention(nnx.Module):
         head_dim: int | None = None,
         value_dim: int | None = None,
         memory_dim: int | None = None,
+        memory_value_dim: int | None = None,
         use_bias: bool = False,
         use_out_bias: bool | None = None,
         qk_norm: bool | Literal["layer"] = False,
@@ -106,6 +112,7 @@ class MultiHeadAttention(nnx.Module):
         implementation: Implementation | None = None,
         norm_eps: float = 1e-6,
         kernel_init: nnx.Initializer = GLOROT_UNIFORM,
+        dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -113,12 +120,13 @@ class MultiHeadAttention(nnx.Module):
         _checks.check_scale(scale)
         N, K, H, V = head_sizes(model_dim, num_heads, num_kv_heads, head_dim, value_dim)
         D, E = model_dim, model_dim if memory_dim is None else memory_dim
-        self.model_dim, self.memory_dim = D, E
+        source = E if memory_value_dim is None else memory_value_dim
+        self.model_dim, self.memory_dim, self.memory_value_dim, self.dtype = D, E, source, dtype
         self.num_heads, self.num_kv_heads, self.head_dim, self.value_dim = N, K, H, V
         new = Parameters(kernel_init, param_dtype, rngs)
         self.w_query = new.matrix((D, "model"), (N, "heads"), (H, "head"))
         self.w_key = new.matrix((E, "model"), (K, "kv_heads"), (H, "head"))
-        self.w_value = new.matrix((E, "model"), (K, "kv_heads"), (V, "head"))
+        self.w_value = new.matrix((source, "model"), (K, "kv_heads"), (V, "head"))
         self.w_out = new.matrix((N, "heads"), (V, "head"), (D, "model"), inputs=2)
         self.b_query = new.zeros((N, "heads"), (H, "head")) if use_bias else None
         self.b_key = new.zeros((K, "kv_heads"), (H, "head")) if use_bias else None
@@ -136,17 +144,19 @@ class MultiHeadAttention(nnx.Module):
         self,
         x: Float[Array, "*#B T D"],
         memory: Float[Array, "*#B S E"] | None = None,
+        memory_value: Float[Array, "*#B S _"] | None = None,
         *,
         mask: HeadsMask | None = None,
         query_position: Int[Array, "*#B T"] | None = None,
         key_position: Int[Array, "*#B S"] | None = None,
         rng: Key[Array, ""] | None = None,
-    ) -> Float[Array, "*#B T D"]:
+    ) -> Float[Array, "*B T D"]:
         """What each token of x reads.
 
         Args:
           x: the tokens that ask.
           memory: the tokens that are read; x itself by default.
+          memory_value: what their values are made of; the memory itself by default.
           mask: who may read whom, [*B N T S] with each axis full or 1, or a rule; what the layer's
             own mask forbids stays forbidden.
           query_position: where the tokens of x stand; from 0 on.
@@ -154,13 +164,17 @@ class MultiHeadAttention(nnx.Module):
           rng: which weights are dropped; None drops nothing.
 
         Returns:
-          One vector a token, in the dtype of x.
+          One vector a token, in `dtype` or that of x.
 
         Raises:
           ValueError: as `dot_product_attention`; or x or memory has another width.
         """
-        query, key, value, place = self._project(x, memory, query_position, key_position)
-        return self._read(query, key, value, mask, place, rng)
+        query = self.project_query(x, query_position=query_position)
+        if memory is None:
+            check_no_values_alone(memory_value)
+            memory, key_position = x, query_position if key_position is None else key_position
+        key, value = self.project_memory(memory, memory_value, key_position=key_position)
+        return self._read(query, key, value, mask, (query_position, key_position), rng)
 
     def extend(
         self, x: Float[Array, "B T D"], cache: Cache, *, is_real: Bool[Array, "B T"] | None = None
@@ -190,28 +204,32 @@ class MultiHeadAttention(nnx.Module):
         self, x: Float[Array, "*#B T D"], *, query_position: Int[Array, "*#B T"] | None = None
     ) -> Float[Array, "*B T N H"]:
         """The heads' queries, normalised and turned, as they meet the keys."""
-        query = spread("x", x, self.w_query, self.b_query)
+        query = spread("x", x, self.w_query, self.b_query, self.dtype)
         return self._turned(query, self.query_norm, query_position)
 
     def project_memory(
-        self, memory: Float[Array, "*#B S E"], *, key_position: Int[Array, "*#B S"] | None = None
-    ) -> tuple[Float[Array, "*B S K H"], Float[Array, "*B S K V"]]:
+        self,
+        memory: Float[Array, "*#B S E"],
+        memory_value: Float[Array, "*#B S _"] | None = None,
+        *,
+        key_position: Int[Array, "*#B S"] | None = None,
+    ) -> tuple[Float[Array, "*#B S K H"], Float[Array, "*#B S K V"]]:
         """Keys and values of a sequence that many steps will read, for `read_memory`."""
-        key = spread("memory", memory, self.w_key, self.b_key)
-        value = spread("memory", memory, self.w_value, self.b_value)
-        return self._turned(key, self.key_norm, key_position), value
+        key = self._key(memory, key_position)
+        source = values_from(memory, memory_value, self.memory_value_dim)
+        return key, spread("memory_value", source, self.w_value, self.b_value, self.dtype)
 
     def read_memory(
         self,
         x: Float[Array, "*#B T D"],
-        key: Float[Array, "*B S K H"],
-        value: Float[Array, "*B S K V"],
+        key: Float[Array, "*#B S K H"],
+        value: Float[Array, "*#B S K V"],
         *,
         mask: HeadsMask | None = None,
         query_position: Int[Array, "*#B T"] | None = None,
         key_position: Int[Array, "*#B S"] | None = None,
         rng: Key[Array, ""] | None = None,
-    ) -> Float[Array, "*#B T D"]:
+    ) -> Float[Array, "*B T D"]:
         """`layer(x, memory)` from the keys and values that `project_memory` made of the memory."""
         query = self.project_query(x, query_position=query_position)
         return self._read(query, key, value, mask, (query_position, key_position), rng)
@@ -239,24 +257,23 @@ class MultiHeadAttention(nnx.Module):
         Returns:
           Figures with axes [*B N] in front. No gradients, no T×S array.
         """
-        query, key, _, place = self._project(x, memory, query_position, key_position)
-        rule = self._rule(query, key, mask, place)
-        return head_stats(query, key, top=top, **rule, **self._options())
-
-    def _project(self, x, memory, query_position, key_position) -> tuple:
-        """Query, key, value and both positions; a sequence that reads itself has one position."""
         query = self.project_query(x, query_position=query_position)
         if memory is None:
             memory, key_position = x, query_position if key_position is None else key_position
-        key, value = self.project_memory(memory, key_position=key_position)
-        return query, key, value, (query_position, key_position)
+        key = self._key(memory, key_position)
+        rule = self._rule(query, key, mask, (query_position, key_position))
+        return head_stats(query, key, top=top, **rule, **self._options())
+
+    def _key(self, memory, position) -> Float[Array, "*B S K H"]:
+        key = spread("memory", memory, self.w_key, self.b_key, self.dtype)
+        return self._turned(key, self.key_norm, position)
 
     def _turned(self, heads, norm: Norm | None, position) -> Float[Array, "*B T N H"]:
         heads = heads if norm is None else normalise(norm, heads)
         position = jnp.arange(heads.shape[-3]) if position is None else position
         return heads if self.rotary is None else self.rotary(heads, position)
 
-    def _read(self, query, key, value, mask, place, rng) -> Float[Array, "*#B T D"]:
+    def _read(self, query, key, value, mask, place, rng) -> Float[Array, "*B T D"]:
         drop = {"dropout_rate": 0.0 if rng is None else self.dropout_rate, "dropout_rng": rng}
         rule = self._rule(query, key, mask, place)
         out = dot_product_attention(query, key, value, **rule, **drop, **self._options())

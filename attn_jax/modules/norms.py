@@ -33,7 +33,7 @@ def make_norm(
     options: dict[str, Any] = {
         "epsilon": epsilon,
         "param_dtype": param_dtype,
-        "promote_dtype": _as_the_first,
+        "promote_dtype": as_the_first,
         # The fast one, E[x²] - E[x]², loses a variance that is small beside the mean.
         "use_fast_variance": False,
         "scale_metadata": named(axis),
@@ -66,7 +66,7 @@ def normalise(norm: Norm, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     return norm(x.astype(_numerics.accumulation_dtype(x.dtype))).astype(jnp.result_type(x))
 
 
-def _as_the_first(
+def as_the_first(
     arrays: Sequence[Array | None], *, dtype: DTypeLike | None = None
 ) -> tuple[Array | None, ...]:
     """All in the dtype of what is normalised."""

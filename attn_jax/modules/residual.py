@@ -8,6 +8,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Key
 
 from attn_jax import _checks
+from attn_jax.modules._linear import in_dtype
 from attn_jax.modules.dropout import dropout, split
 from attn_jax.modules.norms import Kind, make_norm, normalise
 
@@ -33,6 +34,7 @@ class Residual(nnx.Module):
       norm_eps: what the norm adds to a variance.
       dropout_rate: the probability with which an entry of the sub-layer's output is dropped where a
         call brings an `rng`.
+      dtype: of the way around, to which x is brought; by default that of x.
       param_dtype: in which the parameters are kept.
       rngs: what flax's norms ask for; they start at ones and zeros.
 
@@ -44,7 +46,8 @@ class Residual(nnx.Module):
       ValueError: the placement or norm is unknown, or the rate is out of range.
 
     Numerics:
-      Norms in float32 (float64 for float64), rounded once; the sum in the dtype of x.
+      Norms in float32 (float64 for float64), rounded once; the sum in `dtype`, or that of x,
+      whatever the sub-layer computes in.
 
     Example:
       >>> from attn_jax.modules import Residual
@@ -64,6 +67,7 @@ class Residual(nnx.Module):
         norm: Kind = "layer",
         norm_eps: float = 1e-6,
         dropout_rate: float = 0.0,
+        dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -72,7 +76,7 @@ class Residual(nnx.Module):
                 f"placement={placement!r} is unknown; choose from 'pre', 'post', 'both'"
             )
         _checks.check_rate("dropout_rate", dropout_rate)
-        self.placement, self.dropout_rate = placement, dropout_rate
+        self.placement, self.dropout_rate, self.dtype = placement, dropout_rate, dtype
         options = {"epsilon": norm_eps, "param_dtype": param_dtype, "rngs": rngs}
         self.norm = make_norm(norm, model_dim, **options)
         self.norm_after = make_norm(norm, model_dim, **options) if placement == "both" else None
@@ -86,6 +90,7 @@ class Residual(nnx.Module):
 
     def enter(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
         """What the sub-layer is given."""
+        x = in_dtype(x, self.dtype)
         return x if self.placement == "post" else normalise(self.norm, x)
 
     def leave(
@@ -96,6 +101,7 @@ class Residual(nnx.Module):
         rng: Key[Array, ""] | None = None,
     ) -> Float[Array, "*B D"]:
         """What comes after, from what was there before and what the sub-layer made of it."""
+        x = in_dtype(x, self.dtype)
         out = out if self.norm_after is None else normalise(self.norm_after, out)
-        x = x + dropout(out, self.dropout_rate, rng)
+        x = x + dropout(out.astype(jnp.result_type(x)), self.dropout_rate, rng)
         return normalise(self.norm, x) if self.placement == "post" else x

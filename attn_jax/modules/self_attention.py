@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from attn_jax.modules._linear import in_dtype
 from attn_jax.self_attention import (
     causal_self_attention,
     multi_head_self_attention,
@@ -28,6 +29,7 @@ class SelfAttention(nnx.Module):
       head_dim: width of queries and keys, H; model_dim by default.
       value_dim: width of values and of the result, V; head_dim by default.
       kernel_init: of all three matrices.
+      dtype: in which a call computes; by default that of its input.
       param_dtype: in which the parameters are kept.
       rngs: where the parameters come from.
 
@@ -35,7 +37,8 @@ class SelfAttention(nnx.Module):
       A module, called with one sequence.
 
     Numerics:
-      Parameters are rounded to the dtype of x; softmax and sums are float32 (float64 for float64).
+      Parameters are rounded to `dtype`, or that of x; softmax and sums are float32 (float64 for
+      float64).
 
     Cost:
       D (2 H + V) parameters.
@@ -55,11 +58,14 @@ class SelfAttention(nnx.Module):
         value_dim: int | None = None,
         *,
         kernel_init: nnx.Initializer = _GLOROT_UNIFORM,
+        dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
         head_dim = model_dim if head_dim is None else head_dim
         value_dim = head_dim if value_dim is None else value_dim
+
+        self.dtype = dtype
 
         def matrix(width: int) -> nnx.Param:
             return nnx.Param(kernel_init(rngs.params(), (model_dim, width), param_dtype))
@@ -69,6 +75,7 @@ class SelfAttention(nnx.Module):
 
     def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T V"]:
         """One context vector a token."""
+        x = in_dtype(x, self.dtype)
         return self_attention(x, *_weights(x, self.w_query, self.w_key, self.w_value))
 
 
@@ -92,6 +99,7 @@ class CausalSelfAttention(SelfAttention):
 
     def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T V"]:
         """One context vector a token."""
+        x = in_dtype(x, self.dtype)
         return causal_self_attention(x, *_weights(x, self.w_query, self.w_key, self.w_value))
 
 
@@ -111,6 +119,7 @@ class MultiHeadSelfAttention(nnx.Module):
       causal: whether a token reads only itself and what came before.
       use_out_bias: whether the output has a bias.
       kernel_init: of the four matrices, seen as model_dim × all heads.
+      dtype: in which a call computes; by default that of its input.
       param_dtype: in which the parameters are kept.
       rngs: where the parameters come from.
 
@@ -144,6 +153,7 @@ class MultiHeadSelfAttention(nnx.Module):
         causal: bool = False,
         use_out_bias: bool = True,
         kernel_init: nnx.Initializer = _GLOROT_UNIFORM,
+        dtype: DTypeLike | None = None,
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
@@ -159,10 +169,11 @@ class MultiHeadSelfAttention(nnx.Module):
         self.w_value = matrix(model_dim, num_heads, value_dim, rows=model_dim)
         self.w_out = matrix(num_heads, value_dim, model_dim, rows=num_heads * value_dim)
         self.b_out = nnx.Param(jnp.zeros(model_dim, param_dtype)) if use_out_bias else None
-        self.causal = causal
+        self.causal, self.dtype = causal, dtype
 
     def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
         """One vector a token."""
+        x = in_dtype(x, self.dtype)
         weights = _weights(x, self.w_query, self.w_key, self.w_value, self.w_out)
         out = multi_head_self_attention(x, *weights, causal=self.causal)
         return out if self.b_out is None else out + self.b_out.astype(out.dtype)[None, :]
