@@ -49,13 +49,20 @@ class _Program:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hoisted(Rule):
-    """A traced function of one result: calls like the original, and is an ordinary pytree."""
+    """A traced function of one result: calls like the original, and is an ordinary pytree.
+
+    What it captured may come in a wider dtype than it was traced in, so that gradients are summed
+    there; the function itself computes in the dtypes of its trace.
+    """
 
     program: _Program = dataclasses.field(metadata={"static": True})
     captured: Any
 
     def __call__(self, *arguments: Array) -> Array:
-        closed = core.ClosedJaxpr(self.program.jaxpr, self.captured)
+        jaxpr = self.program.jaxpr
+        dtypes = [var.aval.dtype for var in jaxpr.constvars]  # pyrefly: ignore[missing-attribute]
+        captured = [array.astype(dtype) for array, dtype in zip(self.captured, dtypes, strict=True)]
+        closed = core.ClosedJaxpr(jaxpr, captured)
         (result,) = core.jaxpr_as_fun(closed)(*arguments)
         return result
 

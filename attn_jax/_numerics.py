@@ -14,6 +14,16 @@ def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if is_double else jnp.float32)
 
 
+def wide[Tree](tree: Tree) -> Tree:
+    """The floating point arrays of a tree in the dtype in which sums are taken."""
+
+    def widened(leaf):
+        is_float = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return leaf.astype(accumulation_dtype(leaf.dtype)) if is_float else leaf
+
+    return jax.tree.map(widened, tree)
+
+
 def as_scalar(number: float | int | np.floating | Array, dtype: DTypeLike) -> Float[Array, ""]:
     """Any kind of number as an array of one dtype: all kinds share one compiled function."""
     return (

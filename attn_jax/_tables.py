@@ -92,15 +92,57 @@ def on_pairs(rule: Callable, *tiles: Array) -> Array:
 def on_readable_pairs(
     rule: Callable, logits: Array, i: Array, j: Array, readable: Bool[Array, "t s"] | None
 ) -> Array:
-    """`rule(logit, i, j)` for pairs that may be read; another pair stands in line with one of them.
+    """`rule(logit, i, j)` for the pairs that may be read.
 
-    A rule may be infinite, or have an infinite derivative, where the mask forbids to look.
+    The rule may be infinite, or have an infinite derivative, at a pair that may not be read. Such a
+    pair is replaced by a readable one, entries of tables included, and has no derivative. Where
+    nothing may be read, the rule's captured arrays have no derivative either.
     """
-    if readable is not None and not getattr(rule, "everywhere", False):
-        t, s = jnp.unravel_index(jnp.argmax(readable), readable.shape)
-        logits = jnp.where(readable, logits, jax.lax.stop_gradient(logits[t, s]))
-        i, j = jnp.where(readable, i, i[t, 0]), jnp.where(readable, j, j[0, s])
-    return on_pairs(rule, logits, i, j)
+    if readable is None or getattr(rule, "everywhere", False):
+        return on_pairs(rule, logits, i, j)
+    pair, some = _a_readable_pair(readable)
+
+    def readable_or_replaced(values: Array) -> Array:
+        first = values[tuple(0 if n == 1 else at for n, at in zip(values.shape, pair, strict=True))]
+        return jnp.where(readable, values, jax.lax.stop_gradient(first))
+
+    def replaced(node):
+        if not is_table(node):
+            return _derivative_only_where(some, node)
+        return Table(readable_or_replaced(_as_pairs(node).values), "pair", ordered=True)
+
+    rule = jax.tree.map(replaced, rule, is_leaf=is_table)
+    return on_pairs(rule, *map(readable_or_replaced, (logits, i, j)))
+
+
+def on_readable_rows(
+    score: Callable, query: Array, key: Array, readable: Bool[Array, "t s"] | None
+) -> Array:
+    """`score(query[t], key[s])` for all pairs.
+
+    A row that is in no readable pair is replaced by one that is, and has no derivative, as in
+    `on_readable_pairs`.
+    """
+    if readable is not None and readable.size:
+        (t, s), some = _a_readable_pair(readable)
+        query = jnp.where(readable.any(1)[:, None], query, jax.lax.stop_gradient(query[t]))
+        key = jnp.where(readable.any(0)[:, None], key, jax.lax.stop_gradient(key[s]))
+        score = jax.tree.map(lambda leaf: _derivative_only_where(some, leaf), score)
+    over_keys = jax.vmap(score, in_axes=(None, 0))
+    return jax.vmap(over_keys, in_axes=(0, None))(query, key)
+
+
+def _a_readable_pair(readable: Bool[Array, "t s"]) -> tuple[tuple[Array, ...], Bool[Array, ""]]:
+    """Row and column of the first readable pair, and whether there is one."""
+    pair = jnp.unravel_index(jnp.argmax(readable), readable.shape)
+    return pair, readable[pair]
+
+
+def _derivative_only_where(some: Bool[Array, ""], leaf: Any) -> Any:
+    """The same array, whose derivative is exactly 0 unless `some` holds."""
+    if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+        return leaf
+    return jnp.where(some, leaf, jax.lax.stop_gradient(leaf))
 
 
 def _as_pairs(node: Any) -> Any:

@@ -5,13 +5,12 @@ logit and the mask left open. It writes the T×S matrix out, so it is for being 
 large.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from attn_jax import _numerics, masks, scores
 from attn_jax._call import Call, Work
-from attn_jax._tables import on_readable_pairs
+from attn_jax._tables import on_readable_pairs, on_readable_rows
 from attn_jax.block_mask import BlockMask
 
 
@@ -51,18 +50,17 @@ def _logits(call: Call, readable: Bool[Array, "T S"] | None) -> Float[Array, "T 
     """Scale, then score_mod where a pair may be read."""
     dtype = call.scale.dtype
     query, key = call.query.astype(dtype), call.key.astype(dtype)
-    if readable is not None:
-        query = _keep(query, jnp.any(readable, axis=1))
-        key = _keep(key, jnp.any(readable, axis=0))
-    if call.score is None:
-        score = scores.dot(query, key)
+    if call.score is not None:
+        score = on_readable_rows(_numerics.wide(call.score), query, key, readable)
     else:
-        over_keys = jax.vmap(call.score, in_axes=(None, 0))
-        score = jax.vmap(over_keys, in_axes=(0, None))(query, key)
+        if readable is not None:
+            query = _keep(query, jnp.any(readable, axis=1))
+            key = _keep(key, jnp.any(readable, axis=0))
+        score = scores.dot(query, key)
     logits = call.scale * score
     if call.score_mod is not None and logits.size:
         i, j = call.query_position[:, None], call.key_position[None, :]
-        logits = on_readable_pairs(call.score_mod, logits, i, j, readable)
+        logits = on_readable_pairs(_numerics.wide(call.score_mod), logits, i, j, readable)
     return logits
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from attn_jax._tables import Table, on_readable_pairs
+from attn_jax._tables import Table, on_readable_pairs, on_readable_rows
 from attn_jax.tiles.contract import contract
 
 type Readable = Bool[Array, "t s"] | None
@@ -36,12 +36,13 @@ class Read:
 
 def logits(read: Read, readable: Readable) -> Float[Array, "t s"]:
     """scale * score, then score_mod, then −inf where nothing may be read."""
-    query, key = _keep(read.query.values, readable, 1), _keep(read.key.values, readable, 0)
+    query, key = read.query.values, read.key.values
     if read.score is None:
+        query, key = _keep(query, readable, 1), _keep(key, readable, 0)
         scores = contract("th,sh->ts", query, key, read.product_dtype)
     else:
-        over_keys = jax.vmap(read.score, in_axes=(None, 0))
-        scores = jax.vmap(over_keys, in_axes=(0, None))(query, key)
+        query, key = (rows.astype(read.scale.dtype) for rows in (query, key))
+        scores = on_readable_rows(read.score, query, key, readable)
     changed = read.scale * scores
     if read.score_mod is not None:
         i, j = read.query_position.values[:, None], read.key_position.values[None, :]

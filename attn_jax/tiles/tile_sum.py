@@ -32,9 +32,10 @@ class Pushed:
     function: TileFunction
 
     def __call__(self, operands: Any, readable: Bool[Array, "t s"] | None) -> Any:
+        # Only the tile is widened, never a whole array of rows.
         primals, tangents = operands
         floats, rest = split(primals)
-        primals, tangents = (wide(floats),), (wide(tangents),)
+        primals, tangents = (_numerics.wide(floats),), (_numerics.wide(tangents),)
         _, out = jax.jvp(lambda f: self.function(join(f, rest), readable), primals, tangents)
         return out
 
@@ -48,7 +49,7 @@ class Pulled:
     def __call__(self, operands: Any, readable: Bool[Array, "t s"] | None) -> Any:
         primals, cotangents = operands
         floats, rest = split(primals)
-        _, pull = jax.vjp(lambda f: self.function(join(f, rest), readable), wide(floats))
+        _, pull = jax.vjp(lambda f: self.function(join(f, rest), readable), _numerics.wide(floats))
         (gradients,) = pull(cotangents)
         return gradients
 
@@ -87,11 +88,6 @@ def join(floats: Any, rest: Any) -> Any:
         rest,
         is_leaf=lambda leaf: leaf is None,
     )
-
-
-def wide(tree: Any) -> Any:
-    """In the dtype in which sums are taken; a tile at a time, no array is widened as a whole."""
-    return jax.tree.map(lambda leaf: leaf.astype(_numerics.accumulation_dtype(leaf.dtype)), tree)
 
 
 def narrow(tree: Any, gradients: Any) -> Any:
