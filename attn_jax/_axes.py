@@ -102,8 +102,9 @@ def level(tree: Any, n: int) -> tuple[Any, Any]:
 
 
 def map_levels(function: Callable, inputs: tuple, outputs: Any) -> Callable:
-    """Maps a function of one head over every level of its operands."""
-    levels = len(jax.tree.leaves(inputs)[0].at)
+    """Maps a function of one head over every level of its operands, where it has any."""
+    leaves = jax.tree.leaves(inputs)
+    levels = len(leaves[0].at) if leaves else 0
     if levels == 0:
         return function
     in_axes, inside = level(inputs, levels - 1)

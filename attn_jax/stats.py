@@ -10,14 +10,16 @@ from jaxtyping import Array, Float, Int
 from attn_jax import _checks, _numerics, scores
 from attn_jax._axes import Layout, unmapped
 from attn_jax._call import Call, prepare
+from attn_jax._grid import TileShape
 from attn_jax._sharding import axes_of, on_automatic_axes
 from attn_jax._tables import Table
 from attn_jax.attend import MaskLike, Scale
 from attn_jax.backends import blockwise
 from attn_jax.score_mods import ScoreModFunction
-from attn_jax.tiles.fold import Walk, fold
+from attn_jax.tiles.fold import Plan, Walk, fold
 from attn_jax.tiles.read import logits
 from attn_jax.tiles.tile_op import choose
+from attn_jax.tiles.tile_sum import tile_sum
 
 
 class AttentionStats(NamedTuple):
@@ -84,7 +86,8 @@ def attention_stats(
       TypeError: as `attend`.
 
     Numerics:
-      As `attend`.
+      As `attend`. Entropy and weights come from sums in which nothing cancels, so that their
+      absolute error does not grow with the logits beyond that of the logits themselves.
 
     Cost:
       The time of two reads; memory O(T top + S).
@@ -123,50 +126,87 @@ def _specs(call: Call, _: Array | None) -> AttentionStats:
 @functools.partial(jax.jit, static_argnames="top")
 @on_automatic_axes(_specs)
 def _stats(call: Call, sink: Float[Array, ""] | None, *, top: int) -> AttentionStats:
-    _, of_keys = blockwise.attend(call)
-    logsumexp = of_keys if sink is None else jnp.logaddexp(of_keys, sink)
-    shift = jnp.where(logsumexp == -jnp.inf, 0, logsumexp)
-    plan, shape = blockwise.plan(call)
-    T, S = call.query.shape[0], call.key.shape[0]
-    dtype = call.scale.dtype
-    shape = shape or choose(T, S, 1, mask=plan.mask, is_wide=plan.is_wide)
+    total, spread, best, top_key = _by_query(call, top)
+    max_logit = best[:, 0]
+    shift = max_logit if sink is None else jnp.maximum(max_logit, sink)
+    shift = jnp.where(shift == -jnp.inf, 0, shift)
+    total, spread = _shifted(total, spread, max_logit, shift)
+    share_of_sink = 0 if sink is None else jnp.exp(sink - shift)
+    nothing = total + share_of_sink == 0
+    denominator = jnp.where(nothing, 1, total + share_of_sink)
+    return AttentionStats(
+        logsumexp=jnp.where(nothing, -jnp.inf, shift + jnp.log(denominator)),
+        max_logit=max_logit,
+        entropy=(total * jnp.log(denominator) + spread) / denominator,
+        received=_received(call, shift, denominator),
+        top_weight=jnp.exp(best - shift[:, None]) / denominator[:, None],
+        top_key=top_key,
+    )
+
+
+def _by_query(call: Call, top: int) -> tuple[Array, Array, Array, Array]:
+    """Σ e and Σ e (m - logit) with e = exp(logit - m) and m the greatest logit; the best keys.
+
+    No term of either sum is negative, so that nothing cancels however large the logits are.
+    """
+    plan, shape = _plan(call)
+    T, S, dtype = call.query.shape[0], call.key.shape[0], call.scale.dtype
     rows = (
+        Table(jnp.zeros(T, dtype), "query"),
         Table(jnp.zeros(T, dtype), "query"),
         Table(jnp.full((T, top), -jnp.inf, dtype), "query"),
         Table(jnp.zeros((T, top), jnp.int32), "query"),
     )
-    received = Table(jnp.zeros(S, dtype), "key")
     start = jax.tree.map(lambda x: x[:1].repeat(shape.queries, axis=0), rows)
-    operands = (
-        blockwise.as_read(call),
-        Table(shift, "query"),
-        Table(jnp.arange(S, dtype=jnp.int32), "key"),
-    )
-    results = rows, received
-    layout = Layout(unmapped(operands), unmapped(results))
-    walk = Walk(start, _look, finish=lambda row: row)
-    (mean_logit, best, best_key), received = fold(walk, plan, operands, results, layout, shape)
-    entropy = shift * jnp.exp(of_keys - shift) - mean_logit.values
-    return AttentionStats(
-        logsumexp=logsumexp,
-        max_logit=best.values[:, 0],
-        entropy=entropy,
-        received=received.values,
-        top_weight=jnp.exp(best.values - shift[:, None]),
-        top_key=best_key.values,
-    )
+    operands = blockwise.as_read(call), Table(jnp.arange(S, dtype=jnp.int32), "key")
+    layout = Layout(unmapped(operands), (unmapped(rows), None))
+    walk = Walk(start, _step, finish=lambda row: row)
+    done, _ = fold(walk, plan, operands, (rows, None), layout, shape)
+    return tuple(table.values for table in done)
 
 
-def _look(row, tile, readable):
-    """Adds one tile to the mean logit and the best keys of its queries; what its keys receive."""
-    (mean_logit, best, best_key), (read, shift, number) = row, tile
+def _step(row, tile, readable):
+    """Adds one tile to the sums and the best keys of its queries."""
+    (total, spread, best, best_key), (read, number) = row, tile
     logit = logits(read, readable)
-    weight = jnp.exp(logit - shift.values[:, None])
-    mean = mean_logit.values + jnp.sum(jnp.where(weight > 0, weight * logit, 0), axis=1)
     column = jnp.broadcast_to(number.values[None, :], logit.shape)
     both = jnp.concatenate([best.values, logit], axis=1)
     top, where = jax.lax.top_k(both, best.values.shape[1])
     keys = jnp.concatenate([best_key.values, column], axis=1)
     keys = jnp.take_along_axis(keys, where, axis=1)
-    mass = jnp.sum(weight, axis=0)
-    return (Table(mean, "query"), Table(top, "query"), Table(keys, "query")), Table(mass, "key")
+    maximum = jnp.where(top[:, 0] == -jnp.inf, 0, top[:, 0])
+    total, spread = _shifted(total.values, spread.values, best.values[:, 0], maximum)
+    below = jnp.where(logit == -jnp.inf, 0, maximum[:, None] - logit)
+    weight = jnp.exp(logit - maximum[:, None])
+    total, spread = total + jnp.sum(weight, axis=1), spread + jnp.sum(weight * below, axis=1)
+    return tuple(Table(values, "query") for values in (total, spread, top, keys)), None
+
+
+def _shifted(
+    total: Float[Array, " t"], spread: Float[Array, " t"], old: Float[Array, " t"], new: Array
+) -> tuple[Float[Array, " t"], Float[Array, " t"]]:
+    """Both sums of `_by_query` for a greater m; they are 0 where the old one is −inf."""
+    rise = jnp.where(old == -jnp.inf, 0, new - old)
+    fade = jnp.exp(-rise)
+    return fade * total, fade * (spread + rise * total)
+
+
+def _received(call: Call, shift: Float[Array, " T"], denominator: Float[Array, " T"]) -> Array:
+    """The weights that each key gets from all queries."""
+    plan, shape = _plan(call)
+    operands = blockwise.as_read(call), Table(shift, "query"), Table(denominator, "query")
+    result = Table(jax.ShapeDtypeStruct((call.key.shape[0],), shift.dtype), "key")
+    layout = Layout((unmapped(plan), unmapped(operands)), unmapped(result))
+    return tile_sum(_mass, plan, operands, layout, shape).values
+
+
+def _mass(tile, readable) -> Table:
+    read, shift, denominator = tile
+    weights = jnp.exp(logits(read, readable) - shift.values[:, None])
+    return Table(jnp.sum(weights / denominator.values[:, None], axis=0), "key")
+
+
+def _plan(call: Call) -> tuple[Plan, TileShape]:
+    plan, shape = blockwise.plan(call)
+    T, S = call.query.shape[0], call.key.shape[0]
+    return plan, shape or choose(T, S, 1, mask=plan.mask, is_wide=plan.is_wide)
