@@ -12,6 +12,9 @@ from tolerance import assert_close
 import attn_jax
 from attn_jax import masks, score_mods
 
+# jaxtyping's hook cannot broadcast symbolic sizes.
+pytestmark = pytest.mark.usefixtures("no_type_hook")
+
 B, T, N, K, H, V = 2, 24, 4, 2, 8, 5
 
 

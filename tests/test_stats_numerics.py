@@ -1,4 +1,4 @@
-"""Figures of `attention_stats` at logits of every size, against float64 numpy on the same logits."""
+"""Figures of `attention_stats` at logits of every size, against float64 numpy."""
 
 import jax
 import jax.numpy as jnp
