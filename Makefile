@@ -12,10 +12,10 @@ ARGS   ?=
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184
 
 # The suite runs twice, and the second time finds what the first has compiled: a third of the time.
-COMPILED := JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 \
-  JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0
+COMPILED := JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0 \
+  JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled
 
-.PHONY: run test test-browser test-gpu-compile results env lint types unit wheel tpu gpu lock clean
+.PHONY: run test test-cpus test-browser test-gpu-compile results env lint types unit wheel tpu gpu lock clean
 
 run: $(STAMP)
 	$(PY) -m experiments.translate $(ARGS)
@@ -102,6 +102,18 @@ PYTEST := $(PY) -m pytest -n 2 --doctest-modules --jaxtyping-packages=attn_jax,e
 unit: $(STAMP) $(TPU)
 	$(COMPILED) $(PYTEST) --ignore=tests/experiments --ignore=tests/browser $(ARGS)
 	$(PYTEST) tests/experiments
+
+# Where tests compare bits, once more on other kinds of CPU: XLA compiles as for one that has no more than AVX2, or
+# AVX-512, and natively. What is compiled for one is not run as another. One kind alone: make test-cpus CPUS=AVX2.
+CPUS ?= AVX2 AVX512 native
+BITS  = $(shell grep -lE 'assert_equal|array_equal|same_bits' tests/test_*.py tests/models/test_*.py)
+
+test-cpus: $(STAMP)
+	@for cpu in $(CPUS); do \
+	  case $$cpu in native) flags=;; *) flags=--xla_cpu_max_isa=$$cpu;; esac; \
+	  echo "As on a CPU with $$cpu:"; \
+	  XLA_FLAGS="$$XLA_FLAGS $$flags" $(COMPILED)-$$cpu $(PYTEST) -q $(BITS) $(ARGS) || exit 1; \
+	done
 
 # The built package, tested from an empty directory and without the type-checking hook. What a wheel
 # can lack is a file, not a line: tests of each part are enough, and the others need not run twice.

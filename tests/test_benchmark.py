@@ -25,6 +25,10 @@ GROUPED = Shape("grouped", B=2, T=7, N=6, K=3, H=4, is_causal=True)
 WINDOW = Shape("window", T=9, N=4, K=2, H=5, is_causal=True, window=2)
 BIASED = Shape("biased", B=3, T=5, S=8, N=2, H=4, pair_bias=True)
 SLOPED = Shape("sloped", T=6, N=4, H=3, is_causal=True, alibi=True)
+PADDED = Shape("padded", B=3, T=5, S=8, N=2, H=4, pair_bias=True, padding="mask")
+LENGTHS = Shape("lengths", B=3, T=4, S=6, N=4, K=2, H=3, padding="lengths")
+SHARED = Shape("shared", B=3, T=7, N=2, H=3, is_causal=True, padding="shared")
+ALL = [GROUPED, WINDOW, BIASED, SLOPED, PADDED, LENGTHS, SHARED]
 at_once = functools.partial(Patience, warm_seconds=0.0)
 QUICKLY = at_once(rounds=3, sample_seconds=0.0)
 EVERYONE = measure.contenders()
@@ -57,7 +61,14 @@ def spread(seconds: float) -> Spread:
 def readable(shape: Shape) -> np.ndarray:
     i, j = np.mgrid[: shape.T, : shape.keys]
     reach = shape.T if shape.window is None else shape.window
-    return (j <= i) & (i - j <= reach) if shape.is_causal else np.ones_like(i, dtype=bool)
+    if shape.padding is None:
+        lengths = [shape.keys] * shape.B
+    else:  # half of the keys, three quarters, all of them; or three quarters for everybody
+        full, half = shape.keys, shape.keys // 2
+        lengths = [half, (half + full) // 2, full]
+        lengths = [sum(lengths) // 3] * 3 if shape.padding == "shared" else lengths
+    real = np.stack([j < length for length in lengths])
+    return real & (j <= i) & (i - j <= reach) if shape.is_causal else real
 
 
 def expected_output(shape: Shape, operands) -> np.ndarray:
@@ -71,12 +82,12 @@ def expected_output(shape: Shape, operands) -> np.ndarray:
         slopes = np.array([2 ** (-8 * (n + 1) / shape.N) for n in range(shape.N)])
         i, j = np.mgrid[: shape.T, : shape.keys]
         logits = logits - slopes[None, :, None, None] * (i - j)
-    weights = np.where(readable(shape), np.exp(logits), 0.0)
+    weights = np.where(readable(shape)[:, None], np.exp(logits), 0.0)
     weights /= weights.sum(axis=-1, keepdims=True)
     return np.einsum("BNTS,BSNH->BTNH", weights, value)
 
 
-@pytest.mark.parametrize("shape", [GROUPED, WINDOW, BIASED], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", ALL, ids=lambda shape: shape.name)
 def test_pairs_are_those_that_the_mask_leaves(shape):
     assert shape.pairs == readable(shape).sum()
 
@@ -136,7 +147,7 @@ def test_patience_ends_a_bout_after_three_rounds_at_the_earliest():
     assert alternate({"a": clock.runner("a", [1.0])}, patience, clock=clock)["a"].samples == 3
 
 
-@pytest.mark.parametrize("shape", [GROUPED, WINDOW, BIASED, SLOPED], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", ALL, ids=lambda shape: shape.name)
 @pytest.mark.parametrize("name", EVERYONE)
 def test_contenders_compute_what_the_definition_says(shape, name):
     inputs = Inputs(Case(shape, "float32", backward=False), seed=3)

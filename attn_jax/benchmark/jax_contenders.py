@@ -80,6 +80,7 @@ def _ours(implementation: str | None) -> Callable[[Shape], Attention]:
         options: dict = {"is_causal": shape.is_causal, "implementation": implementation}
         if shape.window is not None:
             options["local_window_size"] = (shape.window, 0)
+        options |= _padding(shape)
         if shape.alibi:
             options["score_mod"] = score_mods.alibi(jnp.asarray(shape.slopes)[None])
         return lambda query, key, value, bias: attn_jax.dot_product_attention(
@@ -101,6 +102,7 @@ def _jax_nn(implementation: Literal["cudnn"] | None) -> Callable[[Shape], Attent
             is_causal=shape.is_causal,
             local_window_size=window,
             implementation=implementation,
+            **_padding(shape),
         )
 
     return attention
@@ -112,10 +114,47 @@ def _flax(shape: Shape) -> Attention:
         raise Unsupported("takes as many key/value heads as query heads")
     if shape.window is not None:
         raise Unsupported("takes a window only as a T·S mask")
+    if shape.padding == "lengths":
+        raise Unsupported("takes lengths only as a mask")
     attend = importlib.import_module("flax.nnx").dot_product_attention
     return lambda query, key, value, bias: attend(
-        query, key, value, bias, is_causal=shape.is_causal
+        query, key, value, bias, is_causal=shape.is_causal, **_padding(shape)
     )
+
+
+def _einsum(shape: Shape) -> Attention:
+    """Two products around a softmax, as one writes them by hand; masked logits are −1e30."""
+    _refuse_alibi(shape)
+
+    def attention(query, key, value, bias):
+        key, value = (jnp.repeat(part, shape.N // shape.kv_heads, axis=2) for part in (key, value))
+        logits = jnp.einsum("btnh,bsnh->bnts", query, key) * shape.H**-0.5
+        logits = logits.astype(jnp.float32) + (0 if bias is None else bias)
+        if shape.is_causal or shape.padding is not None:
+            logits = jnp.where(_readable(shape), logits, -1e30)
+        weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+        return jnp.einsum("bnts,bsnh->btnh", weights, value)
+
+    return attention
+
+
+def _readable(shape: Shape) -> Array:
+    """[B 1 T|1 S]."""
+    rows, keys = jnp.arange(shape.T)[:, None], jnp.arange(shape.keys)[None, :]
+    padding = (keys < jnp.asarray(shape.lengths)[:, None])[:, None, None, :]
+    if not shape.is_causal:
+        return padding
+    reach = shape.T if shape.window is None else shape.window
+    return padding & ((keys <= rows) & (rows - keys <= reach))[None, None]
+
+
+def _padding(shape: Shape) -> dict[str, Array]:
+    """Lengths or a mask, as `dot_product_attention` takes them here, in `jax.nn` and in flax."""
+    if shape.padding is None:
+        return {}
+    if shape.padding == "lengths":
+        return {"key_value_seq_lengths": jnp.asarray(shape.lengths)}
+    return {"mask": jnp.asarray(shape.key_mask)}
 
 
 def _refuse_alibi(shape: Shape) -> None:
@@ -134,10 +173,11 @@ def ours() -> list[JaxContender]:
 
 
 def peers() -> list[JaxContender]:
-    """`jax.nn`, with cuDNN's kernel too where there is a GPU, and flax."""
+    """`jax.nn`, with cuDNN's kernel too where there is a GPU, flax, and plain `einsum`."""
     cudnn = [JaxContender("jax.nn cudnn", _jax_nn("cudnn"))]
     return [
         JaxContender("jax.nn", _jax_nn(None)),
         *(cudnn if jax.default_backend() == "gpu" else []),
         JaxContender("flax.nnx", _flax),
+        JaxContender("einsum", _einsum),
     ]

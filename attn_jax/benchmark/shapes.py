@@ -6,6 +6,7 @@ and five more such products than two where gradients are asked for, too. Masked 
 """
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class Shape:
 
     `window` counts the other positions before its own that a query may read, and implies causal;
     `pair_bias` adds a trained bias [1 N T S]; `eager` is called without an outer `jax.jit`.
+    `padding` leaves each example so many of its keys as `lengths` says, which are handed over as
+    "lengths" or as a "mask" [B 1 1 S]; "shared" is a mask [1 1 1 S] of the mean length.
     """
 
     name: str
@@ -30,6 +33,7 @@ class Shape:
     S: int | None = None
     is_causal: bool = False
     window: int | None = None
+    padding: Literal["lengths", "mask", "shared"] | None = None
     pair_bias: bool = False
     alibi: bool = False
     eager: bool = False
@@ -43,12 +47,30 @@ class Shape:
         return self.T if self.S is None else self.S
 
     @property
+    def lengths(self) -> np.ndarray:
+        """How many keys each example has: from half of them to all, in even steps."""
+        if self.padding is None:
+            return np.full(self.B, self.keys, np.int32)
+        steps = np.linspace(self.keys // 2, self.keys, self.B).astype(np.int32)
+        return np.full(self.B, steps.mean(), np.int32) if self.padding == "shared" else steps
+
+    @property
+    def key_mask(self) -> np.ndarray | None:
+        """The keys that may be read, [B|1 1 1 S], where padding comes as a mask."""
+        if self.padding not in ("mask", "shared"):
+            return None
+        lengths = self.lengths[: 1 if self.padding == "shared" else None]
+        return (np.arange(self.keys) < lengths[:, None])[:, None, None, :]
+
+    @property
     def pairs(self) -> int:
-        """How many (query, key) pairs of one head may be read."""
-        if not self.is_causal:
-            return self.T * self.keys
-        reach = self.keys if self.window is None else self.window + 1
-        return int(np.minimum(np.arange(1, self.T + 1), reach).sum())
+        """How many (query, key) pairs of one head of all examples may be read."""
+        reach = np.full(self.T, self.keys)
+        if self.is_causal:
+            reach = np.arange(1, self.T + 1)
+        if self.window is not None:
+            reach = np.minimum(reach, self.window + 1)
+        return int(np.minimum(reach, self.lengths[:, None]).sum())
 
     @property
     def slopes(self) -> np.ndarray:
@@ -72,7 +94,7 @@ class Case:
     def flops(self) -> int:
         shape = self.shape
         products = FORWARD_PRODUCTS + (BACKWARD_PRODUCTS if self.backward else 0)
-        return products * 2 * shape.B * shape.N * shape.H * shape.pairs
+        return products * 2 * shape.N * shape.H * shape.pairs
 
     @property
     def least_bytes(self) -> int:
@@ -108,6 +130,15 @@ _ALL = [
     Shape("t5-base", T=512, N=12, H=64, pair_bias=True),
     # AlphaFold 2, suppl. algorithm 7: 128 sequences of 256 residues, 8 heads of 32, one pair bias.
     Shape("alphafold-rows", B=128, T=256, N=8, H=32, pair_bias=True),
+    # The same with few short rows, and with padding: training on crops.
+    Shape("alphafold-192", B=8, T=192, N=4, H=16, pair_bias=True, padding="mask"),
+    # Rombach et al. 2022, https://arxiv.org/abs/2112.10752: 32×32 places read a text of 77 tokens.
+    Shape("cross-77", B=2, T=1024, S=77, N=8, H=80),
+    # 64 queries on padded memories; and padding that differs by example beside padding for all.
+    Shape("queries-64-lengths", B=4, T=64, S=1024, N=8, H=64, padding="lengths"),
+    Shape("queries-64-mask", B=4, T=64, S=1024, N=8, H=64, padding="mask"),
+    Shape("padded-1k-lengths", B=4, T=1024, N=8, H=64, padding="lengths"),
+    Shape("padded-1k-shared", B=4, T=1024, N=8, H=64, padding="shared"),
     *(shape for T in (1024, 4096, 8192) for shape in _reference(T)),
     Shape("window-8k", T=8192, N=8, H=64, is_causal=True, window=512),
     Shape("alibi-8k", T=8192, N=8, H=64, is_causal=True, alibi=True),

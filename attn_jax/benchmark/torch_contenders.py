@@ -106,23 +106,34 @@ def _sdpa(torch: Any, device: str, case: Case) -> Callable[..., Any]:
     shape = case.shape
     if shape.alibi:
         raise Unsupported("takes ALiBi only as an N·T·S bias")
-    near = None
-    if shape.window is not None:
-        rows = torch.arange(shape.T, device=device)
-        distance = rows[:, None] - rows[None, :]
-        near = (distance >= 0) & (distance <= shape.window)
+    mask = _mask(torch, device, shape)
 
     def attention(query: Any, key: Any, value: Any, bias: Any | None) -> Any:
+        biased = bias if bias is None or mask is None else bias.masked_fill(~mask, -torch.inf)
         return torch.nn.functional.scaled_dot_product_attention(
             query,
             key,
             value,
-            attn_mask=near if bias is None else bias,
-            is_causal=shape.is_causal and near is None,
+            attn_mask=mask if bias is None else biased,
+            is_causal=shape.is_causal and mask is None,
             enable_gqa=shape.kv_heads != shape.N,
         )
 
     return attention
+
+
+def _mask(torch: Any, device: str, shape: Shape) -> Any | None:
+    """What `is_causal` does not say: a window [T S], or padding [B 1 1 S]."""
+    if shape.window is not None:
+        rows = torch.arange(shape.T, device=device)
+        distance = rows[:, None] - rows[None, :]
+        return (distance >= 0) & (distance <= shape.window)
+    if shape.padding is None:
+        return None
+    if shape.is_causal:
+        raise Unsupported("takes padding with a causal mask only as a T·S mask")
+    lengths = torch.from_numpy(shape.lengths).to(device)
+    return (torch.arange(shape.keys, device=device) < lengths[:, None])[:, None, None, :]
 
 
 def _flex(torch: Any, device: str, case: Case) -> Callable[..., Any]:
@@ -133,9 +144,11 @@ def _flex(torch: Any, device: str, case: Case) -> Callable[..., Any]:
     torch._dynamo.reset()
     compiled = torch.compile(flex.flex_attention, dynamic=False)
     block_mask = None
-    if shape.is_causal:
+    if shape.is_causal or shape.padding is not None:
+        examples = None if shape.padding is None else shape.B
+        mask_mod = _mask_mod(shape, torch.from_numpy(shape.lengths).to(device))
         block_mask = flex.create_block_mask(
-            _mask_mod(shape), None, None, shape.T, shape.keys, device=device
+            mask_mod, examples, None, shape.T, shape.keys, device=device
         )
     slopes = torch.from_numpy(shape.slopes).to(device) if shape.alibi else None
 
@@ -152,9 +165,11 @@ def _flex(torch: Any, device: str, case: Case) -> Callable[..., Any]:
     return attention
 
 
-def _mask_mod(shape: Shape) -> Callable[..., Any]:
+def _mask_mod(shape: Shape, lengths: Any) -> Callable[..., Any]:
     window = shape.T if shape.window is None else shape.window
-    return lambda b, h, i, j: (j <= i) & (i - j <= window)
+    if not shape.is_causal:
+        return lambda b, h, i, j: j < lengths[b]
+    return lambda b, h, i, j: (j <= i) & (i - j <= window) & (j < lengths[b])
 
 
 def _score_mod(slopes: Any | None, bias: Any | None) -> Callable[..., Any] | None:
