@@ -81,7 +81,9 @@ def dot_product_attention(
       UserWarning: there are many more heads than positions, as where axes are (B, N, T, H).
 
     Numerics:
-      As `attend`: logits, softmax and sums in float32 (float64 for float64).
+      As `attend`: logits, softmax and sums in float32 (float64 for float64). Arrays that are
+      sharded over examples or heads give the same numbers to 4 units in the last place of the
+      greatest one, and the same bits where the CPU's matmuls do not depend on their shapes.
 
     Cost:
       O(B N T S (H + V)) time less the tiles that the mask leaves empty; O(B N T (H + V)) memory

@@ -3,7 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerance import assert_close, assert_differs, assert_equal, assert_within
+from tolerance import (
+    assert_close,
+    assert_differs,
+    assert_equal,
+    assert_same_but_for_rounding,
+    assert_within,
+)
 
 ONE = np.ones(3)
 SINGLE = np.ones(3, np.float32)
@@ -62,6 +68,13 @@ def test_a_small_dtype_may_round_twice_and_no_more(dtype):
     assert_close(once, exact, dtype=dtype)
     with pytest.raises(AssertionError, match="tolerance"):
         assert_close((exact + 2 * step).astype(dtype), exact, dtype=dtype)
+
+
+def test_a_few_units_in_the_last_place_are_the_same_and_many_are_not():
+    unit = np.spacing(np.float32(1))
+    assert_same_but_for_rounding(np.float32([1, 0.1 + 4 * unit]), np.float32([1, 0.1]))
+    with pytest.raises(AssertionError, match="units in the last place"):
+        assert_same_but_for_rounding(np.float32([1, 0.1 + 6 * unit]), np.float32([1, 0.1]))
 
 
 def test_what_hardly_differs_does_not_differ():

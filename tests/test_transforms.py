@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cases import IMPLEMENTATIONS, B, H, K, N, S, T, V
 from draws import draw
-from tolerance import assert_close, assert_differs, assert_equal
+from tolerance import assert_close, assert_differs, assert_same_but_for_rounding
 
 import attn_jax
 from attn_jax import masks
@@ -121,14 +121,14 @@ def test_forward_mode_is_reverse_mode(implementation):
 
 
 @pytest.mark.parametrize("axis", [0, 2])
-def test_arrays_sharded_over_examples_or_heads_give_the_same_bits(axis, implementation):
+def test_arrays_sharded_over_examples_or_heads_give_the_same_numbers(axis, implementation):
     mesh = jax.make_mesh((2,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec(*[None] * axis, "shards")
     sharding = jax.sharding.NamedSharding(mesh, spec)
     read = jax.jit(partial(attn_jax.dot_product_attention, implementation=implementation))
     arrays = operands(13)
     out = read(*jax.device_put(arrays, sharding))
-    assert_equal(out, read(*arrays))
+    assert_same_but_for_rounding(out, read(*arrays))
     assert out.sharding.is_equivalent_to(sharding, out.ndim)
 
 

@@ -37,6 +37,19 @@ def assert_equal(actual, expected) -> None:
     np.testing.assert_array_equal(actual, expected)
 
 
+def assert_same_but_for_rounding(actual, expected, units: int = 4) -> None:
+    """Equal to a few units in the last place of the greatest number.
+
+    For one computation that is compiled for other shapes: XLA's matmuls add up in another order
+    there on some CPUs (Intel's with AVX-512 or AMX), and in the same one on others.
+    """
+    actual, expected = _comparable(actual, expected)
+    assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, expected {expected.dtype}"
+    unit = np.spacing(np.abs(expected).max())
+    error = np.abs(actual - expected).max() / unit
+    assert error <= units, f"{error:.1f} units in the last place of the greatest number"
+
+
 def assert_within(actual, expected, atol: float) -> None:
     """Compares with numbers that come with an accuracy of their own, as printed ones do."""
     actual, expected = _comparable(actual, expected)
