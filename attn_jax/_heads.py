@@ -15,6 +15,7 @@ from attn_jax import score_mods
 from attn_jax._axes import Axes, in_front, level, map_levels, without_ones
 from attn_jax._call import TableMask
 from attn_jax._leading import lead
+from attn_jax._log import compiles
 from attn_jax._sharding import axes_of, on_automatic_axes
 from attn_jax._tables import Table
 from attn_jax.attend import attend, attend_with_logsumexp
@@ -48,6 +49,7 @@ def attend_heads(
     implementation: Implementation | None,
 ) -> Float[Array, "*B T N V"]:
     """`attend` on every head of every example."""
+    compiles("a read of many heads", query=query, key=key, value=value, options=options)
 
     def head(query, key, value, options: dict) -> Float[Array, "T V"]:
         static = {"dropout_rate": dropout_rate, "implementation": implementation}
@@ -75,6 +77,7 @@ def attend_heads_with_logsumexp(
     implementation: Implementation | None,
 ) -> tuple[Float[Array, "*B T N V"], Float[Array, "*B T N"]]:
     """`attend_with_logsumexp` on every head of every example."""
+    compiles("a read of many heads", query=query, key=key, value=value, options=options)
 
     def head(query, key, value, options: dict) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
         static = {"dropout_rate": dropout_rate, "implementation": implementation}

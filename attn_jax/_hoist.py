@@ -6,35 +6,40 @@ compiled function, with gradients, instead of constants in it.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.extend import core
 from jaxtyping import Array
 
+from attn_jax._fingerprint import fingerprint
+from attn_jax._log import compiles
 from attn_jax._value import Rule
 
 
 class _Program:
     """A jaxpr without its constants, equal to any other that does the same to the same types."""
 
-    def __init__(self, jaxpr: core.Jaxpr):
-        self.jaxpr = jaxpr
-        self._fingerprint = fingerprint(jaxpr)
-        self._hash = hash(self._fingerprint)
+    def __init__(self, jaxpr: core.Jaxpr, name: str):
+        self.jaxpr, self.name = jaxpr, name
+        self.fingerprint = fingerprint(jaxpr)
+        self._hash = hash(self.fingerprint)
 
     def __hash__(self) -> int:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
         # Hashes as well, for JAX takes trees of two kinds of dataclasses for equal.
-        return (
+        return self is other or (
             isinstance(other, _Program)
             and self._hash == other._hash
-            and self._fingerprint == other._fingerprint
+            and self.fingerprint == other.fingerprint
         )
+
+    def __repr__(self) -> str:
+        return f"program {self._hash:x}"
 
     def __deepcopy__(self, memo: dict) -> "_Program":
         return self
@@ -72,61 +77,18 @@ def hoist(function: Callable[..., Array], *arguments: jax.ShapeDtypeStruct) -> H
     closed = jax.make_jaxpr(function)(*arguments)
     if len(closed.jaxpr.outvars) != 1:
         raise ValueError(f"{function} must return one array; got {len(closed.jaxpr.outvars)}")
-    return Hoisted(_Program(closed.jaxpr), tuple(map(jax.numpy.asarray, closed.consts)))
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    program = _first_equal(_Program(closed.jaxpr, name))
+    return Hoisted(program, tuple(map(jax.numpy.asarray, closed.consts)))
 
 
-def fingerprint(jaxpr: core.Jaxpr) -> Hashable:
-    """All that decides what a jaxpr computes, with variables numbered in order of appearance.
-
-    A parameter that cannot be compared by value is compared by identity: two equal functions may
-    then be compiled twice, two different ones are never taken for each other.
-    """
-    numbers: dict[core.Var, int] = {}
-
-    def atom(var: Any) -> Hashable:
-        if isinstance(var, core.Literal):
-            value = np.asarray(var.val)
-            return ("literal", str(var.aval), value.dtype.str, value.tobytes())
-        return ("var", numbers.setdefault(var, len(numbers)), str(var.aval))
-
-    inputs = tuple(atom(var) for var in (*jaxpr.constvars, *jaxpr.invars))
-    equations = tuple(
-        (
-            eqn.primitive,
-            tuple(map(atom, eqn.invars)),
-            tuple((name, _parameter(value)) for name, value in sorted(eqn.params.items())),
-            tuple(map(atom, eqn.outvars)),
-        )
-        for eqn in jaxpr.eqns
+@functools.lru_cache(maxsize=1024)
+def _first_equal(program: _Program) -> _Program:
+    """The program itself, or the equal one that came before it."""
+    inputs, equations, _ = program.fingerprint
+    compiles(
+        f"a program of {program.name}",
+        captured_and_arguments=", ".join(kind for *_, kind in inputs),
+        operations=f"{len(equations)} of hash {hash(program):x}",
     )
-    return inputs, equations, tuple(map(atom, jaxpr.outvars))
-
-
-def _parameter(value: Any) -> Hashable:
-    if isinstance(value, core.ClosedJaxpr):
-        constants = tuple(_parameter(constant) for constant in value.consts)
-        return "jaxpr", fingerprint(value.jaxpr), constants
-    if isinstance(value, core.Jaxpr):
-        return "jaxpr", fingerprint(value)
-    if isinstance(value, tuple | list):
-        return tuple(map(_parameter, value))
-    if isinstance(value, np.ndarray | np.generic):
-        return value.dtype.str, value.shape, value.tobytes()
-    try:
-        hash(value)
-    except TypeError:
-        return _Same(value)
-    return type(value), value
-
-
-class _Same:
-    """A value that is equal to itself alone, and kept alive so that no other takes its place."""
-
-    def __init__(self, value: object):
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
+    return program

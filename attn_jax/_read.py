@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from attn_jax import _checks, _numerics, dispatch
 from attn_jax._call import Call, prepare
+from attn_jax._log import compiles
 from attn_jax._sharding import axes_of, on_automatic_axes
 from attn_jax.dispatch import Implementation
 from attn_jax.dropout import Dropout
@@ -49,6 +50,7 @@ def read(
     call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
 ) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
     """The call by the backend that takes it, and the sink's share after that."""
+    compiles("a read of one head", **vars(call), sink=sink, implementation=implementation)
     out, logsumexp = dispatch.backend(call, implementation).attend(call)
     if sink is None:
         return out, logsumexp

@@ -1,6 +1,7 @@
 """Any mask as a pytree of arrays, so that masks which compute the same are compiled once."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -71,6 +72,7 @@ def hoist_checked(
     if not callable(function):
         raise TypeError(f"{name} must be callable on scalars; got {type(function).__name__}")
 
+    @functools.wraps(function)
     def checked(*scalars: Array) -> Array:
         result = function(*scalars)
         if _is_wider(result, dtype):

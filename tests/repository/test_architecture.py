@@ -22,6 +22,8 @@ FLOORS = [
     "_sharding",
     "_primitive",
     "_value",
+    "_log",
+    "_fingerprint",
     "_hoist",
     "_tables",
     "_axes",
