@@ -35,7 +35,8 @@ class Speed:
         against = self.peer.contender
         if theirs.shape != mine.shape:
             against = f"{against} {theirs.shape.name}"
-        return f"{mine.shape.name}, {mine.dtype}, {mine.direction}: faster than {against}"
+        how = "faster" if self.ratio >= 1 else "no slower"
+        return f"{mine.shape.name}, {mine.dtype}, {mine.direction}: {how} than {against}"
 
     @property
     def wanted(self) -> str:

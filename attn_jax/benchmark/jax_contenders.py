@@ -102,7 +102,8 @@ def _jax_nn(implementation: Literal["cudnn"] | None) -> Callable[[Shape], Attent
             is_causal=shape.is_causal,
             local_window_size=window,
             implementation=implementation,
-            **_padding(shape),
+            mask=_padding(shape).get("mask"),
+            key_value_seq_lengths=_padding(shape).get("key_value_seq_lengths"),
         )
 
     return attention
