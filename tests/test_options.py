@@ -119,8 +119,12 @@ def test_dropout_drops_the_stated_share_independently_of_everything():
     assert abs(first.mean() - (1 - RATE)) < deviation
     both = (first & second).mean()
     assert abs(both - (1 - RATE) ** 2) < deviation
-    for shifted in (first[1:, :] & first[:-1, :], first[:, 1:] & first[:, :-1]):
-        assert abs(shifted.mean() - (1 - RATE) ** 2) < deviation
+    for period in (1, 2, 16, 64, 128, 256):
+        for rows in (first, first.T):
+            repeated = rows[period:] & rows[:-period]
+            share = (1 - RATE) ** 2
+            deviation = 4 * np.sqrt(share * (1 - share) / repeated.size)
+            assert abs(repeated.mean() - share) < deviation
 
 
 @every_implementation
@@ -249,3 +253,34 @@ def test_merging_in_any_order_gives_the_whole():
     for order in (left, right, merge(parts[0], merge(parts[1], parts[2]))):
         for got, wanted in zip(order, read(query, key, value), strict=True):
             assert_close(got, wanted)
+
+
+SPLIT = (slice(0, 2), slice(2, S))
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradients_go_through_the_logsumexp_of_merged_parts():
+    arrays = operands(16)
+    read = attn_jax.attend_with_logsumexp
+
+    def merged(query, key, value):
+        return attn_jax.merge_partials(*(read(query, key[p], value[p]) for p in SPLIT))
+
+    def loss(attention, *arrays):
+        out, logsumexp = attention(*arrays)
+        return jnp.sum(jnp.sin(out)) + jnp.sum(jnp.cos(logsumexp))
+
+    ours, wanted = (
+        jax.grad(partial(loss, attention), (0, 1, 2))(*arrays) for attention in (merged, read)
+    )
+    for got, want in zip(ours, wanted, strict=True):
+        assert_close(got, want, gradient=True)
+
+
+def test_a_bias_beside_a_score_mod_of_positions_guesses_no_alignment():
+    query, key = jnp.ones((2, T, N, H)), jnp.ones((2, S, 2, H))
+    read = partial(attn_jax.dot_product_attention, query, key, key, score_mod=score_mods.alibi(0.5))
+    for bias in (None, jnp.zeros((1, N, 1, S))):
+        with pytest.raises(ValueError, match="query_position"):
+            read(bias)
+    assert read(jnp.zeros((1, N, 1, S)), query_position=AT_THE_END).shape == (2, T, N, H)
