@@ -45,7 +45,8 @@ class Call:
 
     `score` None is the dot product, else it scores one pair of rows. Tables in `mask` and
     `score_mod` are in the order of the call's queries and keys. `in_order` says that no positions
-    were given, so that both sides stand at 0, 1, 2, …
+    were given, so that both sides stand at 0, 1, 2, … `precision` is that of JAX's context
+    (`jax.default_matmul_precision`) around the call, which is over when gradients are computed.
     """
 
     query: Any
@@ -59,6 +60,7 @@ class Call:
     key_position: Any
     dropout: Any
     in_order: bool = dataclasses.field(metadata={"static": True})
+    precision: str | None = dataclasses.field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -115,6 +117,7 @@ def prepare(
         key_position=j,
         dropout=dropout,
         in_order=in_order,
+        precision=jax.config.jax_default_matmul_precision,
     )
     ordered = _tables.order((call.mask, call.score_mod), i, j)
     return dataclasses.replace(call, mask=ordered[0], score_mod=ordered[1])

@@ -206,10 +206,16 @@ def _real(size: int, length: Int[Array, " *B"]) -> Bool[Array, "*B 1 L"]:
     return places < _int32(length)[..., None, None]
 
 
-def _a_key_each(rng: Key[Array, ""] | None, shape: tuple[int, ...]) -> Key[Array, "..."] | None:
-    """One key a head of an example, by its number among all."""
+def _a_key_each(rng: Key[Array, "..."] | None, shape: tuple[int, ...]) -> Key[Array, "..."] | None:
+    """One key a head of an example, by its number among all; or the keys that are given.
+
+    Keys have axes [*B|1 N|1]: where one has size 1, those heads or examples drop the same.
+    """
     if rng is None:
         return None
+    if rng.ndim:
+        *B, N = rng.shape
+        return rng.reshape(*B, *((1, 1) if N == 1 else shape[-2:]))
     numbers = jnp.arange(math.prod(shape), dtype=jnp.uint32)
     return jax.vmap(functools.partial(jax.random.fold_in, rng))(numbers).reshape(shape)
 

@@ -31,7 +31,7 @@ def dot_product_attention(
     key_position: Int[Array, "*#B S"] | None = None,
     sink: Float[Array, " N"] | None = None,
     dropout_rate: float = 0.0,
-    dropout_rng: Key[Array, ""] | None = None,
+    dropout_rng: Key[Array, ""] | Key[Array, "*#B #N"] | None = None,
     implementation: Implementation | None = None,
 ) -> Float[Array, "*B T N V"]:
     """Scaled dot-product attention of many heads on many examples.
@@ -65,7 +65,8 @@ def dot_product_attention(
       key_position: where each key stands; from 0 on.
       sink: one more logit a head in the denominator; see `attend`.
       dropout_rate: the probability with which a weight is dropped after the softmax.
-      dropout_rng: which weights are dropped; each head of each example has bits of its own.
+      dropout_rng: which weights are dropped. From one key each head of each example has bits of its
+        own; keys with axes [*B N], each full or 1, are taken as they are.
       implementation: a backend by name, or None to let the library choose; `explain` says which.
 
     Returns:
@@ -159,6 +160,7 @@ def checked_heads(
     _check_rows("key", key_value_seq_lengths, key_position, B, S)
     _checks.check_scale(scale)
     _checks.check_dropout(dropout_rate, dropout_rng)
+    _check_keys(dropout_rng, (*B, N))
     rule = _rule(is_causal, local_window_size)
     if rule is not None:
         _checks.check_aligned("is_causal or local_window_size", query_position, T, S)
@@ -187,6 +189,18 @@ def _check_pairs(bias: Array | None, mask: Any, full: tuple[int, ...]) -> None:
     if mask is not None and not callable(mask) and not isinstance(mask, BlockMask):
         _checks.check_boolean("mask", mask, additive="bias=")
         _checks.check_broadcastable("mask", mask, full, axes)
+
+
+def _check_keys(rng: Key[Array, "..."] | None, full: tuple[int, ...]) -> None:
+    shape = () if rng is None else rng.shape
+    fits = len(shape) == len(full) and all(
+        got in (1, size) for got, size in zip(shape, full, strict=True)
+    )
+    if shape and not fits:
+        raise ValueError(
+            f"dropout_rng must be one key, or keys of examples and heads, {list(full)}, each axis "
+            f"full or 1; got {list(shape)}"
+        )
 
 
 def _check_sink(sink: Any, N: int) -> None:

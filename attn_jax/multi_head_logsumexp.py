@@ -27,7 +27,7 @@ def dot_product_attention_with_logsumexp(
     key_position: Int[Array, "*#B S"] | None = None,
     sink: Float[Array, " N"] | None = None,
     dropout_rate: float = 0.0,
-    dropout_rng: Key[Array, ""] | None = None,
+    dropout_rng: Key[Array, ""] | Key[Array, "*#B #N"] | None = None,
     implementation: Implementation | None = None,
 ) -> tuple[Float[Array, "*B T N V"], Float[Array, "*B T N"]]:
     """`dot_product_attention`, and the log of each softmax denominator, by which reads merge.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from draws import draw
-from flax import nnx
+from flax import linen, nnx
 from flax.nnx.nn.attention import dot_product_attention_weights
 from tolerance import assert_close, assert_differs, assert_equal
 
@@ -215,20 +215,112 @@ def test_the_layer_runs_under_jit():
     )
 
 
-@pytest.mark.parametrize(
-    ("options", "call", "word"),
-    [
-        ({"dropout_rate": 0.5}, {"deterministic": False, "rngs": nnx.Rngs(0)}, "broadcast_dropout"),
-        ({}, {"sow_weights": True}, "attention_weights"),
-        ({"precision": "highest"}, {}, "default_matmul_precision"),
-        ({"precision": jax.lax.Precision.HIGH}, {}, "default_matmul_precision"),
-    ],
-)
-def test_what_is_not_done_here_is_refused(options, call, word):
-    ours, _ = layers(**options)
-    (x,) = numbers(21, (B, T, D))
-    with pytest.raises(NotImplementedError, match=word):
-        ours(x, **call)
+def test_all_heads_and_examples_drop_the_same_weights_where_flax_asks_for_that():
+    query, key, value = heads(21)
+    rng, rate = jax.random.key(1), 0.4
+    out = flax_attention(query, key, value, dropout_rng=rng, dropout_rate=rate)
+    keep = dropout_mask(rng, rate, jnp.arange(T), jnp.arange(S)).astype(jnp.float32)
+    weights = dot_product_attention_weights(query, key, deterministic=True)
+    weights = weights * keep[None, None] / (1 - rate)
+    assert_close(out, jnp.einsum("BNTS,BSNH->BTNH", weights, value))
+    old = flax_attention(query, key, value, dropout_rng=jax.random.PRNGKey(1), dropout_rate=rate)
+    assert_equal(old, out)
+
+
+def test_weights_are_sown_as_flaxs_are():
+    ours, flaxs = layers(num_kv_heads=K, dropout_rate=0.5)
+    q, k = numbers(26, (B, T, D), (B, S, D))
+    options = {"mask": booleans(27, B, 1, T, S), "sow_weights": True}
+    for layer in (ours, flaxs):
+        layer(q, k, **options, deterministic=False, rngs=nnx.Rngs(0))
+    mine, theirs = ours.attention_weights[0], flaxs.attention_weights[0]
+    assert mine.shape == (B, N, T, S)
+    assert_close(mine, theirs)
+
+
+def test_weights_beside_a_sink_are_not_sown():
+    ours, _ = layers(attention_fn=None)
+    ours.attention_fn = functools.partial(flax_attention, sink=jnp.zeros(N))
+    with pytest.raises(NotImplementedError, match="sink; leave sow_weights"):
+        ours(*numbers(28, (B, T, D)), sow_weights=True)
+
+
+@pytest.mark.parametrize("implementation", ["reference", "blockwise"])
+def test_a_precision_reaches_every_product_forward_and_backward(implementation):
+    arrays = heads(29)
+
+    def loss(precision, *arrays):
+        read = functools.partial(flax_attention, precision=precision, implementation=implementation)
+        return jnp.sum(read(*arrays) ** 2)
+
+    def products(precision):
+        gradients = jax.jit(jax.grad(functools.partial(loss, precision), argnums=(0, 1, 2)))
+        text = gradients.lower(*arrays).as_text()
+        return [line for line in text.splitlines() if "dot_general" in line]
+
+    for precision in ("highest", jax.lax.Precision.HIGHEST, ("highest", "highest")):
+        found = products(precision)
+        assert len(found) >= 5  # two forward, and three or more backward
+        assert all("HIGHEST, HIGHEST" in line for line in found)
+    assert not any("HIGHEST" in line for line in products(None))
+
+
+def test_the_precision_around_a_call_reaches_its_gradient_too():
+    arrays = heads(30)
+
+    def loss(*arrays):
+        with jax.default_matmul_precision("highest"):
+            out = attn_jax.dot_product_attention(*arrays, implementation="blockwise")
+        return jnp.sum(out**2)
+
+    text = jax.jit(jax.grad(loss)).lower(*arrays).as_text()
+    found = [line for line in text.splitlines() if "dot_general" in line]
+    assert all("HIGHEST, HIGHEST" in line for line in found)
+
+
+@pytest.mark.parametrize("name", ["fastest", "high", "bfloat16_3x", "tensorfloat32", "float32"])
+def test_a_precision_has_all_the_names_that_flax_takes(name):
+    ours, flaxs = layers(precision=name)
+    (x,) = numbers(31, (B, T, D))
+    assert_close(ours(x), flaxs(x))
+
+
+def test_a_precision_for_each_side_of_a_product_is_refused():
+    with pytest.raises(NotImplementedError, match="not one name for all products"):
+        flax_attention(*heads(32), precision=("high", "highest"))
+
+
+def linen_layers(**options):
+    options = {"num_heads": N, "qkv_features": N * H, "out_features": D} | options
+    make = functools.partial(linen.MultiHeadDotProductAttention, **options)
+    return make(attention_fn=flax_attention), make()
+
+
+def test_linens_layer_takes_it_too():
+    ours, flaxs = linen_layers()
+    q, k, v = numbers(33, (B, T, D), (B, S, D), (B, S, D))
+    mask = booleans(34, B, 1, T, S)
+    variables = flaxs.init(jax.random.key(0), q, k, v)
+    wanted, sown = flaxs.apply(
+        variables, q, k, v, mask=mask, sow_weights=True, mutable=["intermediates"]
+    )
+    out, mine = ours.apply(
+        variables, q, k, v, mask=mask, sow_weights=True, mutable=["intermediates"]
+    )
+    assert_close(out, wanted)
+    assert_close(jax.tree.leaves(mine)[0], jax.tree.leaves(sown)[0])
+
+
+def test_linens_layer_drops_by_old_and_new_keys():
+    ours, _ = linen_layers(dropout_rate=0.5, deterministic=False)
+    (x,) = numbers(35, (B, T, D))
+    variables = ours.init(jax.random.key(0), x)
+    old, new = (
+        ours.apply(variables, x, rngs={"dropout": make(7)})
+        for make in (jax.random.PRNGKey, jax.random.key)
+    )
+    assert_equal(old, new)
+    assert_differs(new, ours.apply(variables, x, rngs={"dropout": jax.random.key(8)}))
 
 
 def test_positions_for_rotary_embeddings_are_refused():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
-from cases import IMPLEMENTATIONS
+from cases import IMPLEMENTATIONS, B, K
 from draws import draw
 from tolerance import assert_close, assert_differs, assert_equal
 
@@ -284,3 +284,23 @@ def test_a_bias_beside_a_score_mod_of_positions_guesses_no_alignment():
         with pytest.raises(ValueError, match="query_position"):
             read(bias)
     assert read(jnp.zeros((1, N, 1, S)), query_position=AT_THE_END).shape == (2, T, N, H)
+
+
+@pytest.mark.parametrize("shape", [(B, 1), (1, N), (1, 1), (B, N)])
+def test_keys_of_dropout_may_be_given_for_heads_and_examples(shape):
+    """Where an axis of the keys has size 1, those heads or examples drop the same weights."""
+    query, key, value = draw(30, (B, T, N, H), (B, S, K, H), (B, S, K, V), dtype=jnp.float32)
+    keys = jax.random.split(jax.random.key(3), shape)
+    out = attn_jax.dot_product_attention(query, key, value, dropout_rate=0.4, dropout_rng=keys)
+    whole = jnp.broadcast_to(keys, (B, N))
+    for b, n in [(0, 0), (1, 0), (1, N - 1)]:
+        one = query[b, :, n], key[b, :, n // (N // K)], value[b, :, n // (N // K)]
+        alone = attn_jax.attend(*one, dropout_rate=0.4, dropout_rng=whole[b, n])
+        assert_close(out[b, :, n], alone)
+
+
+def test_keys_of_dropout_for_other_heads_are_refused():
+    arrays = draw(31, (B, T, N, H), (B, S, K, H), (B, S, K, V), dtype=jnp.float32)
+    keys = jax.random.split(jax.random.key(3), (B, 3))
+    with pytest.raises((ValueError, TypeError), match=r"dropout_rng"):
+        attn_jax.dot_product_attention(*arrays, dropout_rate=0.4, dropout_rng=keys)

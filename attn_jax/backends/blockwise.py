@@ -62,6 +62,7 @@ def as_read(call: Call) -> Read:
         score_mod=call.score_mod,
         dropout=call.dropout,
         product_dtype=str(call.query.dtype),
+        precision=call.precision,
     )
 
 

@@ -1,4 +1,4 @@
-"""`attention_stats` of every head of every example."""
+"""`attention_stats` and `attention_weights` of every head of every example."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from attn_jax._axes import in_front, map_levels
 from attn_jax._heads import batch_of, lay_out
+from attn_jax.attend import attention_weights
 from attn_jax.multi_head import checked_heads
 from attn_jax.stats import AttentionStats, attention_stats
 
@@ -31,3 +32,21 @@ def head_stats(
     stats = map_levels(head, inputs, in_front(levels))(*operands)
     front = (*batch_of(query, key), query.shape[-2])
     return jax.tree.map(lambda figure: figure.reshape(*front, *figure.shape[levels:]), stats)
+
+
+def head_weights(
+    query: Float[Array, "*#B T N H"],
+    key: Float[Array, "*#B S K H"],
+    **options: Any,
+) -> Float[Array, "*B N T S"]:
+    """Weights before dropout; options as those of `dot_product_attention`, but no sink."""
+    (*_, checked), _ = checked_heads(query, key, key, **options)
+
+    def head(query, key, _, options: dict) -> Float[Array, "T S"]:
+        others = ("sink", "dropout_rng")
+        return attention_weights(query, key, **{n: options[n] for n in options if n not in others})
+
+    operands, inputs, _ = lay_out(query, key, key, checked)
+    weights = map_levels(head, inputs, in_front(len(inputs[0].at)))(*operands)
+    T, N = query.shape[-3:-1]
+    return weights.reshape(*batch_of(query, key), N, T, key.shape[-3])

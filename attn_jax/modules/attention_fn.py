@@ -1,16 +1,20 @@
 """`attn_jax.dot_product_attention` in the shape in which Flax's layers call their attention."""
 
+import contextlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
-from jaxtyping import Array, DTypeLike, Float, Key
+from jaxtyping import Array, DTypeLike, Float, Key, UInt32
 
 from attn_jax.masks import MaskFunction
+from attn_jax.modules._stats import head_weights
 from attn_jax.multi_head import dot_product_attention
 
-_DEFAULT_PRECISION = (None, jax.lax.Precision.DEFAULT, "default")
+# Names of jax.lax.Precision that jax.default_matmul_precision does not know, and its own for them.
+_OTHER_NAMES = {"fastest": "default", "bfloat16_3x": "high"}
 
 
 def flax_attention(
@@ -21,7 +25,7 @@ def flax_attention(
     mask: Array | MaskFunction | None = None,
     *,
     broadcast_dropout: bool = True,
-    dropout_rng: Key[Array, ""] | None = None,
+    dropout_rng: Key[Array, ""] | UInt32[Array, "2"] | None = None,
     dropout_rate: float = 0.0,
     deterministic: bool = False,
     dtype: DTypeLike | None = None,
@@ -34,7 +38,8 @@ def flax_attention(
     It takes what `flax.nnx.dot_product_attention` takes, by the same names
     (https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/attention.html), and differs as
     `dot_product_attention` does: softmax and sums in float32 at least, zeros for a query that may
-    read nothing, positions where `is_causal` meets T ≠ S. What it cannot honour it refuses.
+    read nothing, positions where `is_causal` meets T ≠ S, other bits of dropout. It serves Linen's
+    `MultiHeadDotProductAttention(attention_fn=)` as well.
 
       softmax(where(mask, query · key / √H + bias, -inf)) @ value
 
@@ -45,14 +50,15 @@ def flax_attention(
       bias: added to the logits; broadcastable to [*B N T S], and so may lack leading axes.
       mask: True, or not zero, where a query may read a key; broadcastable as `bias`. Or a rule of
         `attn_jax.masks`, which the layer's call hands over as it is: `layer(x, mask=causal())`.
-      broadcast_dropout: must be False where weights are dropped: each head of each example has
-        bits of its own.
+      broadcast_dropout: whether all heads and examples drop the same weights, or each has bits of
+        its own.
       dropout_rng: which weights are dropped.
       dropout_rate: the probability with which a weight is dropped, unless `deterministic`.
       deterministic: whether nothing is dropped.
       dtype: to which query, key and value are cast; by default what they promote to.
-      precision: must be the default.
-      module: must be None: weights are not sown.
+      precision: of all products, forward and backward, by one name: `jax.default_matmul_precision`
+        around the call.
+      module: where the weights are sown, as "attention_weights", before dropout; None sows nothing.
       options: of `dot_product_attention`, as `is_causal`; those that the layer does not pass come
         by `functools.partial(flax_attention, score_mod=…)`.
 
@@ -60,13 +66,16 @@ def flax_attention(
       Attention output in `dtype`, or in the dtype to which the arrays promote.
 
     Raises:
-      NotImplementedError: `precision`, `module` or `broadcast_dropout` ask for what is not done
-        here.
+      NotImplementedError: `precision` has two names, one for each side of a product; or weights are
+        to be sown beside a sink.
       ValueError: as `dot_product_attention`; or weights are to be dropped without `dropout_rng`.
 
     Numerics:
       As `dot_product_attention`. Flax's own takes the softmax in `dtype` where it drops
       weights.
+
+    Cost:
+      As `dot_product_attention`; where weights are sown, all [*B N T S] besides.
 
     Example:
       >>> import functools
@@ -83,39 +92,58 @@ def flax_attention(
       False
     """
     drops = dropout_rate > 0 and not deterministic
-    _check_honoured(drops and broadcast_dropout, precision, module)
     query, key, value = promote_dtype((query, key, value), dtype=dtype)
     full = (*query.shape[:-3], query.shape[-2], query.shape[-3], key.shape[-3])
     if mask is not None and not callable(mask):
         mask = _written_out(jnp.asarray(mask).astype(bool), full)
-    return dot_product_attention(
-        query,
-        key,
-        value,
-        None if bias is None else _written_out(jnp.asarray(bias), full),
-        mask,
-        dropout_rate=dropout_rate if drops else 0.0,
-        dropout_rng=dropout_rng if drops else None,
-        **options,
+    options["mask"] = mask
+    options["bias"] = None if bias is None else _written_out(jnp.asarray(bias), full)
+    if drops:
+        options["dropout_rate"] = dropout_rate
+        options["dropout_rng"] = _keys(dropout_rng, len(full) - 3, shared=broadcast_dropout)
+    with _precision(precision):
+        if module is not None:
+            _sow(module, query, key, options)
+        return dot_product_attention(query, key, value, **options)
+
+
+def _precision(precision: Any) -> contextlib.AbstractContextManager:
+    """The context in which products have this precision, forward and backward.
+
+    Raises:
+      NotImplementedError: it names two precisions, one for each side of a product.
+    """
+    if isinstance(precision, tuple) and len(set(precision)) == 1:
+        precision = precision[0]
+    if precision is None:
+        return contextlib.nullcontext()
+    if isinstance(precision, jax.lax.Precision):
+        precision = precision.name.lower()
+    if isinstance(precision, jax.lax.DotAlgorithmPreset):
+        precision = precision.name
+    if isinstance(precision, str):
+        return jax.default_matmul_precision(_OTHER_NAMES.get(precision, precision))
+    raise NotImplementedError(
+        f"precision={precision!r} is not one name for all products; pass one, such as 'highest'"
     )
 
 
-def _check_honoured(broadcast_dropout: bool, precision: Any, module: Any) -> None:
-    if broadcast_dropout:
-        raise NotImplementedError(
-            "broadcast_dropout=True would drop the same weights in every head of every example; "
-            "pass broadcast_dropout=False to the layer"
-        )
-    if precision not in _DEFAULT_PRECISION:
-        raise NotImplementedError(
-            f"precision={precision!r} would not reach the gradients; leave it None and run the "
-            f"whole step under jax.default_matmul_precision"
-        )
-    if module is not None:
-        raise NotImplementedError(
-            "sow_weights=True needs all T×S weights, which are not kept; "
-            "attn_jax.attention_weights computes those of one head"
-        )
+def _keys(rng: Any, batch: int, *, shared: bool) -> Key[Array, "..."] | None:
+    """The key, an old one as a new one; where heads and examples share bits, with axes of 1."""
+    if rng is None:
+        return None
+    if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
+        rng = jax.random.wrap_key_data(rng)
+    return rng.reshape((1,) * (batch + 1)) if shared else rng
+
+
+def _sow(module: Any, query: Array, key: Array, options: dict[str, Any]) -> None:
+    """As Flax's function: into `nnx.Intermediate`, or Linen's collection "intermediates"."""
+    if options.get("sink") is not None:
+        raise NotImplementedError("weights are not sown beside a sink; leave sow_weights False")
+    weights = head_weights(query, key, **options).astype(query.dtype)
+    kind = nnx.Intermediate if isinstance(module, nnx.Module) else "intermediates"
+    module.sow(kind, "attention_weights", weights)
 
 
 def _written_out(pairs: Array, full: tuple[int, ...]) -> Array:

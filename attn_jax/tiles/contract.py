@@ -22,13 +22,19 @@ from attn_jax._sharding import types, vary_alike
 
 
 def contract(
-    formula: str, first: Float[Array, "..."], second: Float[Array, "..."], dtype: DTypeLike
+    formula: str,
+    first: Float[Array, "..."],
+    second: Float[Array, "..."],
+    dtype: DTypeLike,
+    precision: str | None = None,
 ) -> Float[Array, "..."]:
-    """`einsum(formula, first, second)` with operands in `dtype`, summed in float32 or wider."""
+    """`einsum(formula, first, second)` with operands in `dtype`, summed in float32 or wider.
+
+    `precision` is the name of JAX's, for this product and those of its derivatives.
+    """
     first, second = vary_alike((first, second))
-    return _Contraction(formula, jnp.dtype(dtype), jax.typeof(first), jax.typeof(second))(
-        first, second
-    )
+    how = formula, jnp.dtype(dtype), precision
+    return _Contraction(*how, jax.typeof(first), jax.typeof(second))(first, second)
 
 
 class _Contraction(Primitive):
@@ -36,25 +42,26 @@ class _Contraction(Primitive):
 
     formula: str
     dtype: jnp.dtype
+    precision: str | None
 
-    def __init__(self, formula: str, dtype: jnp.dtype, first, second):
+    def __init__(self, formula: str, dtype: jnp.dtype, precision: str | None, first, second):
         self.in_avals = (first, second)
-        self.params = {"formula": formula, "dtype": dtype}
-        out = jax.eval_shape(lambda a, b: _einsum(formula, a, b, dtype), first, second)
+        self.params = {"formula": formula, "dtype": dtype, "precision": precision}
+        out = jax.eval_shape(lambda a, b: _einsum(formula, a, b, dtype, precision), first, second)
         self.out_aval = types(out, first)
         super().__init__()
 
     def expand(self, *args):
         first, second = args
-        return _einsum(self.formula, first, second, self.dtype)
+        return _einsum(self.formula, first, second, self.dtype, self.precision)
 
     def jvp(self, primals, tangents):
         (first, second), (d_first, d_second) = primals, tangents
         terms = []
         if not isinstance(d_first, hijax.Zero):
-            terms.append(contract(self.formula, d_first, second, self.dtype))
+            terms.append(contract(self.formula, d_first, second, self.dtype, self.precision))
         if not isinstance(d_second, hijax.Zero):
-            terms.append(contract(self.formula, first, d_second, self.dtype))
+            terms.append(contract(self.formula, first, d_second, self.dtype, self.precision))
         return self(first, second), sum(terms[1:], terms[0])
 
     lin, linearized = hijax.linearize_from_jvp
@@ -75,12 +82,14 @@ class _Contraction(Primitive):
 
     def _by_first(self, cotangent, second):
         first, other, out = _letters(self.formula)
-        gradient = contract(f"{out},{other}->{first}", cotangent, second, self.dtype)
+        gradient = contract(
+            f"{out},{other}->{first}", cotangent, second, self.dtype, self.precision
+        )
         return gradient.astype(self.in_avals[0].dtype)
 
     def _by_second(self, first, cotangent):
         one, other, out = _letters(self.formula)
-        gradient = contract(f"{out},{one}->{other}", cotangent, first, self.dtype)
+        gradient = contract(f"{out},{one}->{other}", cotangent, first, self.dtype, self.precision)
         return gradient.astype(self.in_avals[1].dtype)
 
     def batch(self, axis_data, args, dims):
@@ -96,15 +105,17 @@ class _Contraction(Primitive):
             for array, axis in zip(args, dims, strict=True)
         )
         formula = f"{mapped[0]},{mapped[1]}->{letter}{out}"
-        return contract(formula, first, second, self.dtype), 0
+        return contract(formula, first, second, self.dtype, self.precision), 0
 
 
-def _einsum(formula, first, second, dtype):
+def _einsum(formula, first, second, dtype, precision):
     first, second = first.astype(dtype), second.astype(dtype)
     one, other, out = _letters(formula)
     sums = set(one) & set(other) - set(out)
     product = functools.partial(
-        jnp.einsum, preferred_element_type=_numerics.accumulation_dtype(dtype)
+        jnp.einsum,
+        precision=precision,
+        preferred_element_type=_numerics.accumulation_dtype(dtype),
     )
     if len(sums) > 1 or not sums.isdisjoint((one[-1], other[-1])):
         return product(formula, first, second)

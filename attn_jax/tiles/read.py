@@ -19,7 +19,7 @@ class Read:
     """What `attend` reads; whatever varies by query, key or pair is a table.
 
     `score` is None for dot products, or a function of one query and one key row. Matrix products
-    take their operands in `product_dtype`.
+    take their operands in `product_dtype`, and JAX's `precision` by its name.
     """
 
     query: Any
@@ -32,6 +32,7 @@ class Read:
     score_mod: Any
     dropout: Any
     product_dtype: Any = dataclasses.field(metadata={"static": True})
+    precision: str | None = dataclasses.field(default=None, metadata={"static": True})
 
 
 def logits(read: Read, readable: Readable) -> Float[Array, "t s"]:
@@ -39,7 +40,7 @@ def logits(read: Read, readable: Readable) -> Float[Array, "t s"]:
     query, key = read.query.values, read.key.values
     if read.score is None:
         query, key = _keep(query, readable, 1), _keep(key, readable, 0)
-        scores = contract("th,sh->ts", query, key, read.product_dtype)
+        scores = contract("th,sh->ts", query, key, read.product_dtype, read.precision)
     else:
         query, key = (rows.astype(read.scale.dtype) for rows in (query, key))
         scores = on_readable_rows(read.score, query, key, readable)
@@ -58,7 +59,7 @@ def weighed_values(
         i, j = read.query_position.values[:, None], read.key_position.values[None, :]
         weights = jnp.where(read.dropout.keeps(i, j), weights / (1 - read.dropout.rate), 0)
     value = _keep(read.value.values, readable, 0)
-    return contract("ts,sv->tv", weights, value, read.product_dtype)
+    return contract("ts,sv->tv", weights, value, read.product_dtype, read.precision)
 
 
 def weigh(operands: tuple[Read, Table], readable: Readable) -> tuple[Table, Table]:
