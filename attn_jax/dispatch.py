@@ -32,7 +32,7 @@ _BACKENDS = {
         blockwise.attend,
         blockwise.refuses,
         blockwise.work,
-        f"up to {SMALL} logits one product costs less than a loop over tiles",
+        f"up to {SMALL} logits a head need no tiles",
     ),
     "cudnn": Backend(
         cudnn.attend,

@@ -88,8 +88,8 @@ def dot_product_attention(
 
     Cost:
       O(B N T S (H + V)) time less the tiles that the mask leaves empty; O(B N T (H + V)) memory
-      with "blockwise". Shared heads and examples are not repeated; the gradient of a shared memory
-      is held once an example before it is summed.
+      with "blockwise", and 16 MiB of logits at most, or 128×128 a head. Shared heads and examples
+      are not repeated; the gradient of a shared memory is held once an example before it is summed.
 
     Example:
       >>> rng = jax.random.key(0)

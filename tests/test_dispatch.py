@@ -170,6 +170,7 @@ TILES = {
     "an array of 16 MiB": (1024, 1024, 4, ARRAY, False, (1024, 1024)),
     "causal, 4 MiB": (256, 512, 8, masks.causal(), False, (256, 512)),
     "causal, more than 4 MiB": (256, 512, 9, masks.causal(), False, (256, 256)),
+    "many slots": (4, 8192, 8, masks.causal(), False, (4, 2048)),
     "additive": (192, 300, 1, None, True, (192, 112)),
 }
 

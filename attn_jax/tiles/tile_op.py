@@ -80,8 +80,9 @@ class TileOp(Primitive):
 
 
 def choose(T: int, S: int, heads: int, *, mask: Any, is_wide: bool) -> TileShape:
-    """All pairs while the logits of all heads take 16 MiB at most, or 4 MiB where the mask compares
-    positions; else 512×512 for up to 4 heads, 256×256 for up to 16, 128×128 for more (adr/0008).
+    """All pairs while the logits of all heads take 16 MiB at most, or 4 MiB and 2048 keys where the
+    mask compares positions (adr/0014); else 512×512 for up to 4 heads, 256×256 for up to 16,
+    128×128 for more (adr/0008).
 
     Where no mask cuts them they take twice as many queries, and where there are fewer queries than
     that more keys instead. Where a pair takes a vector, as additive scores do, 128×128; and where a
@@ -91,7 +92,8 @@ def choose(T: int, S: int, heads: int, *, mask: Any, is_wide: bool) -> TileShape
         return TileShape(*(min(L, 128) if _known.are_numbers(L) else 128 for L in (T, S)))
     is_cut = mask is not None and masks.is_aligned(mask)
     most = _MOST_BYTES_IF_CUT if is_cut else _MOST_BYTES
-    if not is_wide and 4 * heads * T * S <= most:
+    is_long = is_cut and S > _MOST_KEYS  # slots of a cache, of which few may hold anything
+    if not is_wide and not is_long and 4 * heads * T * S <= most:
         return TileShape(T, S)
     side = 128 if is_wide or heads > 16 else 256 if heads > 4 else 512
     t = _even_part(T, 2 * side if mask is None else side)
