@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from attn_jax import _checks, _hoist, _numerics, _tables, masks, score_mods, scores
+from attn_jax import _checks, _hoist, _known, _numerics, _tables, masks, score_mods, scores
 from attn_jax._grid import Grid, Kinds, positions_or_default
 from attn_jax.block_mask import BlockMask
 
@@ -119,7 +119,8 @@ def prepare(
         in_order=in_order,
         precision=jax.config.jax_default_matmul_precision,
     )
-    ordered = _tables.order((call.mask, call.score_mod), i, j)
+    rules = _known.at_run_time((call.mask, call.score_mod), beside=query)
+    ordered = _tables.order(rules, i, j)
     return dataclasses.replace(call, mask=ordered[0], score_mod=ordered[1])
 
 

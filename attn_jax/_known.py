@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+_LARGE = 2**16  # entries of an array that XLA is not given to compute with
+
 
 def are_numbers(*sizes: Any) -> bool:
     """Whether all sizes are known, and none is a symbol of `jax.export`."""
@@ -34,3 +36,22 @@ def placed(value: np.ndarray) -> Array:
         return jnp.asarray(value)
     except jax.errors.JaxRuntimeError:
         return jax.device_put(value)
+
+
+def at_run_time[Tree](tree: Tree, *, beside: Any) -> Tree:
+    """A tree whose large constants come at run time, where the program beside them is traced.
+
+    XLA computes with constants while it compiles, one number at a time: for seconds. A boolean
+    array that is traced may be made of a constant, as `mask[None]` is.
+    """
+    if not isinstance(beside, jax.core.Tracer):
+        return tree
+
+    def one(leaf: Any) -> Any:
+        if not isinstance(leaf, jax.Array | np.ndarray) or not are_numbers(*leaf.shape):
+            return leaf
+        may_be_constant = not isinstance(leaf, jax.core.Tracer) or leaf.dtype == jnp.bool_
+        is_large = leaf.size >= _LARGE
+        return jax.lax.optimization_barrier(leaf) if may_be_constant and is_large else leaf
+
+    return jax.tree.map(one, tree)

@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from attn_jax import _checks, _numerics, masks, score_mods
+from attn_jax import _checks, _known, _numerics, masks, score_mods
 from attn_jax._distance import check_int32
 from attn_jax._heads import attend_heads
 from attn_jax.attend import Scale
@@ -178,7 +178,7 @@ def checked_heads(
         "scale": _numerics.as_scalar(1 / math.sqrt(H) if scale is None else scale, dtype),
     }
     static = {"dropout_rate": dropout_rate, "implementation": implementation}
-    return (query, key, value, options), static
+    return (query, key, value, _known.at_run_time(options, beside=query)), static
 
 
 def _check_pairs(bias: Array | None, mask: Any, full: tuple[int, ...]) -> None:
