@@ -29,6 +29,9 @@ _SYMBOLS: dict[Operator, str] = {"and": "&", "or": "|"}
 class Mask(Rule):
     """Base of the masks here: callable on positions, and composable.
 
+    Two are equal where kind and fields are, arrays by dtype, shape and bits. One without arrays has
+    a hash, so it can be a static argument of `jit`; one with arrays is an ordinary argument.
+
     Source: the algebra of FlexAttention's mask functions (Dong et al. 2024,
     https://arxiv.org/abs/2412.05496, section 3).
 
