@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import pytest
 from cases import IMPLEMENTATIONS
 from draws import draw
+from flax import nnx
 from tolerance import assert_close
 
 import attn_jax
-from attn_jax import masks, score_mods
+from attn_jax import masks, models, score_mods
 
 # jaxtyping's hook cannot broadcast symbolic sizes.
 pytestmark = pytest.mark.usefixtures("no_type_hook")
@@ -153,3 +154,14 @@ def test_a_kernel_that_needs_numbers_refuses_symbols():
         by_symbols(
             partial(padded, implementation="cudnn"), BY_SYMBOLS["an array and lengths"][1], 0
         )
+
+
+def test_a_language_model_is_exported_for_every_batch_and_length():
+    sizes = {"vocab_size": 11, "model_dim": 8, "num_layers": 1, "num_heads": 2, "max_length": 9}
+    model = models.GPT(models.DecoderConfig(**sizes), rngs=nnx.Rngs(0))
+    parts, arrays = nnx.split(model)
+    loaded = by_symbols(lambda tokens: nnx.merge(parts, arrays)(tokens), [("b,t", "int32")], 0)
+    for B, T in ((2, 5), (3, 9)):
+        tokens = jnp.arange(B * T).reshape(B, T) % 11
+        assert_close(loaded.call(tokens), model(tokens))
+    assert jnp.isnan(loaded.call(jnp.zeros((1, 10), jnp.int32))[0, -1]).all()

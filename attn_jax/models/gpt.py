@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
 from attn_jax import caches, masks, score_mods
+from attn_jax._known import are_numbers
 from attn_jax.models.decoder_config import DecoderConfig, warn_of_length
 from attn_jax.modules import Embedding, FeedForward, MultiHeadAttention, TransformerEncoderBlock
 from attn_jax.modules.dropout import dropout, split
@@ -205,7 +206,11 @@ class GPT(nnx.Module):
         return tuple(one(layer) for layer in range(config.num_layers))
 
     def _check_length(self, tokens) -> None:
+        """A length that is a symbol of `jax.export` is unknown: a learned table gives NaN past its
+        end."""
         T, longest = tokens.shape[1], self.config.max_length
+        if not are_numbers(T):
+            return
         if self.position is None:
             warn_of_length(self.config, T)
         elif longest < T:
