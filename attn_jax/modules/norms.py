@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
@@ -63,7 +64,9 @@ def make_qk_norm(kind: bool | str, head_dim: int, epsilon: float, new: Parameter
 
 def normalise(norm: Norm, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     """The norm of x, computed in float32 (float64 for float64) and rounded once."""
-    return norm(x.astype(_numerics.accumulation_dtype(x.dtype))).astype(jnp.result_type(x))
+    wide = x.astype(_numerics.accumulation_dtype(x.dtype))
+    with jax.numpy_dtype_promotion("standard"):  # Flax asks what float64 and float32 promote to
+        return norm(wide).astype(jnp.result_type(x))
 
 
 def as_the_first(
