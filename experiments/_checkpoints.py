@@ -11,12 +11,11 @@ the earlier ones as they were. A damaged checkpoint gives way to the one before 
       SHA256SUMS      of every file above
 """
 
+import errno
 import json
-import logging
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import jax
 import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
-from experiments import _runs, _seals
+from experiments import _orbax_errors, _runs, _seals
 from experiments._mesh_processes import at_first
 
 FORMAT = 1
@@ -76,20 +75,30 @@ def save(directory: Path, step: int, arrays: PyTree, state: Mapping[str, Any], l
 
     def finish() -> None:
         (draft / _STATE).write_text(
-            json.dumps({"format": FORMAT, **state, "arrays": describe(arrays)})
+            json.dumps({"format": FORMAT, "step": step, **state, "arrays": describe(arrays)})
         )
         (draft / _runs.METRICS).write_text(log)
         _seals.seal(draft)
         draft.rename(final)
 
+    def begin() -> None:
+        draft.mkdir(parents=True)
+        if shutil.disk_usage(draft).free < _size(named):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
     try:
-        at_first(lambda: draft.mkdir(parents=True))
+        at_first(begin)
         _write_arrays(draft / _ARRAYS, named)
         at_first(finish)
     except (OSError, ValueError) as error:  # a full disk is a ValueError inside Orbax
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointNotSaved(_why_not_saved(directory, step, named, error)) from error
     at_first(lambda: _forget(directory))
+
+
+def exist(directory: Path) -> bool:
+    """Whether any checkpoint is there, whole or not."""
+    return bool(_steps(directory))
 
 
 def newest(directory: Path) -> Checkpoint | None:
@@ -101,9 +110,12 @@ def newest(directory: Path) -> Checkpoint | None:
     """
     damaged = {}
     for step, path in sorted(_steps(directory).items(), reverse=True):
-        damage = _seals.damage(path)
+        damage = _seals.damage(path, needed=(_ARRAYS, _STATE, _runs.METRICS))
         if damage is None:
-            return Checkpoint(path, step, _read_state(path), damaged)
+            state = _read_state(path)
+            if state.get("step", step) == step:  # older ones do not say it
+                return Checkpoint(path, step, state, damaged)
+            damage = f"it is a checkpoint of step {state['step']}"
         damaged[path] = damage
     if damaged:
         listing = "; ".join(f"{path.name}: {damage}" for path, damage in damaged.items())
@@ -189,11 +201,11 @@ def tidy(directory: Path, damaged: Mapping[Path, str]) -> None:
     """Removes damaged checkpoints and what a killed process left; only for the lock's holder."""
     leftovers = [path for end in (_DRAFT, _DOOMED) for path in directory.glob(f"*{end}")]
     for path in [*damaged, *leftovers]:
-        shutil.rmtree(path)
+        _delete(path)
 
 
 def _write_arrays(path: Path, named: Mapping[str, jax.Array]) -> None:
-    with _quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    with _orbax_errors.quiet(), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         checkpointer.save(path.absolute(), args=ocp.args.PyTreeSave(dict(named)))
 
 
@@ -212,10 +224,12 @@ def _why_not_saved(directory: Path, step: int, named: Mapping[str, Any], error: 
     free = _runs.megabytes(shutil.disk_usage(directory).free)
     kept = max(_steps(directory), default=None)
     rest = "no earlier one exists" if kept is None else f"the one of step {kept} is intact"
+    number, reason = _orbax_errors.reason(error)
+    is_kept_out = number in (errno.EACCES, errno.EPERM, errno.EROFS)
+    remedy = f"Make {directory} writable" if is_kept_out else "Free some space"
     return (
-        f"the checkpoint of step {step} was not saved ({str(error).splitlines()[0]}): it needs "
-        f"about {needed} in {directory}, where {free} are free; {rest}. Free some space and run "
-        "the same command to continue"
+        f"the checkpoint of step {step} was not saved ({reason}): it needs about {needed} in "
+        f"{directory}, where {free} are free; {rest}. {remedy} and run the same command to continue"
     )
 
 
@@ -257,17 +271,12 @@ def _forget(directory: Path) -> None:
 
 def _remove(path: Path) -> None:
     """Removes a checkpoint so that a kill in between cannot leave half of it under its name."""
-    doomed = path.rename(path.with_name(path.name + _DOOMED))
-    shutil.rmtree(doomed)
+    _delete(path.rename(path.with_name(path.name + _DOOMED)))
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Orbax logs the traceback of each of its threads; one clear error is enough."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _delete(path: Path) -> None:
+    """Removes a folder, or the link to one."""
+    if path.is_symlink():
+        path.unlink()
+    else:
+        shutil.rmtree(path)

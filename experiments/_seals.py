@@ -6,7 +6,7 @@ has the format of `sha256sum -c`, so anybody can check it without this program.
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 SUMS = "SHA256SUMS"
@@ -22,10 +22,19 @@ def seal(directory: Path) -> None:
         flush(path)
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a sealed directory (a file changed, missing, or new), or None."""
+def damage(path: Path, needed: Collection[str] = ()) -> str | None:
+    """What is wrong with a sealed directory (a file changed, missing, or new), or None.
+
+    Args:
+      path: the directory.
+      needed: files and folders at its top that the seal must list: an empty seal fits an empty
+        directory.
+    """
     try:
         lines = (path / SUMS).read_text().splitlines()
+        listed = {line.partition("  ")[2].partition("/")[0] for line in lines}
+        for name in sorted(set(needed) - listed):
+            return f"{SUMS} does not list {name}"
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
         present = {file.relative_to(path).as_posix(): file for file in _files(path)}
         for name in sorted(sums.keys() ^ present.keys()):
