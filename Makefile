@@ -5,6 +5,7 @@ PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 TPU    := .tpu/.installed
 GPU    := .gpu/.installed
+OLDEST := .venv-oldest/.installed
 ARGS   ?=
 
 # XLA on a CPU hands its buffers back to the system after every step and asks for them again; with
@@ -15,7 +16,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294
 COMPILED := JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0 \
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled
 
-.PHONY: run test test-cpus test-browser test-gpu-compile results env lint types unit wheel tpu gpu lock clean
+.PHONY: run test test-cpus test-oldest test-browser test-gpu-compile results env lint types unit wheel tpu gpu lock clean
 
 run: $(STAMP)
 	$(PY) -m experiments.translate $(ARGS)
@@ -81,6 +82,23 @@ gpu: $(GPU)
 test-gpu-compile: $(GPU)
 	JAX_PLATFORMS=cpu PYTHONPATH=.gpu:. $(PY) tests/repository/compile_for_gpu.py
 
+# The oldest versions that pyproject.toml allows, in an environment of their own: what a newer JAX has
+# and the oldest has not would break at import, in a trace, in a gradient, a layer or a checkpoint.
+$(OLDEST): requirements/oldest.txt $(STAMP)
+	@echo "Making .venv-oldest from requirements/oldest.txt (once; about 700 MB) ..."; \
+	rm -rf .venv-oldest; \
+	if command -v uv >/dev/null 2>&1; then \
+	  uv venv --quiet --python $(PY) .venv-oldest && \
+	  uv pip sync --quiet --require-hashes --python .venv-oldest/bin/python requirements/oldest.txt; \
+	else \
+	  $(PY) -m venv .venv-oldest && \
+	  .venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/oldest.txt; \
+	fi && touch $@
+
+ON_THE_OLDEST := $(addprefix tests/,test_every_module.py test_score_mods.py test_modules_self_attention.py)
+test-oldest: $(OLDEST)
+	$(COMPILED) .venv-oldest/bin/python -m pytest -q -p no:cacheprovider $(ON_THE_OLDEST)
+
 # The viewer's pages in a real browser: Chromium from Debian (installed where one may), or CHROMIUM=path.
 test-browser: $(STAMP)
 	@if ! command -v chromium >/dev/null && [ -z "$$CHROMIUM" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
@@ -132,10 +150,11 @@ wheel: $(STAMP)
 
 lock:
 	uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-annotate --no-header --group dev pyproject.toml -o requirements/dev.txt
+	uv pip compile --quiet --universal --python-version 3.12 --resolution lowest-direct --generate-hashes --no-annotate --no-header --group oldest pyproject.toml -o requirements/oldest.txt
 	echo libtpu | uv pip compile --quiet --python-version 3.12 --generate-hashes --no-annotate --no-header --no-deps - -o requirements/tpu.txt
 	(sed -n 's/^jax==\([0-9.]*\).*/jax-cuda13-plugin==\1\njax-cuda13-pjrt==\1/p' requirements/dev.txt; \
 	  printf '%s\n' nvidia-cuda-nvcc nvidia-nvvm nvidia-cuda-nvrtc nvidia-cudnn-cu13) | \
 	  uv pip compile --quiet --python-version 3.12 --generate-hashes --no-annotate --no-header --no-deps - -o requirements/gpu.txt
 
 clean:
-	rm -rf $(VENV) .tpu .gpu build
+	rm -rf $(VENV) .venv-oldest .tpu .gpu build

@@ -33,7 +33,7 @@ def drawn(readings: Sequence[Reading], layer: int, head: int, kind: str) -> byte
         figures = importlib.import_module("matplotlib.figure")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "to_png and to_svg need matplotlib: pip install 'attn-jax[viewer]'"
+            "to_png and to_svg need matplotlib: pip install matplotlib"
         ) from error
     rc_context = importlib.import_module("matplotlib").rc_context
     sizes = [_size(reading) for reading in readings]

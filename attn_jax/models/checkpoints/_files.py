@@ -33,9 +33,7 @@ def safetensors() -> ModuleType:
     try:
         return importlib.import_module("safetensors")
     except ModuleNotFoundError as error:
-        raise ImportError(
-            "checkpoints need safetensors: pip install 'attn-jax[checkpoints]'"
-        ) from error
+        raise ImportError("checkpoints need safetensors: pip install safetensors") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
