@@ -21,7 +21,7 @@ _TEST_PERCENT, _VALIDATION_PERCENT = 7, 4
 _MULTI30K = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 _LANGUAGES = ("en", "fr")
 _WHERE = {
-    "docs": "rebuild it with `python -m experiments.build_docs_corpus`",
+    "docs": "rebuild it with `.venv/bin/python -m experiments.build_docs_corpus`",
     "multi30k": "get data/task1/raw of https://github.com/multi30k/dataset",
     "acts": (
         "make it (act, English, French, parted by tabs) from the XML files of "

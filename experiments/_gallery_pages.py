@@ -198,6 +198,6 @@ def written(pages: dict[str, AttentionView], folder: Path) -> list[Path]:
 
 
 _INTRODUCTION = (
-    "`python -m experiments.gallery` makes these pages, and trains what they need in some minutes. "
-    "Each is one file: download it, open it in a browser, press `?` for the keys."
+    "`.venv/bin/python -m experiments.gallery` makes these pages, and trains what they need in "
+    "some minutes. Each is one file: download it, open it in a browser, press `?` for the keys."
 )

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,9 @@ from attn_jax.models import DecoderConfig
 from attn_jax.modules import Rotary
 from experiments._mesh import MeshSizes
 from experiments._mesh_processes import Processes
-from experiments._program import choose_settings
+from experiments._program import choose_settings, option
+from experiments._runs import directory_of
+from experiments._sizes import check_heads
 from experiments._task import TrainConfig
 from experiments._text_tokens import Kind
 
@@ -75,13 +76,16 @@ class Sizes:
     max_length: int = 64
     dropout_rate: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_heads(self.num_heads, self.model_dim)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Everything that a run depends on; each part can be changed on the command line.
 
     Attributes:
-      name: of the run: everything it writes is in runs/NAME. Empty means
+      name: of the run: everything it writes is in runs/NAME. None means
         lm-CORPUS-TOKENS-RECIPE-PRESET.
       corpus: moby_dick (in the repository) or tinyshakespeare (a file you download; --data-dir).
       data_dir: the folder with the file CORPUS.txt.
@@ -98,7 +102,7 @@ class Settings:
       fresh: forget what an earlier run of that name stored.
     """
 
-    name: str = ""
+    name: str | None = None
     corpus: Literal["moby_dick", "tinyshakespeare"] = "moby_dick"
     data_dir: Path | None = None
     tokens: Kind = "char"
@@ -119,11 +123,16 @@ class Settings:
                 "sample_length and temperature must be positive and prompt must not be empty; got "
                 f"{self.sample_length}, {self.temperature} and {self.prompt!r}"
             )
+        if self.recipe == "own" and self.sizes.model_dim // self.sizes.num_heads % 2:
+            raise ValueError(
+                f"model_dim={self.sizes.model_dim} over num_heads={self.sizes.num_heads} must be "
+                "even, for the recipe own turns pairs of features; change one of them"
+            )
 
     @property
     def directory(self) -> Path:
         """Where the run keeps everything."""
-        return Path("runs") / self.name
+        return directory_of(self.name or "")
 
     def model(self, vocab_size: int) -> DecoderConfig:
         """The model for a vocabulary of this size."""
@@ -210,8 +219,10 @@ def from_command_line(arguments: Sequence[str]) -> tuple[str, Settings]:
     Raises:
       SystemExit: an option, the recipe or the preset is unknown; the message lists what there is.
     """
-    asked = [after for before, after in pairwise(arguments) if before == "--recipe"]
-    recipe = asked[-1] if asked and asked[-1] in RECIPES else "own"  # others are tyro's to refuse
+    asked, _ = option("recipe", arguments)
+    recipe = asked if asked in RECIPES else "own"  # others are tyro's to refuse
     preset, settings = choose_settings("lm", DESCRIPTION, PRESETS[recipe], arguments)
-    parts = ("lm", settings.corpus, settings.tokens, settings.recipe, preset)
-    return preset, dataclasses.replace(settings, name=settings.name or "-".join(parts))
+    if settings.name is None:
+        parts = ("lm", settings.corpus, settings.tokens, settings.recipe, preset)
+        settings = dataclasses.replace(settings, name="-".join(parts))
+    return preset, settings

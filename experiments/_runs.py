@@ -19,13 +19,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
+RUNS = Path("runs")
 CONFIG, METRICS, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "checkpoints", "lock"
 
 
 class RunInUse(RuntimeError):  # noqa: N818 (the name says what is wrong)
     """Another process is training in this directory."""
+
+
+def directory_of(name: str) -> Path:
+    """Where the run of that name keeps everything: its own folder in runs/, and nowhere else.
+
+    Raises:
+      ValueError: the name is empty or leads elsewhere.
+    """
+    if not name.strip(" .") or Path(name).name != name:
+        raise ValueError(
+            f"name={name!r} must be the name of one folder in {RUNS}/: not empty, and without '/'"
+        )
+    return RUNS / name
 
 
 @contextmanager
@@ -34,10 +48,10 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises:
       RunInUse: another process holds the lock; the message names it.
+      OSError: the directory cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     path = directory / LOCK
-    with path.open("a+") as file:
+    with _opened(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -50,6 +64,17 @@ def locked(directory: Path) -> Iterator[None]:
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        raise OSError(
+            f"{path.parent} cannot be written ({error.strerror}): make it writable, or run the "
+            "same command in a folder that is"
+        ) from error
 
 
 def clear(directory: Path) -> None:

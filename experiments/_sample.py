@@ -14,6 +14,7 @@ from experiments._alignments import Alignment
 from experiments._batches import Example, encode_one, evaluation_batches
 from experiments._decode import align, translate
 from experiments._figures import alignment_maps, png
+from experiments._program import command_line
 from experiments._runs import write_whole
 from experiments._sentences import SETTINGS, Vocabulary, load_vocabulary, word_alignment
 from experiments._settings import Beam
@@ -42,7 +43,7 @@ class Sample:
 
 def sample(arguments: Sequence[str], console: Console) -> None:
     """Translates the sentence named on the command line; prints it, and draws its alignment."""
-    asked = tyro.cli(Sample, args=arguments, prog="python -m experiments.translate sample")
+    asked = tyro.cli(Sample, args=arguments, prog=command_line("translate", ["sample"]))
     network, vocabulary, longest = load_network(asked.run, asked.system)
     params = load_params(asked.run / asked.system, jax.eval_shape(network.init, jax.random.key(0)))
     source = encode_one(vocabulary.english, asked.sentence, max_length=longest)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from experiments import _checkpoints
 from experiments._alignments import Alignment, merge_pieces
-from experiments._checkpoints import require_equal
 from experiments._corpora import Corpus, load_corpus
-from experiments._runs import clear, write_whole
+from experiments._runs import CHECKPOINTS, clear, write_whole
 from experiments._settings import Settings
 from experiments._systems import SYSTEMS
 from experiments._tokens import load_tokenizer, pieces, save_tokenizer, train_tokenizer
@@ -51,20 +51,23 @@ def load_vocabulary(directory: Path) -> Vocabulary:
 def claim(settings: Settings) -> None:
     """Makes the run's directory this run's own: its settings are stored, or equal those stored.
 
+    What stopped before its first checkpoint has learned nothing, and gives way to other settings.
+
     Raises:
       CheckpointMismatch: the directory holds a run with other settings; the message lists them.
     """
     directory = settings.directory
-    if settings.fresh:
+    path, asked = directory / SETTINGS, identity(settings)
+    stored = json.loads(path.read_text()) if path.exists() else None
+    has_learned = any(_checkpoints.exist(directory / name / CHECKPOINTS) for name in SYSTEMS)
+    if settings.fresh or (stored != asked and not has_learned):
         for name in (SETTINGS, ENGLISH, FRENCH):
             (directory / name).unlink(missing_ok=True)
         for name in SYSTEMS:
             clear(directory / name)
-    path, asked = directory / SETTINGS, identity(settings)
-    if path.exists():
-        require_equal(directory, json.loads(path.read_text()), asked)
-    else:
         write_whole(path, f"{json.dumps(asked, indent=2)}\n".encode())
+    elif stored is not None:
+        _checkpoints.require_equal(directory, stored, asked)
 
 
 def identity(settings: Settings) -> dict[str, object]:

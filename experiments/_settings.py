@@ -8,6 +8,7 @@ from typing import Literal
 
 from experiments._corpora import SubsetRule
 from experiments._program import choose_settings
+from experiments._runs import directory_of
 from experiments._systems import TransformerWidths, Widths, check_systems
 from experiments._task import TrainConfig
 
@@ -30,7 +31,7 @@ class Settings:
     """Everything that a run depends on; each part can be changed on the command line.
 
     Attributes:
-      name: of the run: everything it writes is in runs/NAME. Empty means translate-CORPUS-PRESET.
+      name: of the run: everything it writes is in runs/NAME. None means translate-CORPUS-PRESET.
       corpus: docs (in the repository), multi30k or acts (files you download; --data-dir).
       data_dir: the folder with a corpus' files.
       systems: what to compare: lexicon, final, bahdanau, luong, transformer.
@@ -45,7 +46,7 @@ class Settings:
       fresh: forget what an earlier run of that name stored.
     """
 
-    name: str = ""
+    name: str | None = None
     corpus: Literal["docs", "multi30k", "acts"] = "docs"
     data_dir: Path | None = None
     systems: tuple[str, ...] = ("lexicon", "final", "bahdanau", "transformer")
@@ -65,7 +66,7 @@ class Settings:
     @property
     def directory(self) -> Path:
         """Where the run keeps everything."""
-        return Path("runs") / self.name
+        return directory_of(self.name or "")
 
     def widths_of(self, system: str) -> Widths | TransformerWidths:
         """The widths of a system's network."""
@@ -137,5 +138,6 @@ def from_command_line(arguments: Sequence[str]) -> Settings:
       SystemExit: an option or the preset is unknown; the message lists what there is.
     """
     preset, settings = choose_settings("translate", DESCRIPTION, PRESETS, arguments)
-    name = settings.name or f"translate-{settings.corpus}-{preset}"
-    return dataclasses.replace(settings, name=name)
+    if settings.name is None:
+        settings = dataclasses.replace(settings, name=f"translate-{settings.corpus}-{preset}")
+    return settings

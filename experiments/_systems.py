@@ -23,6 +23,7 @@ from attn_jax.models import (
     Translator,
     translation_loss,
 )
+from experiments._sizes import check_heads
 
 type ModelConfig = EncoderDecoderConfig | TransformerConfig
 
@@ -65,6 +66,9 @@ class TransformerWidths:
     hidden_dim: int = 640
     placement: Literal["pre", "post"] = "pre"
     dropout_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_heads(self.num_heads, self.model_dim)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ LibreOffice's help gives its paragraphs the same ids in every language, so pairs
 (page, id).  The Apache manual has no such ids: a page is joined block by block when both languages
 have the same sequence of block tags, and otherwise each section of which that holds.
 
-    python -m experiments.build_docs_corpus                    # downloads the packages
-    python -m experiments.build_docs_corpus --packages DIR     # uses DIR/*.deb
+    .venv/bin/python -m experiments.build_docs_corpus  # downloads the packages
+    .venv/bin/python -m experiments.build_docs_corpus --packages DIR  # uses DIR/*.deb
 
 Needs `apt-get` (only to download) and `dpkg-deb`, as on Debian 12.
 """
@@ -20,6 +20,7 @@ from pathlib import Path
 import tyro
 
 from experiments._manual_pages import Block, read_page
+from experiments._program import command_line
 from experiments._words import words
 
 PACKAGES = {
@@ -243,4 +244,4 @@ def main(packages: Path | None = None, output: Path = OUTPUT) -> None:
 
 
 if __name__ == "__main__":
-    tyro.cli(main)
+    tyro.cli(main, prog=command_line("build_docs_corpus"))

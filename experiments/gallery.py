@@ -1,7 +1,7 @@
 """The gallery of the attention viewer: a page each for the paper, the lecture, and our models.
 
-    python -m experiments.gallery                     # some five minutes on two cores, once
-    python -m experiments.gallery --preset smoke      # the same path in half a minute
+    .venv/bin/python -m experiments.gallery  # some five minutes on two cores, once
+    .venv/bin/python -m experiments.gallery --preset smoke  # the same path in half a minute
 
 Writes docs/gallery: figure 3(a) of Bahdanau et al. (2014), https://arxiv.org/abs/1409.0473, the
 lecture's worked example with its numbers, and what our own networks read when they translate and
@@ -24,7 +24,7 @@ from experiments._claims import Claim
 from experiments._grammar import LECTURE, Sentence, realise
 from experiments._language import LanguageModel
 from experiments._program import run_program
-from experiments._runs import locked
+from experiments._runs import directory_of, locked
 from experiments._systems import SYSTEMS
 from experiments._toy import Lesson, Translator, teach
 from experiments._train import fit
@@ -56,7 +56,7 @@ PRESETS = {
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     """Trains what is missing and writes the pages."""
     del command
-    directory = Path("runs") / settings.name
+    directory = directory_of(settings.name)
     preset = "quick" if settings.quick else "smoke"
     with locked(directory):
         toy = dataclasses.replace(grammar.PRESETS[preset], fresh=settings.fresh)

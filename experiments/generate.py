@@ -1,9 +1,9 @@
 """What does a language model say next? Any checkpoint of Hugging Face that `load_hf` reads.
 
-    python -m experiments.generate --model DIR --prompt "Call me"
-    python -m experiments.generate --model DIR --prompt "Call me" --temperature 0.8 --top-p 0.95
-    python -m experiments.generate --model DIR --prompt "Call me" "It was" --lookup 8
-    python -m experiments.generate --model DIR --prompt "Who are you?" --chat --stop "User:"
+    .venv/bin/python -m experiments.generate --model DIR --prompt "Call me"
+    .venv/bin/python -m experiments.generate --model DIR --prompt "Call me" --temperature 0.8
+    .venv/bin/python -m experiments.generate --model DIR --prompt "Call me" "It was" --lookup 8
+    .venv/bin/python -m experiments.generate --model DIR --prompt "Who?" --chat --stop "User:"
 
 DIR is a folder as `transformers` saves it: config.json, safetensors and tokenizer.json. The text
 goes to standard output as it is said, what is told about it to standard error.
@@ -32,7 +32,7 @@ from attn_jax.models import (
 )
 from experiments._chat import rendered
 from experiments._checkpoint_text import Following, Words
-from experiments._program import mendable_errors
+from experiments._program import command_line, mendable_errors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +184,7 @@ def main(arguments: Sequence[str]) -> int:
       SystemExit: an option is unknown, or the run met an error that a user can mend.
     """
     with mendable_errors():
-        options = tyro.cli(Options, args=arguments, prog="python -m experiments.generate")
+        options = tyro.cli(Options, args=arguments, prog=command_line("generate"))
         run(options, Console(stderr=True, highlight=False))
     return 0
 

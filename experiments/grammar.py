@@ -1,7 +1,7 @@
 """The lecture's sentence: does a network have to remember it whole, or may it look back?
 
-    python -m experiments.grammar                     # at most five minutes on two cores
-    python -m experiments.grammar --preset smoke      # the same path in half a minute
+    .venv/bin/python -m experiments.grammar  # at most five minutes on two cores
+    .venv/bin/python -m experiments.grammar --preset smoke  # the same path in half a minute
 
 A toy grammar writes English and French with the true alignment of every sentence. Three systems
 translate: a dictionary word by word, an RNN that knows the source by its last state, and the RNN
@@ -31,7 +31,7 @@ from experiments._grammar_scores import (
     word_by_word,
 )
 from experiments._program import run_program
-from experiments._runs import locked
+from experiments._runs import directory_of, locked
 from experiments._systems import SYSTEMS, Widths
 from experiments._task import TrainConfig
 from experiments._terminal import show_alignment
@@ -111,7 +111,7 @@ def make_corpus(settings: Settings) -> Corpus:
 
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     """Trains both networks, compares the three systems, and writes the report."""
-    directory = Path("runs") / settings.name
+    directory = directory_of(settings.name)
     with locked(directory):
         corpus = make_corpus(settings)
         questions = [sentence.english for sentence in [*corpus.test, HELD_OUT]]

@@ -1,7 +1,7 @@
 """How long may a sequence be? Copy, reverse and agree, with attention and from a last state.
 
-    python -m experiments.length                     # at most five minutes on two cores
-    python -m experiments.length --preset smoke      # the same path in half a minute
+    .venv/bin/python -m experiments.length  # at most five minutes on two cores
+    .venv/bin/python -m experiments.length --preset smoke  # the same path in half a minute
 
 The paper's figure 2 in small: Bahdanau et al., "Neural Machine Translation by Jointly Learning to
 Align and Translate" (2014), https://arxiv.org/abs/1409.0473. Both networks learn from the same
@@ -27,7 +27,7 @@ from experiments._alignments import Alignment
 from experiments._claims import Claim
 from experiments._length_report import Findings, TaskResult, write_findings
 from experiments._program import run_program
-from experiments._runs import locked
+from experiments._runs import directory_of, locked
 from experiments._synthetic import Item, agreements, backwards, copies, digit_copies, digits
 from experiments._systems import SYSTEMS, Widths
 from experiments._task import TrainConfig
@@ -140,7 +140,7 @@ def make_course(task: str, settings: Settings) -> Course:
 
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     """Trains both networks on every task, and writes the report."""
-    directory = Path("runs") / settings.name
+    directory = directory_of(settings.name)
     with locked(directory):
         results = {}
         for task in settings.tasks:

@@ -1,17 +1,17 @@
 """What does a small GPT learn from one book? Characters or byte pairs, two recipes.
 
-    python -m experiments.lm                          # Moby Dick, at most ten minutes on two cores
-    python -m experiments.lm --preset smoke           # the same path in half a minute
-    python -m experiments.lm --tokens bpe
-    python -m experiments.lm --recipe nanogpt --corpus tinyshakespeare --data-dir DIR
+    .venv/bin/python -m experiments.lm  # ten minutes on two cores
+    .venv/bin/python -m experiments.lm --preset smoke  # the same path in half a minute
+    .venv/bin/python -m experiments.lm --tokens bpe
+    .venv/bin/python -m experiments.lm --recipe nanogpt --corpus tinyshakespeare --data-dir DIR
 
 On several devices, here four that one CPU plays, or from several processes that share a folder:
 
     export XLA_FLAGS=--xla_force_host_platform_device_count=4
-    python -m experiments.lm --mesh.data 2 --mesh.tensor 2
+    .venv/bin/python -m experiments.lm --mesh.data 2 --mesh.tensor 2
 
     export JOIN="--processes.coordinator localhost:1234 --processes.count 2"   # in both terminals
-    python -m experiments.lm --mesh.data 2 $JOIN --processes.index 0           # in the other: 1
+    .venv/bin/python -m experiments.lm --mesh.data 2 $JOIN --processes.index 0  # in the other: 1
 
 The recipe `nanogpt` is that of https://github.com/karpathy/nanoGPT for a CPU; `own` is what came
 after GPT-2, and learns more in the same time. While it learns, it prints what it would write.
@@ -58,7 +58,7 @@ TOGETHER = 64  # windows evaluated at once
 SAMPLES = 3  # texts that the trained model writes
 # Nats a character on tinyshakespeare that are asked of the settings of `quick`: nanoGPT's readme,
 # and ours for the same time. The readme measures on 20 random batches and we on the whole split,
-# where nanoGPT itself does not reach its figure: `python -m experiments.nanogpt_peer`.
+# where nanoGPT itself does not reach its figure: `.venv/bin/python -m experiments.nanogpt_peer`.
 ASKED = {"nanogpt": 1.88, "own": 1.80}
 
 

@@ -1,6 +1,6 @@
 """What does nanoGPT itself reach on tinyshakespeare, judged on the whole validation split?
 
-    python -m experiments.nanogpt_peer --nanogpt CLONE --data-dir DIR --seeds 1337 0 1
+    .venv/bin/python -m experiments.nanogpt_peer --nanogpt CLONE --data-dir DIR --seeds 1337 0 1
 
 CLONE is https://github.com/karpathy/nanoGPT, whose model is trained as its readme says for a CPU;
 it needs torch. Beside the loss on the whole split stands that on 20 random batches, often drawn:
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments._program import mendable_errors
+from experiments._program import command_line, mendable_errors
 from experiments._text_tokens import Characters
 from experiments._texts import load_text
 
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str]) -> int:
       SystemExit: an option is unknown, or something is missing.
     """
     with mendable_errors():
-        run(tyro.cli(Options, args=arguments, prog="python -m experiments.nanogpt_peer"))
+        run(tyro.cli(Options, args=arguments, prog=command_line("nanogpt_peer")))
     return 0
 
 

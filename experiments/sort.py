@@ -1,7 +1,7 @@
 """A small GPT learns to sort letters, and shows what its heads read to do it.
 
-    python -m experiments.sort                      # a minute or two on two cores
-    python -m experiments.sort --preset smoke       # the same path in half a minute
+    .venv/bin/python -m experiments.sort  # a minute or two on two cores
+    .venv/bin/python -m experiments.sort --preset smoke  # the same path in half a minute
 
 The example of https://github.com/karpathy/minGPT (demo.ipynb): a question of letters, then the same
 letters sorted, and only the answer counts in the loss. A quarter of all questions is held out, so
@@ -13,7 +13,6 @@ import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grain
 import jax.numpy as jnp
@@ -28,7 +27,8 @@ from experiments._claims import Claim
 from experiments._heads import head_names, head_weights, readings
 from experiments._language import LanguageModel
 from experiments._program import run_program
-from experiments._runs import locked
+from experiments._runs import directory_of, locked
+from experiments._sizes import check_heads
 from experiments._sort_report import HEADER, Findings, observation, reading_rows, write_findings
 from experiments._task import Task, TrainConfig
 from experiments._train import TrainResult, fit
@@ -81,6 +81,7 @@ class Settings:
                 f"length={self.length} must be at least 2, and letters^length at most "
                 f"{MOST_QUESTIONS:,}: every question is asked in the end"
             )
+        check_heads(self.num_heads, self.model_dim)
         if not 0 < self.held_out < 1:
             raise ValueError(f"held_out={self.held_out} must be above 0 and below 1")
 
@@ -151,7 +152,7 @@ def make_course(settings: Settings) -> Course:
 
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     """Trains the model, asks it every question, and looks into its heads."""
-    directory = Path("runs") / settings.name
+    directory = directory_of(settings.name)
     with locked(directory):
         course = make_course(settings)
         learner = LanguageModel.of(settings.model, given=settings.length)

@@ -1,6 +1,6 @@
 """The reports of several runs in one table: what each system scored, seed by seed.
 
-python -m experiments.summarise experiments/results
+.venv/bin/python -m experiments.summarise experiments/results
 """
 
 import json

@@ -1,8 +1,8 @@
 """The main job: is a sentence's last state enough to translate it, or must the decoder look back?
 
-    python -m experiments.translate                               # what `make run` does
-    python -m experiments.translate --preset smoke                # the same in a minute
-    python -m experiments.translate sample --run runs/translate-docs-quick "A sentence."
+    .venv/bin/python -m experiments.translate  # what `make run` does
+    .venv/bin/python -m experiments.translate --preset smoke  # the same in a minute
+    .venv/bin/python -m experiments.translate sample --run runs/translate-docs-quick "A sentence."
 
 Bahdanau, Cho and Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate"
 (2014), figures 2 and 3, https://arxiv.org/abs/1409.0473, in small: several systems learn English to
@@ -113,11 +113,17 @@ def run(settings: Settings, command: str, console: Console) -> None:
         write_report(directory, report(bench, outcomes, command), console=console)
         console.print(f"\nThe report, with figures: {directory / 'report.md'}")
         if (system := settings.systems[-1]) in ("bahdanau", "luong", "transformer"):
-            console.print(
-                f"Next: python -m experiments.translate sample --run {settings.directory} "
-                f'--system {system} "{LECTURE}"',
-                soft_wrap=True,
-            )
+            asked = ["sample", "--run", str(settings.directory), "--system", system]
+            asked.append(question(bench))
+            console.print("Next, ask it something:", soft_wrap=True)
+            console.print(command_line("translate", asked), markup=False, soft_wrap=True)
+
+
+def question(bench: Bench) -> str:
+    """What a reader may ask next: the lecture's sentence, or one as long as the networks allow."""
+    english, longest = bench.vocabulary.english, bench.settings.longest
+    sentences = (LECTURE, *(pair.source for pair in bench.corpus.test))
+    return next((s for s in sentences if len(encode(english, s)) <= longest), LECTURE)
 
 
 def lexicon(bench: Bench) -> Outcome:

@@ -39,6 +39,14 @@ def test_a_directory_in_use_is_refused_and_the_message_names_the_process(holder,
         pass
 
 
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    directory = tmp_path / "runs" / "one"
+    expected = rf"{directory} cannot be written \(Not a directory\): make it writable, or run"
+    with pytest.raises(OSError, match=expected), _runs.locked(directory):
+        pass
+
+
 def test_kill_9_releases_the_directory(holder, tmp_path):
     holder.kill()
     holder.wait()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _sample
+from experiments import _runs, _sample
 from experiments._alignments import Alignment
-from experiments._sentences import group, identity
+from experiments._checkpoints import CheckpointMismatch
+from experiments._sentences import claim, group, identity
 from experiments._settings import PRESETS, from_command_line
 from experiments.translate import main
 
@@ -78,6 +80,32 @@ def test_other_settings_under_the_same_name_are_refused(home):
     assert "widths.hidden_dim 32 in the checkpoint, 40 asked" in said
     assert "--name" in said
     assert "--fresh" in said
+
+
+def test_the_last_line_works_when_it_is_pasted(home, capsys):
+    main([*SMOKE, "--systems", "lexicon", "bahdanau"])
+    python, _, module, *arguments = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert module == "experiments.translate"
+    subprocess.run([python, "-c", "import rich"], check=True)
+    main(arguments)
+    assert f"{arguments[-1]}\n→ " in capsys.readouterr().out
+
+
+def test_a_start_that_learned_nothing_gives_way_to_other_settings(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second = (
+        from_command_line(["--name", "late", "--corpus", corpus]) for corpus in ("multi30k", "docs")
+    )
+    _runs.directory_of("late").mkdir(parents=True)
+    claim(first)
+    (first.directory / "french.json").write_text("word pieces of a first start")
+    claim(second)
+    assert json.loads((first.directory / "settings.json").read_text()) == identity(second)
+    assert not (first.directory / "french.json").exists()
+    (first.directory / "bahdanau/checkpoints/step-00000010").mkdir(parents=True)
+    claim(second)
+    with pytest.raises(CheckpointMismatch, match=r"corpus docs .*multi30k asked.*--name"):
+        claim(first)
 
 
 def test_sample_translates_a_sentence(home, capsys):
