@@ -43,10 +43,10 @@ FACTS = {
 }
 
 
-def outcomes(options: dict[str, object]) -> dict[str, dict]:
-    """What became of everything that is shown, in a process of its own, by name."""
+def outcomes(options: dict[str, object], part: str = "") -> dict[str, dict]:
+    """What became of everything whose name has this part, in a process of its own, by name."""
     run = subprocess.run(
-        [sys.executable, PROGRAM, json.dumps(options)],
+        [sys.executable, PROGRAM, json.dumps(options), part],
         cwd=ROOT,
         env=os.environ | ENVIRONMENT,
         capture_output=True,
@@ -82,9 +82,10 @@ def test_the_ten_lines_are_causal_attention_with_slopes_that_have_gradients():
     assert jnp.allclose(names["batch"](*arrays, jnp.zeros(3)), plain, atol=1e-6)
 
 
-def test_what_is_shown_runs_alone_under_x64():
+def test_what_pages_show_runs_alone_under_x64():
     """With promotion as users have it: jax.nn itself mixes dtypes there."""
-    found = outcomes({"jax_enable_x64": True, "jax_numpy_rank_promotion": "raise"})
+    found = outcomes({"jax_enable_x64": True, "jax_numpy_rank_promotion": "raise"}, ".md:")
+    assert len(found) > 30
     errors = [one["error"] for one in found.values()]
     assert not any(errors), "\n".join(filter(None, errors))
 
