@@ -16,7 +16,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294
 COMPILED := JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0 \
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled
 
-.PHONY: run test test-cpus test-oldest test-browser test-gpu-compile results env lint types unit wheel tpu gpu lock clean
+.PHONY: run test test-cpus test-oldest test-browser test-gpu-compile test-peers results env lint types unit wheel tpu gpu lock clean
 
 run: $(STAMP)
 	$(PY) -m experiments.translate $(ARGS)
@@ -106,6 +106,13 @@ test-browser: $(STAMP)
 	  apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
 	fi
 	BROWSER_TESTS=required $(PY) -m pytest -q tests/browser $(ARGS)
+
+# The attention tests of jax.nn, flax and tokamax with ours in the place of theirs; clones are given by path:
+#   make test-peers JAX=/path/to/jax FLAX=/path/to/flax TOKAMAX=/path/to/tokamax
+# Tokamax needs packages of its own: PEERS_PYTHON= is a Python that has them beside ours.
+PEERS_PYTHON ?= $(PY)
+test-peers: $(STAMP)
+	$(PEERS_PYTHON) tests/peers.py $(if $(JAX),--jax $(JAX)) $(if $(FLAX),--flax $(FLAX)) $(if $(TOKAMAX),--tokamax $(TOKAMAX))
 
 lint: $(STAMP)
 	$(PY) -m ruff format --check .

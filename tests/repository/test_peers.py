@@ -1,0 +1,15 @@
+"""`make test-peers` says what to give where a clone is missing."""
+
+import peers
+import pytest
+
+
+@pytest.mark.parametrize("name", peers.SUITES)
+def test_a_clone_that_is_missing_is_asked_for(name, tmp_path):
+    variable, suite = name.upper(), peers.SUITES[name]
+    assert f"give {variable}=/path/to a clone of {name}" in peers.missing(name, None)
+    assert f"{variable}={tmp_path} has no {suite.files[0]}" in peers.missing(name, tmp_path)
+    for file in suite.files:
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).touch()
+    assert peers.missing(name, tmp_path) is None
