@@ -13,10 +13,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from attn_jax import _checks, _hoist, _known, _numerics, _tables, masks, score_mods, scores
-from attn_jax._grid import Grid, Kinds, positions_or_default
+from attn_jax._grid import Grid, Kinds, positions_or_default, rows_of
 from attn_jax.block_mask import BlockMask
+from attn_jax.dropout import Dropout
 
-_ADDITIVE = "score_mod=attn_jax.score_mods.dense_bias(mask), which goes by positions"
+_ADDITIVE = "score_mod=attn_jax.score_mods.dense_bias(mask)"
 
 
 @jax.tree_util.register_dataclass
@@ -87,9 +88,14 @@ def prepare(
     scale=None,
     query_position=None,
     key_position=None,
+    query_row=None,
+    key_row=None,
     dropout=None,
 ) -> Call:
-    """The call with its options checked, its functions traced and its defaults filled in."""
+    """The call with its options checked, its functions traced and its defaults filled in.
+
+    `dropout` is a key and a rate, or None.
+    """
     (T, H), (S, E) = query.shape, key.shape
     if score is None and E != H:
         raise ValueError(f"key must be as wide as query, H = {H}; got {E}; or pass score=")
@@ -97,12 +103,14 @@ def prepare(
     if mask is not None and not callable(mask) and not isinstance(mask, BlockMask):
         _checks.check_boolean("mask", mask, additive=_ADDITIVE)
         _checks.check_broadcastable("mask", mask, (T, S), "T S")
-    _check_alignment(mask, score_mod, query_position, T, S)
     dtype = _numerics.accumulation_dtype(query.dtype)
     in_order = query_position is None and key_position is None and not isinstance(mask, BlockMask)
     default_scale = 1.0 if score is not None else 1 / math.sqrt(max(H, 1))
     if isinstance(mask, BlockMask):
-        query_position, key_position = _block_positions(mask, query_position, key_position, T, S)
+        given = (query_position, key_position, query_row, key_row)
+        query_position, key_position, query_row, key_row = _block_places(mask, given, T, S)
+    _check_alignment(mask, score_mod, query_position, key_position, T, S)
+    rows = rows_of(T, S, query_row, key_row)
     i = positions_or_default("query_position", query_position, T)
     j = positions_or_default("key_position", key_position, S)
     call = Call(
@@ -115,36 +123,36 @@ def prepare(
         scale=_numerics.as_scalar(default_scale if scale is None else scale, dtype),
         query_position=i,
         key_position=j,
-        dropout=dropout,
+        dropout=None if dropout is None else Dropout.of(dropout[0], dropout[1], rows),
         in_order=in_order,
         precision=jax.config.jax_default_matmul_precision,
     )
     rules = _known.at_run_time((call.mask, call.score_mod), beside=query)
-    ordered = _tables.order(rules, i, j)
+    ordered = _tables.order(rules, rows)
     return dataclasses.replace(call, mask=ordered[0], score_mod=ordered[1])
 
 
-def _block_positions(block: BlockMask, query_position, key_position, T: int, S: int):
-    """The positions that a block mask was made for; it answers for no others."""
+def _block_places(block: BlockMask, given: tuple, T: int, S: int) -> tuple:
+    """The positions and rows that a block mask was made for; it answers for no others."""
     if (block.T, block.S) != (T, S):
         raise ValueError(
             f"mask is a BlockMask for T={block.T} queries and S={block.S} keys; got T={T}, S={S}: "
             f"make one of the rule, attn_jax.block_mask(rule, {T}, {S})"
         )
-    if query_position is not None or key_position is not None:
+    if any(numbers is not None for numbers in given):
         raise ValueError(
-            "query_position and key_position are part of the BlockMask given as mask: pass them to "
-            "attn_jax.block_mask instead"
+            "query_position, key_position, query_row and key_row are part of the BlockMask given "
+            "as mask: pass them to attn_jax.block_mask instead"
         )
-    return block.query_position, block.key_position
+    return block.query_position, block.key_position, block.query_row, block.key_row
 
 
-def _check_alignment(mask, score_mod, query_position, T: int, S: int) -> None:
+def _check_alignment(mask, score_mod, query_position, key_position, T: int, S: int) -> None:
     compares = (callable(mask) and masks.is_aligned(mask)) or (
         score_mod is not None and score_mods.is_aligned(score_mod)
     )
     if compares:
-        _checks.check_aligned("mask or score_mod", query_position, T, S)
+        _checks.check_aligned("mask or score_mod", query_position, key_position, T, S)
 
 
 def _pair_score(score: scores.Score, H: int, E: int, dtype) -> _hoist.Hoisted:

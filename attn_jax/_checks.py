@@ -266,15 +266,24 @@ def check_dropout(rate: float, rng: Any) -> None:
         raise ValueError(f"dropout_rng is needed with dropout_rate={rate}: pass a jax.random.key")
 
 
-def check_aligned(what: str, query_position: Any, T: int, S: int) -> None:
-    """Checks that positions are given where `what` compares them and shapes do not tell them.
+def check_aligned(what: str, query_position: Any, key_position: Any, T: int, S: int) -> None:
+    """Checks that `what`, which compares positions, has those of both sides, or T = S and none.
 
     Raises:
-      ValueError: T and S differ and there are no query positions.
+      ValueError: the positions of one side are missing; or T and S differ and there are none.
     """
+    if (query_position is None) != (key_position is None):
+        given, missing, axis, size = "query", "key", "S", S
+        if query_position is None:
+            given, missing, axis, size = "key", "query", "T", T
+        raise ValueError(
+            f"{missing}_position is needed: {what} compares positions, and {given}_position is "
+            f"given alone; pass both, {missing}_position=jnp.arange({axis}) where {axis}={size} "
+            f"rows stand at 0, 1, 2, …"
+        )
     if query_position is None and T != S:
         raise ValueError(
             f"query_position is needed: {what} compares positions, and T={T} queries can be "
             f"aligned with S={S} keys in more than one way; for queries at the end pass "
-            f"query_position=jnp.arange(S - T, S)"
+            f"query_position=jnp.arange(S - T, S), key_position=jnp.arange(S)"
         )

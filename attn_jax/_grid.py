@@ -115,11 +115,31 @@ def positions_or_default(name: str, position: Int[Array, " L"] | None, L: int) -
     """
     if position is None:
         return jnp.arange(L, dtype=jnp.int32)
-    if position.shape != (L,):
+    return _one_a_row(name, position, L)
+
+
+def rows_of(
+    T: int, S: int, query_row: Int[Array, " T"] | None, key_row: Int[Array, " S"] | None
+) -> _tables.Rows:
+    """T queries and S keys with their numbers in the whole sequence, where they are given.
+
+    Raises:
+      ValueError: there is not one number a query, or a key.
+    """
+    return _tables.Rows(
+        T,
+        S,
+        None if query_row is None else _one_a_row("query_row", query_row, T),
+        None if key_row is None else _one_a_row("key_row", key_row, S),
+    )
+
+
+def _one_a_row(name: str, numbers: Int[Array, " L"], L: int) -> Int[Array, " L"]:
+    if numbers.shape != (L,):
         raise ValueError(
-            f"{name} must have shape [{L}], one entry a row; got {list(position.shape)}"
+            f"{name} must have shape [{L}], one entry a row; got {list(numbers.shape)}"
         )
-    return to_int32(name, position)
+    return to_int32(name, numbers)
 
 
 def _is_cut(node: Any) -> bool:

@@ -134,6 +134,7 @@ def _of_heads(
     sink,
     lengths,
     positions,
+    rows,
     dropout_rng,
 ) -> dict[str, Any]:
     """The options of one head, with axes [*B K G] in front of each array, of full size or 1."""
@@ -146,6 +147,8 @@ def _of_heads(
         "sink": None if sink is None else sink.reshape((1,) * len(B) + (K, G)),
         "query_position": _lead_with_ones(positions[0], len(full) + 1),
         "key_position": _lead_with_ones(positions[1], len(full) + 1),
+        "query_row": _lead_with_ones(rows[0], len(full) + 1),
+        "key_row": _lead_with_ones(rows[1], len(full) + 1),
         "dropout_rng": _a_key_each(dropout_rng, full),
     }
 

@@ -13,7 +13,6 @@ from attn_jax._call import Call, prepare
 from attn_jax._log import compiles
 from attn_jax._sharding import axes_of, on_automatic_axes
 from attn_jax.dispatch import Implementation
-from attn_jax.dropout import Dropout
 
 
 def checked(
@@ -31,7 +30,8 @@ def checked(
     _checks.check_one_head(query=(query, "T H"), key=(key, "S E"), value=(value, "S V"))
     _checks.check_floating(query=query, key=key, value=value)
     dispatch.check_name(implementation)
-    dropout = _dropout(dropout_rate, dropout_rng)
+    _checks.check_dropout(dropout_rate, dropout_rng)
+    dropout = (dropout_rng, dropout_rate) if dropout_rate else None
     call = prepare(query, key, value, dropout=dropout, **options)
     if sink is not None:
         if jnp.ndim(sink) != 0:
@@ -65,8 +65,3 @@ def read_out(
 ) -> Float[Array, "T V"]:
     """`read` without log-sum-exp, which a backend may then leave out."""
     return read(call, sink, implementation=implementation)[0]
-
-
-def _dropout(rate: float, rng: Key[Array, ""] | None) -> Dropout | None:
-    _checks.check_dropout(rate, rng)
-    return Dropout.of(rng, rate) if rate and rng is not None else None

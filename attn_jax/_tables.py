@@ -1,13 +1,14 @@
 """Arrays with one entry a query, a key or a pair: what a tile takes only its own part of.
 
-A rule on positions looks entries up, `table(i, j)`. The engine first brings a table into the order
-of the call's queries and keys, then cuts it into tiles, then hands each pair its entry. All of that
-is one class, so a rule is written once.
+A rule looks entries up, `table(i, j)`. The engine first brings a table into the order of the call's
+queries and keys, by the number that each of them has in the whole sequence (its row, not its
+position), then cuts it into tiles, then hands each pair its entry. All of that is one class, so a
+rule is written once.
 """
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ KINDS: tuple[Over, ...] = ("query", "key", "pair")
 class Table(Value):
     """Values by query, by key, or by both; an axis of a pair may have size 1 and is then shared.
 
-    `ordered` tells whether entry n belongs to the n-th row of the call, or to position n.
+    `ordered` tells whether entry n belongs to the n-th row of the call, or to row n of the whole
+    sequence.
     """
 
     values: Any
@@ -36,12 +38,12 @@ class Table(Value):
         """How many axes one head's table has."""
         return 2 if self.over == "pair" else 1
 
-    def __call__(self, query_position: Int[Array, ""], key_position: Int[Array, ""]) -> Array:
-        """The entry for two positions; of a table that was cut down to one entry, that."""
+    def __call__(self, query_row: Int[Array, ""], key_row: Int[Array, ""]) -> Array:
+        """The entry for two rows; of a table that was cut down to one entry, that."""
         if self.values.ndim == 0:
             return self.values
-        at = {"query": (query_position,), "key": (key_position,)}
-        index = at.get(self.over, (query_position, key_position))
+        at = {"query": (query_row,), "key": (key_row,)}
+        index = at.get(self.over, (query_row, key_row))
         sizes = self.values.shape
         return _look_up(
             self.values,
@@ -54,19 +56,39 @@ def is_table(node: object) -> bool:
     return isinstance(node, Table) and node.values is not None
 
 
-def order[Tree](
-    tree: Tree, query_position: Int[Array, " T"], key_position: Int[Array, " S"]
-) -> Tree:
-    """Brings every table of a tree into the order of the call's queries and keys."""
+class Rows(NamedTuple):
+    """T queries and S keys, and the number of each in the whole sequence; None for 0, 1, 2, …"""
+
+    T: int
+    S: int
+    query_row: Any = None
+    key_row: Any = None
+
+    @property
+    def numbers(self) -> tuple[Int[Array, " T"], Int[Array, " S"]]:
+        """The rows as arrays."""
+        query_row = (
+            jnp.arange(self.T, dtype=jnp.int32) if self.query_row is None else self.query_row
+        )
+        key_row = jnp.arange(self.S, dtype=jnp.int32) if self.key_row is None else self.key_row
+        return query_row, key_row
+
+
+def order[Tree](tree: Tree, rows: Rows) -> Tree:
+    """Brings every table of a tree into the order of the call's queries and keys.
+
+    Raises:
+      ValueError: no rows are given, and a table has more or fewer entries than the call has.
+    """
 
     def ordered(node):
         if not is_table(node) or node.ordered:
             return node
         values = node.values
         if node.over in ("query", "pair"):
-            values = _take(values, query_position, 0)
+            values = _in_order(values, node, 0, "query", rows.query_row, rows.T)
         if node.over in ("key", "pair"):
-            values = _take(values, key_position, values.ndim - 1)
+            values = _in_order(values, node, values.ndim - 1, "key", rows.key_row, rows.S)
         return Table(values, node.over, ordered=True)
 
     return jax.tree.map(ordered, tree, is_leaf=is_table)
@@ -179,10 +201,23 @@ def _mapped(pairs: Any, axis: int) -> Any:
     return jax.tree.map(axes, pairs, is_leaf=is_table)
 
 
-def _take(values: Array, position: Int[Array, " L"], axis: int) -> Array:
-    if values.shape[axis] == 1:
+def _in_order(
+    values: Array, table: Table, axis: int, side: str, row: Int[Array, " L"] | None, count: int
+) -> Array:
+    """The entries of the call's queries or keys; an axis that all pairs share stays as it is."""
+    size = values.shape[axis]
+    if table.over == "pair" and size == 1:
         return values
-    return _look_up(values, (slice(None),) * axis + (position,))
+    if row is not None:
+        return _look_up(values, (slice(None),) * axis + (row,))
+    if size != count:
+        side, many = (side, "queries") if side == "query" else (side, "keys")
+        raise ValueError(
+            f"{side}_row is needed: a mask or score_mod looks {many} up in an array of {size} "
+            f"entries, and there are {count} {many}; pass {side}_row, the number of each of them "
+            f"in that array, or an array of {count} entries"
+        )
+    return values
 
 
 def _look_up(values: Array, index: tuple) -> Array:

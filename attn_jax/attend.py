@@ -35,6 +35,8 @@ def attend(
     scale: Scale | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
+    query_row: Int[Array, " T"] | None = None,
+    key_row: Int[Array, " S"] | None = None,
     sink: Float[Array, ""] | float | None = None,
     dropout_rate: float = 0.0,
     dropout_rng: Key[Array, ""] | None = None,
@@ -60,8 +62,13 @@ def attend(
       score_mod: a callable `(logit, query_position, key_position) -> logit` on scalars, applied
         after `scale`. It is asked about pairs that may be read, and about no others.
       scale: factor on the scores; 1/√H for the scaled dot product, 1 where `score` is given.
-      query_position: where each query stands in its sequence; from 0 on where T = S.
-      key_position: where each key stands; from 0 on.
+      query_position: where each query stands in its sequence, for rules that compare positions;
+        from 0 on where T = S.
+      key_position: where each key stands; given where `query_position` is.
+      query_row: the number of each query in the whole sequence, by which `masks.segments`,
+        `masks.from_array` and `score_mods.dense_bias` look it up and weights are dropped; from 0
+        on. To be given where a call has a part of the queries; positions may restart, rows do not.
+      key_row: the number of each key; from 0 on.
       sink: one more logit in the denominator, with nothing to read: attention that goes nowhere
         (Xiao et al. 2023, https://arxiv.org/abs/2309.17453); 0 is the off-by-one softmax.
       dropout_rate: the probability with which a weight is dropped after the softmax.
@@ -73,9 +80,9 @@ def attend(
       read nothing returns zeros, and sends back gradients of exactly zero.
 
     Raises:
-      ValueError: shapes disagree; a mask or score_mod compares positions while T ≠ S and no
-        `query_position` is given; the scale is not finite and positive; the implementation is
-        unknown.
+      ValueError: shapes disagree; a mask or score_mod compares positions while T ≠ S and none are
+        given, or those of one side alone; it looks rows up in an array that has not T or S entries,
+        and none are given; the scale is not finite and positive; the implementation is unknown.
       TypeError: arrays are not floating point of one dtype, or the mask array is not boolean.
       NotImplementedError: the backend that was named cannot honour the call; the message says why.
 
@@ -113,6 +120,8 @@ def attend(
         scale=scale,
         query_position=query_position,
         key_position=key_position,
+        query_row=query_row,
+        key_row=key_row,
         sink=sink,
         dropout_rate=dropout_rate,
         dropout_rng=dropout_rng,
@@ -132,6 +141,8 @@ def attend_with_logsumexp(
     scale: Scale | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
+    query_row: Int[Array, " T"] | None = None,
+    key_row: Int[Array, " S"] | None = None,
     sink: Float[Array, ""] | float | None = None,
     dropout_rate: float = 0.0,
     dropout_rng: Key[Array, ""] | None = None,
@@ -154,6 +165,8 @@ def attend_with_logsumexp(
       scale: see `attend`.
       query_position: see `attend`.
       key_position: see `attend`.
+      query_row: see `attend`.
+      key_row: see `attend`.
       sink: see `attend`.
       dropout_rate: see `attend`.
       dropout_rng: see `attend`.
@@ -190,6 +203,8 @@ def attend_with_logsumexp(
         scale=scale,
         query_position=query_position,
         key_position=key_position,
+        query_row=query_row,
+        key_row=key_row,
         sink=sink,
         dropout_rate=dropout_rate,
         dropout_rng=dropout_rng,
@@ -208,6 +223,8 @@ def attention_weights(
     scale: Scale | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
+    query_row: Int[Array, " T"] | None = None,
+    key_row: Int[Array, " S"] | None = None,
 ) -> Float[Array, "T S"]:
     """The weights with which `attend` on the same arguments averages its values.
 
@@ -225,6 +242,8 @@ def attention_weights(
       scale: see `attend`.
       query_position: see `attend`.
       key_position: see `attend`.
+      query_row: see `attend`.
+      key_row: see `attend`.
 
     Returns:
       Weights in float32 (float64 for float64). Each row sums to 1, or is all zeros for a query that
@@ -260,6 +279,8 @@ def attention_weights(
         scale=scale,
         query_position=query_position,
         key_position=key_position,
+        query_row=query_row,
+        key_row=key_row,
         dropout=None,
     )
     return _weights(call)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from attn_jax import _checks, _tables, masks
-from attn_jax._grid import Grid, Kinds, TileShape, positions_or_default
+from attn_jax._grid import Grid, Kinds, TileShape, positions_or_default, rows_of
 from attn_jax._value import Rule, Value
 from attn_jax.masks._describe import describe_part
 
@@ -49,6 +49,8 @@ class BlockMask(Rule):
     lists: Any
     query_position: Any = dataclasses.field(metadata={"core_rank": 1})
     key_position: Any = dataclasses.field(metadata={"core_rank": 1})
+    query_row: Any = dataclasses.field(metadata={"core_rank": 1})
+    key_row: Any = dataclasses.field(metadata={"core_rank": 1})
     tile: TileShape = dataclasses.field(metadata={"static": True})
     T: int = dataclasses.field(metadata={"static": True})
     S: int = dataclasses.field(metadata={"static": True})
@@ -94,6 +96,8 @@ def block_mask(
     *,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
+    query_row: Int[Array, " T"] | None = None,
+    key_row: Int[Array, " S"] | None = None,
     tile: tuple[int, int] = (256, 256),
 ) -> BlockMask:
     """Finds out which tiles of T queries and S keys a mask leaves empty, and which full.
@@ -109,15 +113,18 @@ def block_mask(
       T: how many queries.
       S: how many keys.
       query_position: where each query stands in its sequence; from 0 on where T = S.
-      key_position: where each key stands; from 0 on.
+      key_position: where each key stands; given where `query_position` is.
+      query_row: the number of each query in the whole sequence, see `attend`; from 0 on.
+      key_row: the number of each key; from 0 on.
       tile: how many queries and keys a tile has.
 
     Returns:
       The mask for these positions with its lists of tiles. `print` draws it.
 
     Raises:
-      ValueError: a size is not an integer >= 1; positions do not fit T or S, or are needed because
-        the mask compares them and T ≠ S.
+      ValueError: a size is not an integer >= 1; positions or rows do not fit T or S; the mask
+        compares positions, and one side's are given alone, or none and T ≠ S; it looks rows up in
+        an array of another size, and none are given.
       TypeError: the mask is no callable, or does not return a boolean scalar.
 
     Cost:
@@ -139,10 +146,12 @@ def block_mask(
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"{name} must be an int >= 1; got {size!r}")
     if masks.is_aligned(mask):
-        _checks.check_aligned("mask", query_position, T, S)
+        _checks.check_aligned("mask", query_position, key_position, T, S)
+    rows = rows_of(T, S, query_row, key_row)
     i = positions_or_default("query_position", query_position, T)
     j = positions_or_default("key_position", key_position, S)
-    return _build(masks.as_pytree(mask), i, j, shape=TileShape(*tile))
+    ordered = _tables.order(masks.as_pytree(mask), rows)
+    return _build(ordered, i, j, rows.query_row, rows.key_row, shape=TileShape(*tile))
 
 
 def classify(mask: Any, grid: Grid) -> TileLists:
@@ -166,12 +175,17 @@ def kinds(mask: Any, grid: Grid) -> Kinds:
 
 @functools.partial(jax.jit, static_argnames="shape")
 def _build(
-    mask: Any, query_position: Int[Array, " T"], key_position: Int[Array, " S"], *, shape: TileShape
+    mask: Any,
+    query_position: Int[Array, " T"],
+    key_position: Int[Array, " S"],
+    query_row: Int[Array, " T"] | None,
+    key_row: Int[Array, " S"] | None,
+    *,
+    shape: TileShape,
 ) -> BlockMask:
-    ordered = _tables.order(mask, query_position, key_position)
-    lists = classify(ordered, Grid.of(query_position, key_position, shape))
+    lists = classify(mask, Grid.of(query_position, key_position, shape))
     T, S = query_position.size, key_position.size
-    return BlockMask(ordered, lists, query_position, key_position, shape, T, S)
+    return BlockMask(mask, lists, query_position, key_position, query_row, key_row, shape, T, S)
 
 
 def _whole(grid: Grid):

@@ -39,7 +39,8 @@ def cached_attention(
     Args:
       query: of the tokens that were appended, N heads.
       held: what `append` returned beside the cache.
-      mask: a rule beside the causal one, and beside the window of a sliding cache.
+      mask: a rule beside the causal one, and beside the window of a sliding cache. The row of a
+        token is its place in the sequence that the cache holds, as in one read of the whole.
       score_mod: as `dot_product_attention`.
       scale: as `dot_product_attention`.
       sink: as `dot_product_attention`.
@@ -83,6 +84,8 @@ def cached_attention(
         "scale": scale,
         "query_position": held.query_position,
         "key_position": held.key_position,
+        "query_row": held.query_position,
+        "key_row": held.key_position,
         "implementation": implementation,
     }
     if splits == 1:
@@ -117,15 +120,17 @@ def _in_parts(
     """`attend` on every head of every example, its keys in parts."""
 
     def head(query, key, value, options: dict) -> Float[Array, "T V"]:
-        sink, position = options.pop("sink"), options.pop("key_position")
-        parts = _cut(key, splits), _cut(value, splits), _cut(position, splits, UNUSED)
+        sink, place = options.pop("sink"), options.pop("key_position")
+        del options["key_row"]  # of one sequence, and so the positions once more
+        parts = _cut(key, splits), _cut(value, splits), _cut(place, splits, UNUSED)
 
-        def part(key, value, key_position):
+        def part(key, value, place):
             return attend_with_logsumexp(
                 query,
                 key,
                 value,
-                key_position=key_position,
+                key_position=place,
+                key_row=place,
                 implementation=implementation,
                 **options,
             )

@@ -1,7 +1,8 @@
-"""Dropout of attention weights as a function of a key and two positions, and of nothing else.
+"""Dropout of attention weights as a function of a key and two rows, and of nothing else.
 
 Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (2011): the random bits of a pair are a
-cipher of its position, so every backend, tile size, sharding and chunk of queries drops the same.
+cipher of the numbers that its query and its key have in the whole sequence, so every backend, tile
+size, sharding and chunk of queries drops the same. Positions do not matter: they may restart.
 """
 
 import dataclasses
@@ -13,25 +14,31 @@ from jax.extend import random as extended_random
 from jaxtyping import Array, Bool, Int, Key
 
 from attn_jax import _checks
+from attn_jax._tables import Rows, Table
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """Which weights stay, decided pair by pair; the others are dropped."""
+    """Which weights stay, decided pair by pair; the others are dropped.
+
+    The rows are tables, so that each tile has its own.
+    """
 
     seed: Any  # two words of 32 bits
+    query_row: Any
+    key_row: Any
     rate: float = dataclasses.field(metadata={"static": True})
 
     @classmethod
-    def of(cls, rng: Key[Array, ""], rate: float) -> "Dropout":
-        return cls(jax.random.bits(rng, (2,), jnp.uint32), rate)
+    def of(cls, rng: Key[Array, ""], rate: float, rows: Rows) -> "Dropout":
+        query_row, key_row = rows.numbers
+        seed = jax.random.bits(rng, (2,), jnp.uint32)
+        return cls(seed, Table(query_row, "query"), Table(key_row, "key"), rate)
 
-    def keeps(
-        self, query_position: Int[Array, "t 1"], key_position: Int[Array, "1 s"]
-    ) -> Bool[Array, "t s"]:
+    def keeps(self) -> Bool[Array, "t s"]:
         """True for a weight that stays, with probability 1 - rate."""
-        pairs = jnp.broadcast_arrays(query_position, key_position)
+        pairs = jnp.broadcast_arrays(self.query_row.values[:, None], self.key_row.values[None, :])
         counters = jnp.concatenate([x.astype(jnp.uint32).ravel() for x in pairs])
         bits = extended_random.threefry_2x32(self.seed, counters)[: counters.size // 2]
         threshold = jnp.uint32(min(round(self.rate * 2**32), 2**32 - 1))
@@ -41,10 +48,10 @@ class Dropout:
 def dropout_mask(
     rng: Key[Array, ""],
     rate: float,
-    query_position: Int[Array, " T"],
-    key_position: Int[Array, " S"],
+    query_row: Int[Array, " T"],
+    key_row: Int[Array, " S"],
 ) -> Bool[Array, "T S"]:
-    """The weights that `attend` keeps when it is given this key, this rate and these positions.
+    """The weights that `attend` keeps when it is given this key, this rate and these rows.
 
     Srivastava et al., "Dropout" (2014), https://jmlr.org/papers/v15/srivastava14a.html; applied to
     attention weights as in Vaswani et al. (2017), section 5.4.
@@ -52,8 +59,9 @@ def dropout_mask(
     Args:
       rng: the key of one head of one example.
       rate: the probability with which a weight is dropped.
-      query_position: where each query stands in its sequence, in positions.
-      key_position: where each key stands, in positions.
+      query_row: the number of each query in the whole sequence; `attend` counts from 0 on where it
+        is given none.
+      key_row: the number of each key.
 
     Returns:
       True for a weight that stays. What stays is divided by 1 - rate.
@@ -73,4 +81,4 @@ def dropout_mask(
       True
     """
     _checks.check_rate("rate", rate)
-    return Dropout.of(rng, rate).keeps(query_position[:, None], key_position[None, :])
+    return Dropout.of(rng, rate, Rows(query_row.size, key_row.size, query_row, key_row)).keeps()

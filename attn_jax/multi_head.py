@@ -1,6 +1,7 @@
 """`attend` over batch, key/value heads and the query heads that share them: nothing but `vmap`."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,11 +25,13 @@ def dot_product_attention(
     score_mod: score_mods.ScoreModFunction | None = None,
     scale: Scale | None = None,
     is_causal: bool = False,
-    query_seq_lengths: Int[Array, " *#B"] | None = None,
-    key_value_seq_lengths: Int[Array, " *#B"] | None = None,
+    query_seq_lengths: Int[Array, " *#B"] | Sequence[int] | None = None,
+    key_value_seq_lengths: Int[Array, " *#B"] | Sequence[int] | None = None,
     local_window_size: int | tuple[int, int] | None = None,
     query_position: Int[Array, "*#B T"] | None = None,
     key_position: Int[Array, "*#B S"] | None = None,
+    query_row: Int[Array, "*#B T"] | None = None,
+    key_row: Int[Array, "*#B S"] | None = None,
     sink: Float[Array, " N"] | None = None,
     dropout_rate: float = 0.0,
     dropout_rng: Key[Array, ""] | Key[Array, "*#B #N"] | None = None,
@@ -56,13 +59,17 @@ def dot_product_attention(
       score_mod: as in `attend`, after bias; its arrays may carry leading batch and head axes too.
       scale: factor on the dot products; 1/√H by default.
       is_causal: whether a query may read only keys at its own position and before.
-      query_seq_lengths: how many queries of each example are real, in positions; the others return
-        zeros.
-      key_value_seq_lengths: how many keys of each example may be read, in positions.
+      query_seq_lengths: how many queries of each example are real: its first rows, whatever their
+        positions; the others return zeros.
+      key_value_seq_lengths: how many keys of each example may be read: its first rows, whatever
+        `key_position` says of them.
       local_window_size: (left, right): how many *other* positions on each side a query may read;
         one number is both.
-      query_position: where each query stands in its sequence, for `is_causal` and the window.
-      key_position: where each key stands; from 0 on.
+      query_position: where each query stands in its sequence, for `is_causal`, the window and other
+        rules that compare positions; from 0 on where T = S.
+      key_position: where each key stands; given where `query_position` is.
+      query_row: the number of each query in the whole sequence; see `attend`.
+      key_row: the number of each key; see `attend`.
       sink: one more logit a head in the denominator; see `attend`.
       dropout_rate: the probability with which a weight is dropped after the softmax.
       dropout_rng: which weights are dropped. From one key each head of each example has bits of its
@@ -74,7 +81,7 @@ def dot_product_attention(
 
     Raises:
       ValueError: shapes, heads, lengths or window do not fit; `is_causal` or a window with T ≠ S
-        and without `query_position`.
+        and without positions, or with those of one side alone; see `attend` for other rules.
       TypeError: arrays are not floating point of one dtype, or the mask is not boolean.
       NotImplementedError: the backend that was named cannot honour the call; the message says why.
 
@@ -115,6 +122,8 @@ def dot_product_attention(
         local_window_size=local_window_size,
         query_position=query_position,
         key_position=key_position,
+        query_row=query_row,
+        key_row=key_row,
         sink=sink,
         dropout_rate=dropout_rate,
         dropout_rng=dropout_rng,
@@ -138,6 +147,8 @@ def checked_heads(
     local_window_size=None,
     query_position=None,
     key_position=None,
+    query_row=None,
+    key_row=None,
     sink=None,
     dropout_rate=0.0,
     dropout_rng=None,
@@ -156,14 +167,17 @@ def checked_heads(
     _checks.warn_of_other_layout(T, S, N)
     _check_pairs(bias, mask, (*B, N, T, S))
     _check_sink(sink, N)
-    _check_rows("query", query_seq_lengths, query_position, B, T)
-    _check_rows("key", key_value_seq_lengths, key_position, B, S)
+    query_seq_lengths = _lengths("query_seq_lengths", query_seq_lengths, B, T)
+    key_value_seq_lengths = _lengths("key_value_seq_lengths", key_value_seq_lengths, B, S)
+    _check_rows(B, T, query_position=query_position, query_row=query_row)
+    _check_rows(B, S, key_position=key_position, key_row=key_row)
     _checks.check_scale(scale)
     _checks.check_dropout(dropout_rate, dropout_rng)
     _check_keys(dropout_rng, (*B, N))
     rule = _rule(is_causal, local_window_size)
     if rule is not None:
-        _checks.check_aligned("is_causal or local_window_size", query_position, T, S)
+        what = "is_causal or local_window_size"
+        _checks.check_aligned(what, query_position, key_position, T, S)
     if isinstance(mask, BlockMask):
         _check_alone(rule, query_seq_lengths, key_value_seq_lengths)
     dtype = _numerics.accumulation_dtype(query.dtype)
@@ -174,6 +188,7 @@ def checked_heads(
         "sink": None if sink is None else jnp.asarray(sink, dtype),
         "lengths": (query_seq_lengths, key_value_seq_lengths),
         "positions": (query_position, key_position),
+        "rows": (query_row, key_row),
         "dropout_rng": dropout_rng if dropout_rate else None,
         "scale": _numerics.as_scalar(1 / math.sqrt(H) if scale is None else scale, dtype),
     }
@@ -217,29 +232,33 @@ def _check_alone(*others: object) -> None:
         )
 
 
-def _check_rows(
-    side: str, lengths: Array | None, position: Array | None, B: tuple[int, ...], L: int
-) -> None:
-    """Checks lengths and positions of the queries or of the keys."""
-    if lengths is not None:
-        name = "query_seq_lengths" if side == "query" else "key_value_seq_lengths"
-        if len(lengths.shape) != len(B) or any(
-            got not in (1, size) for got, size in zip(lengths.shape, B, strict=True)
-        ):
-            raise ValueError(
-                f"{name} must have one entry an example, {list(B)}, or 1 for what all share; got "
-                f"{list(lengths.shape)}"
-            )
-        _checks.check_lengths(name, lengths, L)
-    if position is None:
-        return
-    name = f"{side}_position"
-    check_int32(name, position)
-    if position.ndim == 1 and position.shape != (L,):
-        raise ValueError(f"{name} must have one entry a row, [{L}]; got {list(position.shape)}")
-    if position.ndim > 1:
-        axes = " ".join([*("B" for _ in B), "L"])
-        _checks.check_broadcastable(name, position, (*B, L), axes)
+def _lengths(name: str, lengths: Any, B: tuple[int, ...], L: int) -> Array | None:
+    """Lengths of the queries or of the keys as an array, checked."""
+    if lengths is None:
+        return None
+    lengths = jnp.asarray(lengths)
+    if len(lengths.shape) != len(B) or any(
+        got not in (1, size) for got, size in zip(lengths.shape, B, strict=True)
+    ):
+        raise ValueError(
+            f"{name} must have one entry an example, {list(B)}, or 1 for what all share; got "
+            f"{list(lengths.shape)}"
+        )
+    _checks.check_lengths(name, lengths, L)
+    return lengths
+
+
+def _check_rows(B: tuple[int, ...], L: int, **named: Array | None) -> None:
+    """Checks positions and numbers of the queries or of the keys."""
+    for name, numbers in named.items():
+        if numbers is None:
+            continue
+        check_int32(name, numbers)
+        if numbers.ndim == 1 and numbers.shape != (L,):
+            raise ValueError(f"{name} must have one entry a row, [{L}]; got {list(numbers.shape)}")
+        if numbers.ndim > 1:
+            axes = " ".join([*("B" for _ in B), "L"])
+            _checks.check_broadcastable(name, numbers, (*B, L), axes)
 
 
 def _rule(is_causal: bool, window: int | tuple[int, int] | None) -> masks.Mask | None:

@@ -1,5 +1,7 @@
 """`dot_product_attention`, and the log of each softmax denominator."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from attn_jax import masks, score_mods
@@ -20,11 +22,13 @@ def dot_product_attention_with_logsumexp(
     score_mod: score_mods.ScoreModFunction | None = None,
     scale: Scale | None = None,
     is_causal: bool = False,
-    query_seq_lengths: Int[Array, " *#B"] | None = None,
-    key_value_seq_lengths: Int[Array, " *#B"] | None = None,
+    query_seq_lengths: Int[Array, " *#B"] | Sequence[int] | None = None,
+    key_value_seq_lengths: Int[Array, " *#B"] | Sequence[int] | None = None,
     local_window_size: int | tuple[int, int] | None = None,
     query_position: Int[Array, "*#B T"] | None = None,
     key_position: Int[Array, "*#B S"] | None = None,
+    query_row: Int[Array, "*#B T"] | None = None,
+    key_row: Int[Array, "*#B S"] | None = None,
     sink: Float[Array, " N"] | None = None,
     dropout_rate: float = 0.0,
     dropout_rng: Key[Array, ""] | Key[Array, "*#B #N"] | None = None,
@@ -52,6 +56,8 @@ def dot_product_attention_with_logsumexp(
       local_window_size: see `dot_product_attention`.
       query_position: see `dot_product_attention`.
       key_position: see `dot_product_attention`.
+      query_row: see `dot_product_attention`.
+      key_row: see `dot_product_attention`.
       sink: see `dot_product_attention`.
       dropout_rate: see `dot_product_attention`.
       dropout_rng: see `dot_product_attention`.
@@ -94,6 +100,8 @@ def dot_product_attention_with_logsumexp(
         local_window_size=local_window_size,
         query_position=query_position,
         key_position=key_position,
+        query_row=query_row,
+        key_row=key_row,
         sink=sink,
         dropout_rate=dropout_rate,
         dropout_rng=dropout_rng,

@@ -54,6 +54,8 @@ def attention_stats(
     sink: Float[Array, ""] | float | None = None,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
+    query_row: Int[Array, " T"] | None = None,
+    key_row: Int[Array, " S"] | None = None,
     top: int = 4,
 ) -> AttentionStats:
     """Log-sum-exp, greatest logit, entropy, mass received and greatest weights of a read.
@@ -74,6 +76,8 @@ def attention_stats(
       sink: see `attend`; it takes its share of each query's weights, and is in `logsumexp`.
       query_position: see `attend`.
       key_position: see `attend`.
+      query_row: see `attend`.
+      key_row: see `attend`.
       top: how many of the greatest weights of each query to return, greatest first.
 
     Returns:
@@ -112,6 +116,8 @@ def attention_stats(
         scale=scale,
         query_position=query_position,
         key_position=key_position,
+        query_row=query_row,
+        key_row=key_row,
         dropout=None,
     )
     sink = None if sink is None else _numerics.as_scalar(sink, call.scale.dtype)

@@ -70,15 +70,26 @@ CASES = {
     "bias for examples": Case({"bias": _numbers(8, B, 1, T, S)}),
     "bias that hides": Case({"bias": np.where(_booleans(9, B, N, T, S), 0, -np.inf)}),
     "causal": Case({"is_causal": True}, keys=T),
-    "causal at the end": Case({"is_causal": True, "query_position": AT_THE_END}),
-    "causal, each its own": Case({"is_causal": True, "query_position": EACH_ITS_OWN}),
+    "causal at the end": Case(
+        {"is_causal": True, "query_position": AT_THE_END, "key_position": np.arange(S)}
+    ),
+    "causal, each its own": Case(
+        {"is_causal": True, "query_position": EACH_ITS_OWN, "key_position": np.arange(S)}
+    ),
     "causal, keys moved": Case(
         {"is_causal": True, "query_position": AT_THE_END, "key_position": np.arange(S)[::-1].copy()}
     ),
     "window": Case({"local_window_size": 1}, keys=T),
-    "window of a pair": Case({"local_window_size": (2, 0), "query_position": AT_THE_END}),
+    "window of a pair": Case(
+        {"local_window_size": (2, 0), "query_position": AT_THE_END, "key_position": np.arange(S)}
+    ),
     "causal window": Case(
-        {"is_causal": True, "local_window_size": (1, 2), "query_position": AT_THE_END}
+        {
+            "is_causal": True,
+            "local_window_size": (1, 2),
+            "query_position": AT_THE_END,
+            "key_position": np.arange(S),
+        }
     ),
     "query lengths": Case({"query_seq_lengths": np.array([3, 5])}),
     "key lengths": Case({"key_value_seq_lengths": np.array([7, 4])}),

@@ -177,7 +177,7 @@ def _rules(options, s: Sizes, rng) -> dict[str, np.ndarray]:
     }
     offset = rng.integers(-1, max(s.S - s.T, 0) + 2, size=(D, 1))
     offset[:2] = 0
-    positions = np.arange(s.T) + (0 if "segments" in options else offset)
+    positions = np.arange(s.T) + offset
     if "shuffled" in options:
         positions = rng.integers(-2, s.S + 2, size=(D, s.T))
     arrays = {"query_position": np.broadcast_to(positions, (D, s.T)).astype(np.int32)}

@@ -215,8 +215,11 @@ def test_a_nested_list_for_one_head_is_told_to_be_an_array():
 
 
 def test_queries_at_the_end_are_told_their_positions():
-    found = advice(r"query_position=(.*)", dot_product_attention, *HEADS, is_causal=True)
-    out = dot_product_attention(*HEADS, is_causal=True, query_position=followed(found))
+    found = advice(
+        r"query_position=(.*), key_position", dot_product_attention, *HEADS, is_causal=True
+    )
+    place = {"query_position": followed(found), "key_position": jnp.arange(S)}
+    out = dot_product_attention(*HEADS, is_causal=True, **place)
     whole = jnp.arange(S)[None, :] <= jnp.arange(S - T, S)[:, None]
     assert_close(out, dot_product_attention(*HEADS, mask=whole[None, None]))
 

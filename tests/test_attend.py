@@ -75,8 +75,16 @@ AT_THE_END = np.arange(2, T + 2)
 MASKS = {
     "an array": (READABLE, {}, READABLE),
     "an array for all queries": (READABLE[:1], {}, np.tile(READABLE[0], (T, 1))),
-    "a rule": (masks.causal(), {"query_position": AT_THE_END}, EARLIER),
-    "a callable": (lambda i, j: j <= i, {"query_position": AT_THE_END}, EARLIER),
+    "a rule": (
+        masks.causal(),
+        {"query_position": AT_THE_END, "key_position": np.arange(S)},
+        EARLIER,
+    ),
+    "a callable": (
+        lambda i, j: j <= i,
+        {"query_position": AT_THE_END, "key_position": np.arange(S)},
+        EARLIER,
+    ),
     "a rule on moved keys": (
         masks.causal(),
         {"query_position": AT_THE_END, "key_position": np.arange(S)[::-1].copy()},
@@ -84,13 +92,13 @@ MASKS = {
     ),
     "a window": (
         masks.sliding_window(2, 1),
-        {"query_position": AT_THE_END},
+        {"query_position": AT_THE_END, "key_position": np.arange(S)},
         np.array([[i - 2 <= j <= i + 1 for j in range(S)] for i in range(2, T + 2)]),
     ),
     "padding": (masks.key_padding(3), {}, np.tile(np.arange(S) < 3, (T, 1))),
     "rules combined": (
         (masks.causal() & ~masks.key_padding(2)) | masks.key_padding(1),
-        {"query_position": AT_THE_END},
+        {"query_position": AT_THE_END, "key_position": np.arange(S)},
         np.array([[(j <= i and j >= 2) or j < 1 for j in range(S)] for i in range(2, T + 2)]),
     ),
 }
@@ -112,6 +120,7 @@ def soft_cap(logit, i, j):
 @every_implementation
 def test_the_order_is_scale_then_score_mod_then_mask_then_softmax(implementation):
     options = {"scale": 3.0, "score_mod": soft_cap, "query_position": jnp.asarray(AT_THE_END)}
+    options["key_position"] = jnp.arange(S)
     expected = {
         "scale": 3.0,
         "score_mod": lambda logit, i, j: 2 * np.tanh(logit / 2) + 0.1 * (i - 2 * j),
@@ -139,6 +148,7 @@ def test_gradients_reach_everything_that_is_captured(implementation):
             score_mod=lambda logit, i, j: logit - slope * (i - j).astype(float) + table[i - j + S],
             mask=jnp.asarray(READABLE).at[2, 0].set(True),
             query_position=jnp.arange(T),
+            key_position=jnp.arange(S),
             implementation=implementation,
         )
 

@@ -24,7 +24,9 @@ RULES = {
 
 
 def built(mask, **options):
-    return attn_jax.block_mask(mask, T, S, query_position=AT_THE_END, **{"tile": TILE, **options})
+    place = {"query_position": AT_THE_END, "key_position": jnp.arange(S)}
+    rows = {"query_row": AT_THE_END, "key_row": jnp.arange(S)}
+    return attn_jax.block_mask(mask, T, S, **place, **rows, **{"tile": TILE, **options})
 
 
 def kinds_of(block) -> np.ndarray:
@@ -39,7 +41,9 @@ def kinds_of(block) -> np.ndarray:
 
 def walked(mask) -> np.ndarray:
     """The same from all pairs; a tile that reaches past the end is never full."""
-    readable = np.asarray(masks.evaluate(mask, AT_THE_END, jnp.arange(S)))
+    readable = np.asarray(
+        masks.evaluate(mask, AT_THE_END, jnp.arange(S), query_row=AT_THE_END, key_row=jnp.arange(S))
+    )
     t, s = TILE
     kinds = np.zeros((-(-T // t), -(-S // s)), int)
     for I, J in np.ndindex(kinds.shape):
@@ -118,7 +122,9 @@ WRONG = {
     "no keys": (lambda: attn_jax.block_mask(masks.causal(), 3, 0), "S must be an int >= 1; got 0"),
     "no tile": (lambda: attn_jax.block_mask(masks.causal(), 3, 3, tile=(0, 2)), "tile"),
     "positions of another length": (
-        lambda: attn_jax.block_mask(masks.causal(), 3, 3, key_position=jnp.arange(4)),
+        lambda: attn_jax.block_mask(
+            masks.causal(), 3, 3, query_position=jnp.arange(3), key_position=jnp.arange(4)
+        ),
         "key_position",
     ),
     "array": (lambda: attn_jax.block_mask(jnp.ones((3, 3), bool), 3, 3), "mask"),

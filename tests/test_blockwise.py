@@ -39,6 +39,7 @@ def everything(implementation, query, key, value, v, slope, table):
         ),
         mask=masks.causal() | (lambda i, j: (i + j) % 3 == 0),
         query_position=jnp.arange(S - T, S),
+        key_position=jnp.arange(S),
         implementation=implementation,
     )
 

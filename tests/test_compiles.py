@@ -15,11 +15,12 @@ from tests.tolerance import assert_close, assert_differs
 T, S, H = 3, 4, 2
 QUERY, KEY = (np.random.default_rng(seed).normal(size=(rows, H)) for seed, rows in ((0, T), (1, S)))
 AT = jnp.arange(1, 1 + T)
+PLACE = {"query_position": AT, "key_position": jnp.arange(S)}
 
 
 def read(score_mod, query=QUERY):
     query, key = jnp.asarray(query, jnp.float32), jnp.asarray(KEY, jnp.float32)
-    return attn_jax.attend(query, key, key, score_mod=score_mod, query_position=AT)
+    return attn_jax.attend(query, key, key, score_mod=score_mod, **PLACE)
 
 
 def by_jvp(slope: float, bend: float = 0.0):
@@ -137,7 +138,8 @@ def test_a_line_of_the_log_says_what_differs_where_a_call_compiles(caplog):
     for rows, change in ((7, jnp.sin), (7, jnp.sin), (6, jnp.sin), (6, jnp.cos)):
         caplog.clear()
         options = {"score_mod": lambda logit, i, j, f=change: f(logit)}
-        attn_jax.attend(x[:rows], x, x, query_position=jnp.arange(rows), **options)
+        place = {"query_position": jnp.arange(rows), "key_position": jnp.arange(7)}
+        attn_jax.attend(x[:rows], x, x, **place, **options)
         lines.append("\n".join(caplog.messages))
     first, again, fewer, other = lines
     assert "a read of one head compiles" in first

@@ -27,7 +27,7 @@ CALLS = {
     "array of NumPy": lambda x: attn_jax.attend(x, x, x, mask=MASK),
     "rule that looks up": lambda x: attn_jax.attend(x, x, x, mask=masks.from_array(ARRAY)),
     "function that looks up": lambda x: attn_jax.attend(x, x, x, mask=lambda i, j: ARRAY[i, j]),
-    "bias by position": lambda x: attn_jax.attend(x, x, x, score_mod=score_mods.dense_bias(BIAS)),
+    "bias by row": lambda x: attn_jax.attend(x, x, x, score_mod=score_mods.dense_bias(BIAS)),
     "block mask": lambda x: attn_jax.attend(x, x, x, mask=BLOCK),
     "weights": lambda x: attn_jax.attention_weights(x, x, mask=ARRAY),
     "array of heads": lambda x: heads(x, mask=OF_HEADS),
@@ -74,11 +74,11 @@ def test_nothing_passes_a_barrier_beside_known_arrays_or_where_it_is_small():
 
 def test_xla_looks_up_behind_the_barrier_at_run_time_and_without_it_while_it_compiles(monkeypatch):
     order = jnp.asarray(np.random.default_rng(2).permutation(9), jnp.int32)
-    options = {"mask": masks.from_array(ARRAY[:9, :9]), "query_position": order}
+    options = {"mask": masks.from_array(ARRAY[:9, :9]), "query_row": order}
     x, lookups, outs = X[:9], [], []
     for large in (4, 10**9):
         monkeypatch.setattr(_known, "_LARGE", large)
-        program = jax.jit(lambda x: attn_jax.attend(x, x, x, key_position=order, **options))
+        program = jax.jit(lambda x: attn_jax.attend(x, x, x, key_row=order, **options))
         lookups.append(program.lower(x).compile().as_text().count(" gather("))
         outs.append(program(x))
     assert lookups[0] > lookups[1]

@@ -76,6 +76,7 @@ def test_one_query_that_may_read_nothing_leaves_the_others_alone(dtype, implemen
             mask=mask,
             score_mod=lambda logit, i, j: logit - slope * (i - j).astype(logit.dtype),
             query_position=jnp.arange(T),
+            key_position=jnp.arange(S),
             implementation=implementation,
         )
 
@@ -114,6 +115,7 @@ HIDING = {
     "causal": {
         "is_causal": True,
         "query_position": np.arange(T),
+        "key_position": np.arange(S),
         "query_seq_lengths": np.full(B, T - 1),
     },
 }
@@ -186,12 +188,20 @@ def test_what_compares_positions_asks_for_them_where_lengths_differ(options, imp
     read = partial(attn_jax.attend, implementation=implementation, **options)
     with pytest.raises(ValueError, match="query_position"):
         read(query, key, value)
-    at_the_start = read(query, key, value, query_position=jnp.arange(T))
+    at_the_start = read(query, key, value, query_position=jnp.arange(T), key_position=jnp.arange(S))
     assert_equal(
         read(query, key[:T], value[:T]),
-        read(query, key[:T], value[:T], query_position=jnp.arange(T)),
+        read(
+            query,
+            key[:T],
+            value[:T],
+            query_position=jnp.arange(T),
+            key_position=jnp.arange(T),
+        ),
     )
-    at_the_end = read(query, key, value, query_position=jnp.arange(S - T, S))
+    at_the_end = read(
+        query, key, value, query_position=jnp.arange(S - T, S), key_position=jnp.arange(S)
+    )
     assert_differs(at_the_start, at_the_end)
 
 
@@ -201,8 +211,10 @@ def test_heads_ask_for_positions_where_lengths_differ(options, implementation):
     read = partial(attn_jax.dot_product_attention, implementation=implementation, **options)
     with pytest.raises(ValueError, match="query_position"):
         read(query, key, value)
-    at_the_start = read(query, key, value, query_position=jnp.arange(T))
-    at_the_end = read(query, key, value, query_position=jnp.arange(S - T, S))
+    at_the_start = read(query, key, value, query_position=jnp.arange(T), key_position=jnp.arange(S))
+    at_the_end = read(
+        query, key, value, query_position=jnp.arange(S - T, S), key_position=jnp.arange(S)
+    )
     assert_differs(at_the_start, at_the_end)
 
 
@@ -224,7 +236,7 @@ def test_keys_may_come_in_any_order_with_their_positions(implementation):
         implementation=implementation,
     )
     shuffled = read(query, key[:, order], value[:, order], key_position=order)
-    assert_close(shuffled, read(query, key, value))
+    assert_close(shuffled, read(query, key, value, key_position=jnp.arange(S)))
 
 
 INTEGERS = [jnp.int8, jnp.int16, jnp.int32]
@@ -235,6 +247,7 @@ def test_positions_and_lengths_are_integers_of_any_width(integer, implementation
     options = {
         "is_causal": True,
         "query_position": jnp.arange(S - T, S),
+        "key_position": jnp.arange(S),
         "query_seq_lengths": jnp.array([5, 4]),
         "key_value_seq_lengths": jnp.array([6, 7]),
     }

@@ -54,7 +54,7 @@ REFUSED = {
     "causal window": ({}, {"local_window_size": 3, "is_causal": True}, "the mask is not causal"),
     "positions": (
         {},
-        {"is_causal": True, "query_position": jnp.arange(T)},
+        {"is_causal": True, "query_position": jnp.arange(T), "key_position": jnp.arange(T)},
         "the mask is not causal.*positions",
     ),
     "dropout": (

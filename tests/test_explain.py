@@ -67,6 +67,7 @@ def test_tiles_and_operations_are_counted_from_the_mask_itself(options, rule, ti
         **options,
         key_value_seq_lengths=jnp.array(lengths),
         query_position=jnp.arange(S - T, S),
+        key_position=jnp.arange(S),
         implementation="blockwise",
     )
     cut = allowed(rule, lengths).reshape(B, T // t, t, S // s, s)

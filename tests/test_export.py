@@ -108,6 +108,7 @@ def mapped(query, key, value, mask, implementation):
             mask=mask[None],
             score_mod=near,
             query_position=position,
+            key_position=jnp.arange(key.shape[0]),
             implementation=implementation,
         )
 

@@ -17,15 +17,22 @@ from attn_jax import masks, score_mods
 LEARNED = ("query", "key", "value", "bias", "slope", "table", "sink")
 
 
-def rule(options, documents):
+def packed(configuration, documents):
+    """Documents of the queries and of the keys, by row: positions say nothing of them."""
+    return masks.segments(
+        documents[..., : configuration.sizes.T], documents[..., : configuration.sizes.S]
+    )
+
+
+def rule(configuration, documents):
     """The mask that the options ask for, beside arrays and lengths."""
-    rules = []
+    rules, options = [], configuration.options
     if "causal" in options:
         rules.append(masks.causal())
     if "window" in options:
         rules.append(masks.sliding_window(*WINDOW))
     if documents is not None:
-        rules.append(masks.segments(documents))
+        rules.append(packed(configuration, documents))
     return functools.reduce(lambda a, b: a & b, rules) if rules else None
 
 
@@ -48,7 +55,7 @@ def through_heads(configuration, implementation, reals, rules):
     options = configuration.options
     mask = rules.get("mask")
     if mask is None and "documents" in rules:
-        mask = masks.segments(rules["documents"][:, None])
+        mask = packed(configuration, rules["documents"][:, None])
     return {
         "out": attn_jax.dot_product_attention(
             reals["query"],
@@ -63,6 +70,7 @@ def through_heads(configuration, implementation, reals, rules):
             query_seq_lengths=rules.get("query-lengths"),
             key_value_seq_lengths=rules.get("key-lengths"),
             query_position=rules["query_position"],
+            key_position=jnp.arange(configuration.sizes.S),
             sink=reals.get("sink"),
             implementation=implementation,
         )
@@ -78,10 +86,11 @@ def through_one_head(configuration, implementation, reals, rules):
             query,
             key,
             value,
-            mask=rule(options, documents) if mask is None else mask,
+            mask=rule(configuration, documents) if mask is None else mask,
             score_mod=change(options, of_head, lambda array: array),
             scale=SCALE if "scale" in options else None,
             query_position=rules["query_position"],
+            key_position=jnp.arange(configuration.sizes.S),
             sink=of_head.get("sink"),
             implementation=implementation,
         )

@@ -180,6 +180,7 @@ def test_a18_a_repeated_key_is_a_bias_of_the_log_of_its_count():
         value,
         score_mod=lambda logit, i, j: logit + bias[j],
         query_position=jnp.arange(T),
+        key_position=jnp.arange(S),
     )
     assert_close(repeated, biased)
     assert_differs(repeated, attn_jax.attend(query, key, value))
@@ -212,6 +213,7 @@ def test_a20_kernel_regression_is_dot_attention_with_a_bias_for_each_key():
         scale=1 / sigma**2,
         score_mod=lambda logit, i, j: logit + bias[j],
         query_position=jnp.arange(T),
+        key_position=jnp.arange(S),
     )
     assert_close(regression, biased)
     assert_differs(regression, attn_jax.attend(query, key, value, scale=1 / sigma**2))

@@ -92,15 +92,23 @@ def test_b07_decoding_in_pieces_of_any_size_is_the_whole_sequence(cuts):
     whole = causal(query, key, value)
     for start, stop in itertools.pairwise(cuts):
         piece = query[start:stop], key[:stop], value[:stop]
-        out = causal(*piece, query_position=jnp.arange(start, stop))
+        out = causal(*piece, query_position=jnp.arange(start, stop), key_position=jnp.arange(stop))
         assert_close(out, whole[start:stop])
 
 
 def test_b09_one_query_at_the_end_reads_all_keys_and_not_only_the_first():
     query, key, value = queries_keys_values(9)
     whole = attn_jax.attend(query, key, value, mask=masks.causal())[-1:]
-    last = {"mask": masks.causal(), "query_position": jnp.array([T - 1])}
-    first = {"mask": masks.causal(), "query_position": jnp.array([0])}
+    last = {
+        "mask": masks.causal(),
+        "query_position": jnp.array([T - 1]),
+        "key_position": jnp.arange(T),
+    }
+    first = {
+        "mask": masks.causal(),
+        "query_position": jnp.array([0]),
+        "key_position": jnp.arange(T),
+    }
     assert_close(attn_jax.attend(query[-1:], key, value, **last), whole)
     assert_differs(attn_jax.attend(query[-1:], key, value, **first), whole)
     with pytest.raises(ValueError, match="query_position"):

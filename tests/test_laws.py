@@ -118,7 +118,12 @@ def test_the_last_causal_query_reads_everything(attention):
 
 def test_the_gradient_by_a_later_token_is_exactly_zero(attention):
     query, key, value = operands(20)
-    causal = partial(attention, is_causal=True, query_position=jnp.asarray(AT_THE_END))
+    causal = partial(
+        attention,
+        is_causal=True,
+        query_position=jnp.asarray(AT_THE_END),
+        key_position=jnp.arange(S),
+    )
 
     def second_output(key, value):
         return jnp.sum(causal(query, key, value)[:, 1])
@@ -131,7 +136,14 @@ def test_the_gradient_by_a_later_token_is_exactly_zero(attention):
 
 def test_noise_in_later_tokens_changes_no_bit(attention):
     query, key, value = operands(21)
-    run = jax.jit(partial(attention, is_causal=True, query_position=jnp.asarray(AT_THE_END)))
+    run = jax.jit(
+        partial(
+            attention,
+            is_causal=True,
+            query_position=jnp.asarray(AT_THE_END),
+            key_position=jnp.arange(S),
+        )
+    )
     out = run(query, key, value)
     for t in range(T - 1):
         later = slice(S - T + t + 1, S)

@@ -7,6 +7,7 @@ import pytest
 
 from attn_jax import _tables, masks
 from attn_jax._grid import Grid, TileShape
+from attn_jax._tables import Rows
 from attn_jax.block_mask import kinds
 from tests.tolerance import assert_equal
 
@@ -65,23 +66,28 @@ def tiles(readable: np.ndarray, t: int, s: int) -> tuple[np.ndarray, np.ndarray]
     return np.array(some), np.array(every)
 
 
+def evaluate(mask, i, j):
+    """The rule written out where the rows are the positions."""
+    return masks.evaluate(mask, i, j, query_row=i, key_row=j)
+
+
 def tile_kinds(mask, i, j, shape):
-    return kinds(_tables.order(mask, i, j), Grid.of(i, j, shape))
+    return kinds(_tables.order(mask, Rows(i.size, j.size, i, j)), Grid.of(i, j, shape))
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_masks_are_their_definitions_at_any_positions(name, run):
     mask, rule = RULES[name]
     i, j = positions(0)
-    assert_equal(run(masks.evaluate)(masks.as_pytree(mask), i, j), loops(rule, i, j))
-    assert_equal(masks.evaluate(mask, i, j), loops(rule, i, j))
+    assert_equal(run(evaluate)(masks.as_pytree(mask), i, j), loops(rule, i, j))
+    assert_equal(evaluate(mask, i, j), loops(rule, i, j))
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_a_mask_whose_tables_are_in_order_evaluates_to_the_same(name):
     mask, rule = RULES[name]
     i, j = positions(1)
-    ordered = _tables.order(mask, i, j)
+    ordered = _tables.order(mask, Rows(i.size, j.size, i, j))
     assert_equal(masks.evaluate(ordered, i, j), loops(rule, i, j))
 
 
@@ -128,19 +134,19 @@ def test_packed_documents_are_told_apart_by_tiles():
     assert_equal(given.every, np.diag([True, True, False, False]))
 
 
-def test_positions_past_the_end_of_a_table_read_nothing():
+def test_rows_past_the_end_of_a_table_read_nothing():
     i, j = jnp.array([1, P, -1]), jnp.array([0, 1, P, -1])
     expected = np.zeros((3, 4), bool)
     expected[0, :2] = True
     for mask in (masks.segments(IDS), masks.from_array(np.ones((P, P), bool))):
-        assert_equal(masks.evaluate(mask, i, j), expected)
+        assert_equal(evaluate(mask, i, j), expected)
 
 
 @pytest.mark.parametrize("sizes", [(0, 3), (3, 0), (0, 0)])
 def test_no_queries_or_no_keys_give_an_empty_array(sizes):
     i, j = (jnp.arange(n) for n in sizes)
     for mask in (masks.causal(), masks.segments(IDS), lambda i, j: i < j):
-        out = masks.evaluate(mask, i, j)
+        out = evaluate(mask, i, j)
         assert out.shape == sizes
         assert out.dtype == jnp.bool_
 
@@ -205,10 +211,11 @@ def test_alignment_survives_composition_and_hoisting(through):
         return j < 2
 
     padding = masks.key_padding(3)
-    aligned = [masks.causal(), masks.prefix(2), masks.segments(IDS), masks.dilated(1, 1, 2)]
-    for mask in (*aligned, masks.from_array(WRITTEN), rule, padding & rule, ~masks.causal()):
+    aligned = [masks.causal(), masks.prefix(2), masks.dilated(1, 1, 2)]
+    for mask in (*aligned, rule, padding & rule, ~masks.causal()):
         assert masks.is_aligned(through(mask))
-    for mask in (padding, ~padding, padding | masks.key_padding(1)):
+    by_row = masks.segments(IDS), masks.from_array(WRITTEN)
+    for mask in (padding, ~padding, padding | masks.key_padding(1), *by_row):
         assert not masks.is_aligned(through(mask))
 
 

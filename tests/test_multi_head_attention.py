@@ -163,7 +163,9 @@ def test_rotary_across_sequences_asks_where_the_queries_stand():
     layer, x, memory = make(rotary=Rotary()), tokens(), tokens(1, length=S)
     with pytest.raises(ValueError, match="rotary compares positions"):
         layer(x, memory)
-    assert layer(x, memory, query_position=jnp.arange(S - T, S)).shape == (B, T, D)
+    assert layer(
+        x, memory, query_position=jnp.arange(S - T, S), key_position=jnp.arange(S)
+    ).shape == (B, T, D)
 
 
 def test_the_mask_of_a_call_joins_the_layers_own():

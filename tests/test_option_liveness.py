@@ -40,12 +40,19 @@ def key(seed):
 
 
 CAUSAL = masks.causal()
+QUERIES, KEYS = {"query_position": jnp.arange(T)}, {"key_position": jnp.arange(S)}
+SAME = {"mask": masks.segments(jnp.arange(S) // 2)}
+DROPS = {"dropout_rate": 0.5, "dropout_rng": key(0)}
 SHARED = [
     Live("score_mod", score_mods.soft_cap(0.5)),
     Live("score_mod", lambda logit, i, j: logit - abs(i - j).astype(logit.dtype)),
     Live("scale", 0.9),
     Live("scale", jnp.float32(0.9)),
     Live("dropout_rng", key(0), {"dropout_rate": 0.5}, before=key(1)),
+    Live("query_row", jnp.arange(T) + 1, SAME),
+    Live("key_row", jnp.arange(S)[::-1], SAME),
+    Live("query_row", jnp.arange(T) + 1, DROPS),
+    Live("key_row", jnp.arange(S) + 1, DROPS),
 ]
 OF_HEADS = [
     *SHARED,
@@ -60,9 +67,11 @@ OF_HEADS = [
     Live("local_window_size", 1),
     Live("local_window_size", (S, 0)),
     Live("local_window_size", (0, S)),
-    Live("query_position", jnp.arange(T) - 1, {"is_causal": True}),
-    Live("key_position", jnp.arange(S)[::-1], {"is_causal": True}),
-    Live("query_position", jnp.arange(T) + 1, {"local_window_size": 1}),
+    Live("query_position", jnp.arange(T) - 1, {"is_causal": True, **KEYS}, before=jnp.arange(T)),
+    Live("key_position", jnp.arange(S)[::-1], {"is_causal": True, **QUERIES}, before=jnp.arange(S)),
+    Live(
+        "query_position", jnp.arange(T) + 1, {"local_window_size": 1, **KEYS}, before=jnp.arange(T)
+    ),
     Live("sink", jnp.linspace(0.0, 1.0, N)),
 ]
 OF_ONE = [
@@ -72,9 +81,14 @@ OF_ONE = [
     Live("mask", jnp.asarray(np.arange(S) != 1)[None]),
     Live("mask", CAUSAL),
     Live("mask", lambda i, j: j != 1),
-    Live("query_position", jnp.arange(T) - 1, {"mask": CAUSAL}),
-    Live("key_position", jnp.arange(S)[::-1], {"mask": CAUSAL}),
-    Live("query_position", jnp.arange(T) * 2, {"score_mod": score_mods.alibi(0.5)}),
+    Live("query_position", jnp.arange(T) - 1, {"mask": CAUSAL, **KEYS}, before=jnp.arange(T)),
+    Live("key_position", jnp.arange(S)[::-1], {"mask": CAUSAL, **QUERIES}, before=jnp.arange(S)),
+    Live(
+        "query_position",
+        jnp.arange(T) * 2,
+        {"score_mod": score_mods.alibi(0.5), **KEYS},
+        before=jnp.arange(T),
+    ),
     Live("sink", 0.0),
     Live("sink", jnp.float32(0.0)),
 ]
@@ -138,7 +152,7 @@ def test_an_option_alone_changes_the_result_and_its_gradients(function, row, imp
     before = without(row, function, implementation)
     for place, pair in enumerate(zip(after, before, strict=True)):
         is_logsumexp = function is attn_jax.attend_with_logsumexp and place == 1
-        if row.option != "dropout_rng" or not is_logsumexp:  # dropout comes after the softmax
+        if "dropout_rate" not in row.needs or not is_logsumexp:  # it comes after the softmax
             assert_differs(*(jnp.where(jnp.isfinite(array), array, 0) for array in pair))
 
 

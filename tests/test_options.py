@@ -91,7 +91,8 @@ def test_dropout_keeps_just_the_weights_of_dropout_mask(implementation, tiles):
             query,
             key,
             value,
-            query_position=AT_THE_END,
+            query_row=AT_THE_END,
+            key_row=jnp.arange(S),
             dropout_rate=RATE,
             dropout_rng=rng,
             implementation=implementation,
@@ -137,10 +138,10 @@ def test_heads_and_examples_drop_different_weights_and_chunks_the_same(implement
         dropout_rng=jax.random.key(7),
         implementation=implementation,
     )
-    weights = np.asarray(read(query, key, value, query_position=AT_THE_END))
+    weights = np.asarray(read(query, key, value))
     drawn = {weights[b, :, n].tobytes() for b in range(2) for n in range(N)}
     assert len(drawn) == 2 * N
-    chunk = read(query[:, 2:4], key, value, query_position=AT_THE_END[2:4])
+    chunk = read(query[:, 2:4], key, value, query_row=jnp.arange(2, 4))
     assert_equal(chunk, weights[:, 2:4])
 
 
@@ -208,7 +209,9 @@ def test_statistics_need_one_of_the_keys_at_least():
 def test_weights_of_chosen_rows_are_rows_of_the_weights():
     query, key, _ = operands(13, jnp.float32)
     rows = jnp.array([3, 1])
-    weigh = partial(attn_jax.attention_weights, key=key, mask=masks.causal())
+    weigh = partial(
+        attn_jax.attention_weights, key=key, mask=masks.causal(), key_position=jnp.arange(S)
+    )
     whole = weigh(query, query_position=AT_THE_END)
     assert_close(weigh(query[rows], query_position=AT_THE_END[rows]), whole[rows])
 
@@ -283,7 +286,9 @@ def test_a_bias_beside_a_score_mod_of_positions_guesses_no_alignment():
     for bias in (None, jnp.zeros((1, N, 1, S))):
         with pytest.raises(ValueError, match="query_position"):
             read(bias)
-    assert read(jnp.zeros((1, N, 1, S)), query_position=AT_THE_END).shape == (2, T, N, H)
+    assert read(
+        jnp.zeros((1, N, 1, S)), query_position=AT_THE_END, key_position=jnp.arange(S)
+    ).shape == (2, T, N, H)
 
 
 @pytest.mark.parametrize("shape", [(B, 1), (1, N), (1, 1), (B, N)])

@@ -19,7 +19,7 @@ DISTANCE = J[None, :] - I[:, None]
 def apply(mod, logits, i=I, j=J):
     """A score mod on every pair."""
     i, j = jnp.asarray(i, jnp.int32), jnp.asarray(j, jnp.int32)
-    ordered = _tables.order(mod, i, j)
+    ordered = _tables.order(mod, _tables.Rows(i.size, j.size, i, j))
     return _tables.on_pairs(ordered, logits, i[:, None], j[None, :])
 
 

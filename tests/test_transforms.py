@@ -37,13 +37,21 @@ def test_eager_and_jit_agree(run, implementation):
 
 def test_heads_and_examples_are_vmap(implementation):
     query, key, value = operands(3)
-    read = partial(attn_jax.attend, mask=masks.causal(), query_position=AT_THE_END)
+    read = partial(
+        attn_jax.attend, mask=masks.causal(), query_position=AT_THE_END, key_position=jnp.arange(S)
+    )
     read = partial(read, implementation=implementation)
     repeated = (jnp.repeat(array, N // K, axis=2) for array in (key, value))
     heads = jax.vmap(read, in_axes=1, out_axes=1)
     mapped = jax.vmap(heads)(query, *repeated)
     fused = attn_jax.dot_product_attention(
-        query, key, value, is_causal=True, query_position=AT_THE_END, implementation=implementation
+        query,
+        key,
+        value,
+        is_causal=True,
+        query_position=AT_THE_END,
+        key_position=jnp.arange(S),
+        implementation=implementation,
     )
     assert_close(mapped, fused)
 
@@ -53,11 +61,13 @@ MAPPED = {
     "position": lambda option: {
         "mask": masks.causal(),
         "query_position": AT_THE_END - jnp.argmax(option[0]),
+        "key_position": jnp.arange(S),
     },
     "length": lambda option: {"mask": masks.key_padding(1 + jnp.argmax(option[0]))},
     "slope": lambda option: {
         "score_mod": lambda logit, i, j: logit - option[0, 0] * (i - j).astype(logit.dtype),
         "query_position": AT_THE_END,
+        "key_position": jnp.arange(S),
     },
     "scale": lambda option: {"scale": jnp.exp(option[0, 0])},
 }
@@ -100,7 +110,8 @@ def test_remat_changes_no_gradient(implementation):
 
 def test_a_scan_that_reads_one_query_at_a_time_is_the_whole_read(implementation):
     query, key, value = one_head(9)
-    read = partial(attn_jax.attend, mask=masks.causal(), implementation=implementation)
+    read = partial(attn_jax.attend, mask=masks.causal(), key_position=jnp.arange(S))
+    read = partial(read, implementation=implementation)
 
     def step(count, query):
         out = read(query[None], key, value, query_position=count[None])
@@ -158,7 +169,11 @@ def test_a_scale_of_any_kind_of_number_compiles_once(implementation):
     assert_differs(read(scale=0.5), first)
     for one in ONES:
         assert count_compilations(lambda one=one: read(scale=one)) == 0
-    other_rule = {"local_window_size": (4, 2), "query_position": AT_THE_END}
+    other_rule = {
+        "local_window_size": (4, 2),
+        "query_position": AT_THE_END,
+        "key_position": jnp.arange(S),
+    }
     assert count_compilations(lambda: read(scale=1.0, **other_rule)) > 0
 
 
@@ -173,6 +188,7 @@ def test_a_fresh_lambda_finds_the_function_compiled_for_the_one_before(implement
             mask=lambda i, j: j <= i,
             score_mod=lambda logit, i, j: factor * logit - slope * (i - j).astype(logit.dtype),
             query_position=AT_THE_END,
+            key_position=jnp.arange(S),
             implementation=implementation,
         )
 

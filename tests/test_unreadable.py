@@ -22,6 +22,7 @@ every_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS
 
 B, T, S, N, K, H, V = 2, 33, 65, 4, 2, 8, 3
 TILE = (8, 16)
+KEYS = {"key_position": jnp.arange(S)}
 LARGEST = float(jnp.finfo(jnp.float32).max)
 POISONS = (np.nan, np.inf, -np.inf, LARGEST)
 
@@ -88,17 +89,21 @@ HIDING = {
         after(S, FROM["key"]),
     ),
     "causal": (
-        lambda: {"is_causal": True, "query_position": jnp.asarray(AT_THE_START)},
+        lambda: {"is_causal": True, "query_position": jnp.asarray(AT_THE_START), **KEYS},
         np.zeros(T, bool),
         after(S, T),
     ),
     "window": (
-        lambda: {"local_window_size": (5, 2), "query_position": jnp.asarray(AT_THE_START + 30)},
+        lambda: {
+            "local_window_size": (5, 2),
+            "query_position": jnp.asarray(AT_THE_START + 30),
+            **KEYS,
+        },
         np.zeros(T, bool),
         ~(after(S, 25)),
     ),
     "segments": (
-        lambda: {"mask": segments(), "query_position": jnp.asarray(AT_THE_START)},
+        lambda: {"mask": segments()},
         HIDDEN_QUERIES,
         HIDDEN_KEYS,
     ),

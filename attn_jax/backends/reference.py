@@ -22,8 +22,7 @@ def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
         value = _keep(value, jnp.any(readable, axis=0))
     shares, total, logsumexp = _numerics.exponentials(_logits(call, readable), readable)
     if call.dropout is not None:
-        i, j = call.query_position[:, None], call.key_position[None, :]
-        shares = jnp.where(call.dropout.keeps(i, j), shares / (1 - call.dropout.rate), 0)
+        shares = jnp.where(call.dropout.keeps(), shares / (1 - call.dropout.rate), 0)
     out = jnp.einsum("TS,SV->TV", shares, value) / total
     return out.astype(call.query.dtype), logsumexp[:, 0]
 

@@ -6,13 +6,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from attn_jax import _tables
+from attn_jax._grid import rows_of
 
 type Position = Int[Array, ""]
 type MaskFunction = Callable[[Position, Position], Bool[Array, ""]]
 
 
 def evaluate(
-    mask: MaskFunction, query_position: Int[Array, " T"], key_position: Int[Array, " S"]
+    mask: MaskFunction,
+    query_position: Int[Array, " T"],
+    key_position: Int[Array, " S"],
+    *,
+    query_row: Int[Array, " T"] | None = None,
+    key_row: Int[Array, " S"] | None = None,
 ) -> Bool[Array, "T S"]:
     """Writes a rule out as a boolean array: one entry for each pair of positions.
 
@@ -24,9 +30,16 @@ def evaluate(
         scalars.
       query_position: where each query stands in its sequence, in positions.
       key_position: where each key stands, in positions.
+      query_row: the number of each query in the whole sequence, by which `segments` and
+        `from_array` look it up; from 0 on.
+      key_row: the number of each key; from 0 on.
 
     Returns:
       True where the query may read the key.
+
+    Raises:
+      ValueError: rows do not fit positions; or the mask looks them up in an array of another size,
+        and none are given.
 
     Cost:
       O(T S) time and memory: for looking and for the reference backend, not for long sequences.
@@ -39,12 +52,12 @@ def evaluate(
     T, S = query_position.size, key_position.size
     if T == 0 or S == 0:
         return jnp.zeros((T, S), bool)
-    ordered = _tables.order(mask, query_position, key_position)
+    ordered = _tables.order(mask, rows_of(T, S, query_row, key_row))
     return _tables.on_pairs(ordered, query_position[:, None], key_position[None, :])
 
 
 def draw(mask: MaskFunction, T: int, S: int) -> str:
-    """Draws a rule for T queries and S keys that both start at position 0: ■ may read, · may not.
+    """Draws a rule for the first T queries and S keys, from position 0 on: ■ may read, · may not.
 
     The picture of Figure 2 in Child et al. (2019), https://arxiv.org/abs/1904.10509, in characters.
 
@@ -65,7 +78,8 @@ def draw(mask: MaskFunction, T: int, S: int) -> str:
       ■·■·■
       ·■·■·
     """
-    return drawing(evaluate(mask, *(jnp.arange(n, dtype=jnp.int32) for n in (T, S))))
+    i, j = (jnp.arange(n, dtype=jnp.int32) for n in (T, S))
+    return drawing(evaluate(mask, i, j, query_row=i, key_row=j))
 
 
 def drawing(readable: Bool[Array, "T S"]) -> str:

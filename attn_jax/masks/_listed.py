@@ -1,4 +1,4 @@
-"""Masks that look positions up: in the documents that were packed into a row, or in an array."""
+"""Masks that look queries and keys up: in the documents of a packed sequence, or in an array."""
 
 import dataclasses
 from typing import Any
@@ -22,7 +22,6 @@ class _Segments(Mask):
     query_ids: Any
     key_ids: Any
     name = "segments"
-    aligned = True
 
     def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
         one = self.query_ids(query_position, key_position)
@@ -45,7 +44,6 @@ class _Segments(Mask):
 class _FromArray(Mask):
     mask: Any
     name = "from_array"
-    aligned = True
 
     def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
         return self.mask(query_position, key_position)
@@ -55,24 +53,25 @@ def segments(
     query_ids: Int[Array | np.ndarray, "... P"],
     key_ids: Int[Array | np.ndarray, "... Q"] | None = None,
 ) -> Mask:
-    """A query may read the keys of its own document, where several were packed into one row.
+    """A query may read the keys of its own document, where several were packed into one sequence.
 
     Krell et al., "Efficient Sequence Packing without Cross-contamination" (2021), section 3.2,
     https://arxiv.org/abs/2107.02027.
 
-      query_ids[query_position] == key_ids[key_position] >= 0
+      query_ids[query_row] == key_ids[key_row] >= 0
 
     Args:
-      query_ids: the document of each query position. A negative one is padding: it reads nothing,
-        and is read by nobody. A position past the end is padding, too.
-      key_ids: the document of each key position; None where queries and keys are one sequence.
+      query_ids: the document of each query. A negative one is padding: it reads nothing, and is
+        read by nobody. A row past the end is padding, too.
+      key_ids: the document of each key; None where queries and keys are one sequence.
 
     Returns:
-      The mask. It looks documents up by position, so `attend` asks for positions where T ≠ S.
+      The mask. It goes by the rows of the call, whatever their positions, which may restart in each
+      document; a call with a part of the rows says which, by `query_row` and `key_row` of `attend`.
 
     Raises:
       TypeError: ids are not integers.
-      ValueError: ids have no axis of positions, or one is beyond int32.
+      ValueError: ids have no axis of rows, or one is beyond int32.
 
     Cost:
       O(1) for one pair of positions.
@@ -90,26 +89,26 @@ def segments(
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(f"{name} must be integers; got {ids.dtype}")
         if ids.ndim == 0:
-            raise ValueError(f"{name} must have one entry a position; got a scalar")
+            raise ValueError(f"{name} must have one entry a row; got a scalar")
     query_ids, key_ids = to_int32("query_ids", query_ids), to_int32("key_ids", key_ids)
     return _Segments(Table(query_ids, "query"), Table(key_ids, "key"))
 
 
 def from_array(mask: Bool[Array | np.ndarray, "... P Q"]) -> Mask:
-    """A rule that is written out: who may read whom, by position.
+    """A rule that is written out: who may read whom, by row.
 
     The mask array of Vaswani et al., "Attention Is All You Need" (2017), section 3.2.3,
-    https://arxiv.org/abs/1706.03762, made to compose with rules. An array given to `attend` itself
-    goes by the rows of the call; this one goes by positions, so that a step of a decoder finds its
-    row.
+    https://arxiv.org/abs/1706.03762, made to compose with rules. It goes by the rows of the whole
+    sequence: a call with a part of them says which, by `query_row` and `key_row` of `attend`, and
+    so a step of a decoder finds its row. An array given to `attend` itself is that of the call.
 
-      mask[query_position, key_position]
+      mask[query_row, key_row]
 
     Args:
-      mask: True where a query may read a key. An axis of size 1 is shared by all positions.
+      mask: True where a query may read a key. An axis of size 1 is shared by all rows.
 
     Returns:
-      The mask; a position past the end of the array may not read or be read.
+      The mask; a row past the end of the array may not read or be read.
 
     Raises:
       TypeError: the array is not boolean.

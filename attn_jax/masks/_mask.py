@@ -90,8 +90,8 @@ class Mask(Rule):
     def __str__(self) -> str:
         if not _is_drawable(self):
             return repr(self)
-        positions = jnp.arange(_DRAWN, dtype=jnp.int32)
-        readable = evaluate(self, positions, positions)
+        first = jnp.arange(_DRAWN, dtype=jnp.int32)
+        readable = evaluate(self, first, first, query_row=first, key_row=first)
         # A plain callable in a combination may have captured what is still being traced.
         if isinstance(readable, jax.core.Tracer):
             return repr(self)

@@ -86,8 +86,9 @@ class GPT(nnx.Module):
 
         Args:
           tokens: ids.
-          mask: who may read whom beside the causal rule: packed documents, padding.
-          position: where each token stands; from 0 on.
+          mask: who may read whom beside the causal rule: packed documents, padding. An array in it
+            has axes of heads: `masks.segments(ids[:, None])`.
+          position: where each token stands, from 0 on; it may restart in each packed document.
           rng: what is dropped; None drops nothing.
 
         Returns:

@@ -24,8 +24,9 @@ def head_stats(
 
     def head(query, key, _, options: dict) -> AttentionStats:
         rules = {name: options[name] for name in ("mask", "score_mod", "scale", "sink")}
-        positions = {name: options[name] for name in ("query_position", "key_position")}
-        return attention_stats(query, key, **rules, **positions, top=top)
+        sides = ("query_position", "key_position", "query_row", "key_row")
+        places = {name: options[name] for name in sides}
+        return attention_stats(query, key, **rules, **places, top=top)
 
     operands, inputs, _ = lay_out(query, key, key, checked)
     levels = len(inputs[0].at)

@@ -89,7 +89,7 @@ class TransformerDecoderBlock(nnx.Module):
           memory: what the encoder made of the other sequence.
           mask: who may read whom in x, beside the self-attention's own mask.
           memory_mask: who may read what of the memory.
-          position: where each token stands; from 0 on.
+          position: where each token stands; from 0 on. Those of the memory stand at 0, 1, 2, …
           rng: what is dropped; None drops nothing.
 
         Returns:
@@ -98,7 +98,11 @@ class TransformerDecoderBlock(nnx.Module):
         first, second, third = split(rng, 3)
         said = partial(self.self_attention, mask=mask, query_position=position)
         read = partial(
-            self.cross_attention, memory=memory, mask=memory_mask, query_position=position
+            self.cross_attention,
+            memory=memory,
+            mask=memory_mask,
+            query_position=position,
+            key_position=None if position is None else jnp.arange(memory.shape[-2]),
         )
         x = self.self_residual(x, said, rng=first)
         x = self.cross_residual(x, read, rng=second)
@@ -133,7 +137,12 @@ class TransformerDecoderBlock(nnx.Module):
         out, longer = self.self_attention.extend(entered, cache, is_real=is_real)
         x = self.self_residual.leave(x, out)
         out = self.cross_attention.read_memory(
-            self.cross_residual.enter(x), *memory, mask=memory_mask, query_position=position
+            self.cross_residual.enter(x),
+            *memory,
+            mask=memory_mask,
+            query_position=position,
+            key_position=jnp.arange(memory[0].shape[-3]),
+            query_row=position,
         )
         x = self.cross_residual.leave(x, out)
         return self.feed_forward_residual(x, self.feed_forward), longer

@@ -160,7 +160,7 @@ class MultiHeadAttention(nnx.Module):
           mask: who may read whom, [*B N T S] with each axis full or 1, or a rule; what the layer's
             own mask forbids stays forbidden.
           query_position: where the tokens of x stand; from 0 on.
-          key_position: where those of memory stand; as x, where it reads itself.
+          key_position: where those of memory stand, given with the others; as x, if that is read.
           rng: which weights are dropped; None drops nothing.
 
         Returns:
@@ -228,11 +228,13 @@ class MultiHeadAttention(nnx.Module):
         mask: HeadsMask | None = None,
         query_position: Int[Array, "*#B T"] | None = None,
         key_position: Int[Array, "*#B S"] | None = None,
+        query_row: Int[Array, "*#B T"] | None = None,
         rng: Key[Array, ""] | None = None,
     ) -> Float[Array, "*B T D"]:
-        """`layer(x, memory)` from the keys and values that `project_memory` made of the memory."""
+        """`layer(x, memory)` from what `project_memory` made; `query_row` as in `attend`."""
         query = self.project_query(x, query_position=query_position)
-        return self._read(query, key, value, mask, (query_position, key_position), rng)
+        place = (query_position, key_position, query_row)
+        return self._read(query, key, value, mask, place, rng)
 
     def stats(
         self,
@@ -282,9 +284,10 @@ class MultiHeadAttention(nnx.Module):
     def _rule(self, query, key, mask, place) -> dict[str, Any]:
         """Who may read whom, as arguments of a read."""
         if self.rotary is not None:
-            _checks.check_aligned("rotary", place[0], query.shape[-3], key.shape[-3])
+            _checks.check_aligned("rotary", place[0], place[1], query.shape[-3], key.shape[-3])
         both = _rules.both(_rules.read(self.mask), mask, query, key)
-        return {"mask": both, "query_position": place[0], "key_position": place[1]}
+        names = ("query_position", "key_position", "query_row")
+        return {"mask": both, **dict(zip(names, place, strict=False))}
 
     def _options(self) -> dict[str, Any]:
         """What else a read is told."""

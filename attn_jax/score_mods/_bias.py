@@ -1,4 +1,4 @@
-"""Numbers that are added to logits: one for each distance, or one for each pair of positions."""
+"""Numbers that are added to logits: one for each distance, or one for each pair of rows."""
 
 import dataclasses
 import math
@@ -40,6 +40,7 @@ class _RelativeBias(ScoreMod):
 class _DenseBias(ScoreMod):
     bias: Any
     name = "dense_bias"
+    aligned = False
 
     def __call__(
         self, logit: Logit, query_position: Position, key_position: Position
@@ -136,16 +137,17 @@ def relative_bucket(
 
 
 def dense_bias(bias: Float[Array | np.ndarray, "... P Q"]) -> ScoreMod:
-    """Adds a number for each pair of positions, written out in an array.
+    """Adds a number for each pair of a query and a key, written out in an array.
 
     Liu et al., "Swin Transformer" (2021), eq. 4, https://arxiv.org/abs/2103.14030, where it is B.
-    An array by position, of which each tile of the computation takes its own part.
+    It goes by the rows of the whole sequence: a call with a part of them says which, by `query_row`
+    and `key_row` of `attend`. Each tile of the computation takes its own part.
 
-      logit + bias[query_position, key_position]
+      logit + bias[query_row, key_row]
 
     Args:
-      bias: one number a pair of positions; an axis of size 1 is shared by all positions. It may be
-        traced, trained or mapped.
+      bias: one number a pair of rows; an axis of size 1 is shared by all rows. It may be traced,
+        trained or mapped.
 
     Returns:
       The score mod, for `attend(score_mod=)`. Past the end of the array it gives NaN.

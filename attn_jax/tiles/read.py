@@ -56,8 +56,7 @@ def weighed_values(
 ) -> Float[Array, "t V"]:
     """Σ weights value over the keys of the tile, with weights dropped where the call says so."""
     if read.dropout is not None:
-        i, j = read.query_position.values[:, None], read.key_position.values[None, :]
-        weights = jnp.where(read.dropout.keeps(i, j), weights / (1 - read.dropout.rate), 0)
+        weights = jnp.where(read.dropout.keeps(), weights / (1 - read.dropout.rate), 0)
     value = _keep(read.value.values, readable, 0)
     return contract("ts,sv->tv", weights, value, read.product_dtype, read.precision)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from attn_jax import masks, score_mods
 from attn_jax._leading import lead
+from attn_jax._tables import is_table
 from attn_jax.viewer._arrays import as_heads, check_sizes
 
 
@@ -88,11 +89,12 @@ def positions(given: Any, mask: Any, score_mod: Any, T: int, S: int) -> np.ndarr
     rules = [one for one in _listed(mask) if callable(one)]
     mods = [one for one in _listed(score_mod) if one is not None]
     compares = any(map(masks.is_aligned, rules)) or any(map(score_mods.is_aligned, mods))
-    if given is None and T != S and compares:
+    looks_up = any(map(is_table, jax.tree.leaves((rules, mods), is_leaf=is_table)))
+    if given is None and T != S and (compares or looks_up):
         raise ValueError(
-            f"query_position is needed: a rule compares positions, and T={T} queries can be "
-            f"aligned with S={S} keys in more than one way; for queries at the end pass "
-            f"query_position=range(S - T, S)"
+            f"query_position is needed: a rule compares positions, or looks them up, and T={T} "
+            f"queries can be aligned with S={S} keys in more than one way; for queries at the end "
+            f"pass query_position=range(S - T, S)"
         )
     place = np.arange(T) if given is None else np.asarray([int(i) for i in given])
     if len(place) != T:
