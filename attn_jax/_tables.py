@@ -211,7 +211,7 @@ def _in_order(
     if row is not None:
         return _look_up(values, (slice(None),) * axis + (row,))
     if size != count:
-        side, many = (side, "queries") if side == "query" else (side, "keys")
+        many = "queries" if side == "query" else "keys"
         raise ValueError(
             f"{side}_row is needed: a mask or score_mod looks {many} up in an array of {size} "
             f"entries, and there are {count} {many}; pass {side}_row, the number of each of them "
