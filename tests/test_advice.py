@@ -129,7 +129,7 @@ def test_an_additive_mask_for_one_head_becomes_a_score_mod():
     calls = (attend, attn_jax.attend_with_logsumexp)
     for call in calls:
         found = advice(
-            r"score_mod=(.*), which", call, query, query, value, mask=additive, error=TypeError
+            r"score_mod=(.*)$", call, query, query, value, mask=additive, error=TypeError
         )
         assert "bias=" not in found
     out = attend(query, query, value, score_mod=followed(found, mask=additive))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import attn_jax
-from attn_jax import _tables, masks, score_mods
+from attn_jax import masks, score_mods
 from attn_jax._grid import Grid, TileShape
 from attn_jax.block_mask import kinds
 from tests.tolerance import assert_equal
@@ -45,7 +45,7 @@ def test_rules_are_their_definitions_where_differences_do_not_fit_int32(name):
 def test_answers_for_tiles_of_far_positions_are_never_too_bold(name, shape):
     mask, rule = RULES[name]
     i, j = jnp.array(QUERIES, jnp.int32), jnp.array(KEYS, jnp.int32)
-    given = kinds(_tables.order(mask, i, j), Grid.of(i, j, shape))
+    given = kinds(mask, Grid.of(i, j, shape))
     readable = written(rule)
     for (row, column), some in np.ndenumerate(np.asarray(given.some)):
         t, s = shape

@@ -19,6 +19,7 @@ from attn_jax import score_mods, scores
 
 T, S, H, V = 60, 70, 8, 5
 POSITION = np.arange(T) + 3
+PLACE = {"query_position": jnp.asarray(POSITION), "key_position": jnp.arange(S)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +74,14 @@ OPTIONS = {
     ),
     "score_mod of one's own": Option(
         (),
-        lambda x: {"score_mod": narrow_slope(x), "query_position": jnp.asarray(POSITION)},
+        lambda x: {"score_mod": narrow_slope(x), **PLACE},
         lambda x, query, key: scaled(query, key) - x * DISTANCE / 16,
     ),
     "relative bias": Option(
         (8,),
         lambda x: {
             "score_mod": score_mods.relative_bias(x, bidirectional=False, max_distance=8),
-            "query_position": jnp.asarray(POSITION),
+            **PLACE,
         },
         lambda x, query, key: scaled(query, key) + x[SINGLE_BUCKETS],
     ),

@@ -95,6 +95,8 @@ def test_every_option_of_the_plain_read_is_taken_and_the_output_is_the_same():
         "local_window_size": (4, 1),
         "query_position": jnp.arange(2, 2 + T),
         "key_position": jnp.array([[3, 0, 1, 2, 6, 5, 4]]),
+        "query_row": jnp.arange(2, 2 + T),
+        "key_row": jnp.arange(S),
         "sink": draw(7, (N,), dtype=jnp.float32)[0],
         "dropout_rate": 0.3,
         "dropout_rng": jax.random.key(8),

@@ -33,8 +33,9 @@ def by_notes(mask, notes):
     """A score that reads notes with the query first: key · attend(query, notes, notes)."""
 
     def score(query, key):
-        options = {"mask": mask, "query_position": jnp.array([AT]), "implementation": "blockwise"}
-        return attn_jax.attend(query, notes, notes, **options) @ key.T
+        place = {"query_position": jnp.array([AT]), "key_position": jnp.arange(len(notes))}
+        options = {"mask": mask, "implementation": "blockwise"}
+        return attn_jax.attend(query, notes, notes, **options, **place) @ key.T
 
     return score
 

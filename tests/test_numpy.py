@@ -21,6 +21,7 @@ QUERY, KEY, VALUE = (RNG.normal(size=(rows, H)) for rows in (T, S, S))
 QUERIES, KEYS, VALUES = (RNG.normal(size=(B, rows, N, H)) for rows in (T, S, S))
 MASK, BIAS, TABLE = RNG.random((T, S)) < 0.7, RNG.normal(size=(S, S)), RNG.normal(size=8)
 WHERE = {"query_position": np.arange(2, 2 + T), "key_position": np.arange(S)}
+ROWS = {"query_row": np.arange(2, 2 + T), "key_row": np.arange(S)}
 
 
 def cached(keys, values, queries, is_real, **options):
@@ -61,7 +62,7 @@ CALLS = {
             >> score_mods.soft_cap(np.float64(3)),
             **o,
         ),
-        (QUERY, KEY, VALUE, BIAS, TABLE, WHERE),
+        (QUERY, KEY, VALUE, BIAS, TABLE, WHERE | ROWS),
     ),
     "scores": (
         lambda q, k, w: attn_jax.scores.general(q, k, w=w),
@@ -92,10 +93,12 @@ CALLS = {
         (RNG.normal(size=(B, T, 8)), np.ones((B, 1, T, T), bool), WHERE["query_position"]),
     ),
     "masks": (
-        lambda mask, ids, i, j: masks.evaluate(
-            masks.from_array(mask) & masks.segments(ids) & (lambda i, j: np.bool_(True)), i, j
+        lambda mask, ids, i, j, rows: masks.evaluate(
+            masks.from_array(mask) & masks.segments(ids) & (lambda i, j: np.bool_(True)),
+            *(i, j),
+            **rows,
         ),
-        (BIAS > 0, np.array([0, 0, 0, 3, 3]), *WHERE.values()),
+        (BIAS > 0, np.array([0, 0, 0, 3, 3]), *WHERE.values(), ROWS),
     ),
     "block_mask": (
         lambda i, j: attn_jax.block_mask(

@@ -116,7 +116,7 @@ def heads_of_examples(query, key, value, slopes, documents, implementation):
             mask=lambda i, j: (documents[i] == documents[j]) & (j <= i),
             score_mod=lambda logit, i, j: logit - slope * abs(i - j).astype(logit.dtype),
             query_position=jnp.arange(T),
-            key_position=jnp.arange(S),
+            key_position=jnp.arange(T),
             implementation=implementation,
         )
 

@@ -204,7 +204,8 @@ SMALL += ["--sizes.num-layers", "1", "--train.log-every", "2", "--sample-length"
 def start(folder, *options):
     """Two processes of `python -m experiments.lm`, with one device each."""
     root = Path(lm.__file__).parents[1]
-    environment = {**os.environ, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    quick = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = {**os.environ, "PYTHONPATH": str(root), **quick}
     program = [sys.executable, "-m", "experiments.lm", *SMALL, "--mesh.data", "2", *options]
     program += ["--processes.coordinator", f"localhost:{free_port()}", "--processes.count", "2"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
