@@ -121,15 +121,12 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(PY) -m pyrefly check --summary=none
 
-# Programs of experiments mostly compile: XLA need not make fast what runs for milliseconds.
-QUICK := XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0"
-
 # Tests of experiments kill processes in the middle of whatever they write: they share no compiled functions.
 PYTEST := $(PY) -m pytest -n 2 --doctest-modules --jaxtyping-packages=attn_jax,experiments,beartype.beartype
 
 unit: $(STAMP) $(TPU)
 	$(COMPILED) $(PYTEST) --ignore=tests/experiments --ignore=tests/browser $(ARGS)
-	$(QUICK) $(PYTEST) tests/experiments
+	$(PYTEST) tests/experiments
 
 # Where tests compare bits, once more on other kinds of CPU: XLA compiles as for one that has no more than AVX2, or
 # AVX-512, and natively. What is compiled for one is not run as another. One kind alone: make test-cpus CPUS=AVX2.
