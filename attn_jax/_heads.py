@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -49,14 +50,8 @@ def attend_heads(
     implementation: Implementation | None,
 ) -> Float[Array, "*B T N V"]:
     """`attend` on every head of every example."""
-    compiles("a read of many heads", query=query, key=key, value=value, options=options)
-
-    def head(query, key, value, options: dict) -> Float[Array, "T V"]:
-        static = {"dropout_rate": dropout_rate, "implementation": implementation}
-        return attend(query, key, value, **options, **static)
-
-    operands, inputs, outputs = lay_out(query, key, value, options)
-    out = map_levels(head, inputs, outputs)(*operands)
+    static = {"dropout_rate": dropout_rate, "implementation": implementation}
+    out = _mapped(attend, query, key, value, options, static)
     return with_heads(out, query, key, value)
 
 
@@ -77,16 +72,23 @@ def attend_heads_with_logsumexp(
     implementation: Implementation | None,
 ) -> tuple[Float[Array, "*B T N V"], Float[Array, "*B T N"]]:
     """`attend_with_logsumexp` on every head of every example."""
-    compiles("a read of many heads", query=query, key=key, value=value, options=options)
-
-    def head(query, key, value, options: dict) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-        static = {"dropout_rate": dropout_rate, "implementation": implementation}
-        return attend_with_logsumexp(query, key, value, **options, **static)
-
-    operands, inputs, outputs = lay_out(query, key, value, options)
-    out, logsumexp = map_levels(head, inputs, (outputs, outputs))(*operands)
+    static = {"dropout_rate": dropout_rate, "implementation": implementation}
+    out, logsumexp = _mapped(attend_with_logsumexp, query, key, value, options, static)
     out = with_heads(out, query, key, value)
     return out, logsumexp.reshape(out.shape[:-1])
+
+
+def _mapped(
+    read: Callable, query: Array, key: Array, value: Array, options: dict, static: dict
+) -> Any:
+    """A function of one head over all of them; what it returns has the axes of `lay_out`."""
+    compiles("a read of many heads", query=query, key=key, value=value, options=options)
+
+    def head(query, key, value, options: dict) -> Any:
+        return read(query, key, value, **options, **static)
+
+    operands, inputs, outputs = lay_out(query, key, value, options)
+    return map_levels(head, inputs, outputs)(*operands)
 
 
 def with_heads(rows: Array, query: Array, key: Array, value: Array) -> Array:

@@ -111,7 +111,7 @@ class Swapped:
         for item in items:
             for part, reason in self.differences.items():
                 if part in item.nodeid:
-                    item.add_marker(pytest.mark.xfail(reason=reason, strict=False))
+                    item.add_marker(pytest.mark.xfail(reason=reason, strict=True))
 
 
 def run_here(name: str, clone: Path) -> int:
