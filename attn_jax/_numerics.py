@@ -24,6 +24,17 @@ def wide[Tree](tree: Tree) -> Tree:
     return jax.tree.map(widened, tree)
 
 
+def put(values: Array, where: Bool[Array, "..."], number: float) -> Array:
+    """A number in the place of values, or of whole rows where `where` has no axis for their width.
+
+    It is `jnp.where` without the function that jnp traces, which takes most of a short program's
+    time to trace.
+    """
+    if where.ndim < values.ndim:
+        where = jax.lax.broadcast_in_dim(where, values.shape, range(where.ndim))
+    return jax.lax.select(where, jax.lax.full_like(values, number), values)
+
+
 def as_scalar(number: float | int | np.floating | Array, dtype: DTypeLike) -> Float[Array, ""]:
     """Any kind of number as an array of one dtype: all kinds share one compiled function."""
     return (

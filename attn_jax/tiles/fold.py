@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from attn_jax import _tables
@@ -144,10 +145,10 @@ class _Ground:
 
     def walk(self, i: Int[Array, ""], visit: Callable, carry: Any) -> Any:
         """`carry = visit(place, is_full, carry)` along one row: full tiles, then partial ones."""
-        columns, full, partial = self.lists.order[i], self.lists.full[i], self.lists.partial[i]
+        columns, full, partial = (_entry(of, i) for of in jax.tree.leaves(self.lists))
 
         def at(is_full):
-            return lambda n, carry: visit(Place(i, columns[n]), is_full, carry)
+            return lambda n, carry: visit(Place(i, _entry(columns, n)), is_full, carry)
 
         carry = jax.lax.fori_loop(0, full, at(True), carry)
         if self.mask is None and self.grid.is_even:
@@ -160,7 +161,7 @@ class _Ground:
             return None
         grid, (t, s) = self.grid, self.grid.shape
         mask = cut(self.mask, unmapped(self.mask), place, grid.shape)
-        i, j = grid.query_position[place.row], grid.key_position[place.column]
+        i, j = _entry(grid.query_position, place.row), _entry(grid.key_position, place.column)
         readable = jnp.ones(grid.shape, bool) if mask is None else evaluate(mask, i, j)
         if grid.is_even:
             return readable
@@ -178,10 +179,17 @@ def cut(
         values = node.values
         for axis, side in _tiled_axes(node, axes.values) if node.over in kinds else ():
             size = shape[side]
-            values = jax.lax.dynamic_slice_in_dim(values, place[side] * size, size, axis)
+            values = jax.lax.dynamic_slice_in_dim(
+                values, place[side] * size, size, axis, allow_negative_indices=False
+            )
         return dataclasses.replace(node, values=values)
 
     return _map_tables(part, tables, axes)
+
+
+def _entry(values: Array, n: Int[Array, ""]) -> Array:
+    """`values[n]`, where n is known to be in range."""
+    return jax.lax.dynamic_index_in_dim(values, n, keepdims=False, allow_negative_indices=False)
 
 
 def _to_front(kind: str, axes: Any, tables: Any) -> Any:
@@ -206,10 +214,12 @@ def _put_at(totals: Any, parts: Any, axes: Any, place: Place, shape: TileShape) 
     def put(node, part, axes):
         if not _tables.is_table(node):
             return part
-        start = [jnp.int32(0)] * node.values.ndim
+        start = [np.int32(0)] * node.values.ndim
         for axis, side in _tiled_axes(node, axes.values):
             start[axis] = place[side] * shape[side]
-        values = jax.lax.dynamic_update_slice(node.values, part.values, start)
+        values = jax.lax.dynamic_update_slice(
+            node.values, part.values, start, allow_negative_indices=False
+        )
         return dataclasses.replace(node, values=values)
 
     return jax.tree.map(put, totals, parts, axes, is_leaf=_tables.is_table)

@@ -12,6 +12,7 @@ from jax.experimental import hijax
 
 from attn_jax._axes import Layout, map_levels, unmapped
 from attn_jax._grid import TileShape
+from attn_jax._numerics import put
 from attn_jax._sharding import vary_alike
 from attn_jax._tables import Table
 from attn_jax.tiles.fold import Plan, Walk, fold
@@ -96,11 +97,11 @@ def _cotangents(out: Table, d_out: Table, d_row: Table) -> tuple[Table, Table]:
 def _step(row, tile, readable):
     old_maximum, total, weighed = row
     logit = logits(tile, readable)
-    maximum = jnp.maximum(old_maximum, jnp.max(logit, axis=1))
-    shift = jnp.where(maximum == -jnp.inf, 0, maximum)
-    weights = jnp.exp(logit - shift[:, None])
-    fade = jnp.exp(old_maximum - shift)
-    total = fade * total + jnp.sum(weights, axis=1)
+    maximum = jax.lax.max(old_maximum, jax.lax.reduce_max(logit, (1,)))
+    shift = put(maximum, maximum == -jnp.inf, 0)
+    weights = jax.lax.exp(logit - shift[:, None])
+    fade = jax.lax.exp(old_maximum - shift)
+    total = fade * total + jax.lax.reduce_sum(weights, (1,))
     weighed = fade[:, None] * weighed + weighed_values(weights, tile, readable)
     return (maximum, total, weighed), None
 
@@ -108,6 +109,6 @@ def _step(row, tile, readable):
 def _finish(row):
     maximum, total, weighed = row
     nothing = total == 0
-    total = jnp.where(nothing, 1, total)
-    logsumexp = jnp.where(nothing, -jnp.inf, maximum + jnp.log(total))
+    total = put(total, nothing, 1)
+    logsumexp = put(maximum + jax.lax.log(total), nothing, -jnp.inf)
     return Table(weighed / total[:, None], "query"), Table(logsumexp, "query")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from attn_jax._numerics import put
 from attn_jax._tables import Table, on_readable_pairs, on_readable_rows
 from attn_jax.tiles.contract import contract
 
@@ -48,7 +49,7 @@ def logits(read: Read, readable: Readable) -> Float[Array, "t s"]:
     if read.score_mod is not None:
         i, j = read.query_position.values[:, None], read.key_position.values[None, :]
         changed = on_readable_pairs(read.score_mod, changed, i, j, readable)
-    return changed if readable is None else jnp.where(readable, changed, -jnp.inf)
+    return changed if readable is None else put(changed, ~readable, -jnp.inf)
 
 
 def weighed_values(
@@ -68,10 +69,10 @@ def weigh(operands: tuple[Read, Table], readable: Readable) -> tuple[Table, Tabl
     """
     read, logsumexp = operands
     nothing = logsumexp.values == -jnp.inf
-    shift = jnp.where(nothing, 0, logsumexp.values)
-    weights = jnp.exp(logits(read, readable) - shift[:, None])
-    total = jnp.where(nothing, 0, jnp.sum(weights, axis=1))
-    mean = jnp.where(nothing[:, None], 0, weighed_values(weights, read, readable))
+    shift = put(logsumexp.values, nothing, 0)
+    weights = jax.lax.exp(logits(read, readable) - shift[:, None])
+    total = put(jax.lax.reduce_sum(weights, (1,)), nothing, 0)
+    mean = put(weighed_values(weights, read, readable), nothing, 0)
     return Table(total, "query"), Table(mean, "query")
 
 
@@ -79,4 +80,4 @@ def _keep(rows: Float[Array, "L H"], readable: Readable, others: int) -> Float[A
     """Puts zeros for rows that nothing in the tile reads: NaN there must meet no product."""
     if readable is None:
         return rows
-    return jnp.where(jnp.any(readable, axis=others)[:, None], rows, 0)
+    return put(rows, ~jax.lax.reduce_or(readable, (others,)), 0)
