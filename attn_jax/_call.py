@@ -67,13 +67,13 @@ class Call:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """How much of one head a backend computes: tiles visited, of how many, of how many pairs each.
+    """How much of one head a backend computes: which tiles [I J] it needs, how many pairs one has.
 
-    A backend that knows no tiles has one, which is the whole problem.
+    Heads and examples walk over their tiles together, so each of them visits what any of them
+    needs. A backend that knows no tiles has one, which is the whole problem.
     """
 
-    visited: Any
-    tiles: int = dataclasses.field(metadata={"static": True})
+    needed: Any
     pairs: int = dataclasses.field(metadata={"static": True})
 
 

@@ -6,26 +6,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
-from attn_jax import _known
+from attn_jax import _known, _young_jax
 
 _ORDERS = 2
 _WITH_RULES = ("custom_jvp_call", "custom_vjp_call")
 _SMALL = 4096  # arrays of up to so many bytes are compared by their content
 
 
-def fingerprint(jaxpr: core.Jaxpr, orders: int = _ORDERS) -> tuple:
+def fingerprint(jaxpr: _young_jax.Jaxpr, orders: int = _ORDERS) -> tuple:
     """All that decides what a jaxpr computes, with variables numbered in order of appearance.
 
     A function that has rules of its own for derivatives is told by what they compute, up to so many
     orders. A parameter that cannot be compared by value is compared by identity: two equal
     functions may then be compiled twice, two different ones are never taken for each other.
     """
-    numbers: dict[core.Var, int] = {}
+    numbers: dict[_young_jax.Var, int] = {}
 
     def atom(var: Any) -> tuple:
-        if isinstance(var, core.Literal):
+        if isinstance(var, _young_jax.Literal):
             value = np.asarray(var.val)
             return ("literal", value.dtype.str, value.tobytes(), str(var.aval))
         return ("var", numbers.setdefault(var, len(numbers)), str(var.aval))
@@ -43,7 +42,7 @@ def fingerprint(jaxpr: core.Jaxpr, orders: int = _ORDERS) -> tuple:
     return inputs, equations, tuple(map(atom, jaxpr.outvars))
 
 
-def _parameters(jaxpr: core.Jaxpr, eqn: core.JaxprEqn, orders: int) -> tuple:
+def _parameters(jaxpr: _young_jax.Jaxpr, eqn: _young_jax.JaxprEqn, orders: int) -> tuple:
     derivative = None
     if eqn.primitive.name in _WITH_RULES and not eqn.params["symbolic_zeros"]:
         derivative = _derivative(jaxpr, eqn, orders)
@@ -58,14 +57,14 @@ def _is_rule(value: Any) -> bool:
     return callable(value) or type(value).__name__ == "WrappedFun"
 
 
-def _derivative(jaxpr: core.Jaxpr, eqn: core.JaxprEqn, orders: int) -> Hashable | None:
+def _derivative(jaxpr: _young_jax.Jaxpr, eqn: _young_jax.JaxprEqn, orders: int) -> Hashable | None:
     """What the rules of one equation compute; None where it has no derivative."""
     if orders == 0:
         return "of a higher order"
-    operands = list(dict.fromkeys(x for x in eqn.invars if not isinstance(x, core.Literal)))
-    results = [x for x in eqn.outvars if not isinstance(x, core.DropVar)]
+    operands = list(dict.fromkeys(x for x in eqn.invars if not isinstance(x, _young_jax.Literal)))
+    results = [x for x in eqn.outvars if not isinstance(x, _young_jax.DropVar)]
     alone = jaxpr.replace(constvars=(), invars=operands, outvars=results, eqns=[eqn])
-    function = core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))
+    function = _young_jax.jaxpr_as_fun(_young_jax.ClosedJaxpr(alone, ()))
     is_float = [jnp.issubdtype(x.dtype, np.inexact) for x in _types(operands)]
 
     def moved(values: list, changes: list) -> Any:
@@ -93,10 +92,10 @@ def _types(variables: list[Any]) -> list[jax.ShapeDtypeStruct]:
 
 
 def _parameter(value: Any, orders: int) -> Hashable:
-    if isinstance(value, core.ClosedJaxpr):
+    if isinstance(value, _young_jax.ClosedJaxpr):
         constants = tuple(_parameter(constant, orders) for constant in value.consts)
         return "jaxpr", fingerprint(value.jaxpr, orders), constants
-    if isinstance(value, core.Jaxpr):
+    if isinstance(value, _young_jax.Jaxpr):
         return "jaxpr", fingerprint(value, orders)
     if isinstance(value, tuple | list):
         return tuple(_parameter(part, orders) for part in value)

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.extend import core
 from jaxtyping import Array
 
+from attn_jax import _young_jax
 from attn_jax._fingerprint import fingerprint
 from attn_jax._log import compiles
 from attn_jax._value import Rule
@@ -22,7 +22,7 @@ from attn_jax._value import Rule
 class _Program:
     """A jaxpr without its constants, equal to any other that does the same to the same types."""
 
-    def __init__(self, jaxpr: core.Jaxpr, name: str):
+    def __init__(self, jaxpr: _young_jax.Jaxpr, name: str):
         self.jaxpr, self.name = jaxpr, name
         self.fingerprint = fingerprint(jaxpr)
         self._hash = hash(self.fingerprint)
@@ -67,8 +67,8 @@ class Hoisted(Rule):
         jaxpr = self.program.jaxpr
         dtypes = [var.aval.dtype for var in jaxpr.constvars]  # pyrefly: ignore[missing-attribute]
         captured = [array.astype(dtype) for array, dtype in zip(self.captured, dtypes, strict=True)]
-        closed = core.ClosedJaxpr(jaxpr, captured)
-        (result,) = core.jaxpr_as_fun(closed)(*arguments)
+        closed = _young_jax.ClosedJaxpr(jaxpr, captured)
+        (result,) = _young_jax.jaxpr_as_fun(closed)(*arguments)
         return result
 
 

@@ -24,7 +24,7 @@ def wide[Tree](tree: Tree) -> Tree:
     return jax.tree.map(widened, tree)
 
 
-def put(values: Array, where: Bool[Array, "..."], number: float) -> Array:
+def put(values: Array, where: Bool[Array, "..."], number: float | int) -> Array:
     """A number in the place of values, or of whole rows where `where` has no axis for their width.
 
     It is `jnp.where` without the function that jnp traces, which takes most of a short program's

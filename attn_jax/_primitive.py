@@ -1,9 +1,9 @@
 """Our operations as JAX primitives, which two calls share only where they are the same."""
 
-from jax.experimental import hijax
+from attn_jax import _young_jax
 
 
-class Primitive(hijax.HiPrim):
+class Primitive(_young_jax.HiPrim):
     """An operation on trees of arrays; equal to another of the same parameters, trees and types.
 
     JAX compares the parameters alone, and a tree may hold what an operation does: a mask.

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.experimental import hijax
 from jax.sharding import NamedSharding, PartitionSpec
+
+from attn_jax import _young_jax
 
 
 def axes_of(*pairs: tuple[Any, int]) -> PartitionSpec:
@@ -31,8 +32,7 @@ def on_automatic_axes(out_specs: Callable) -> Callable:
         @functools.wraps(function)
         def wrapped(*operands, **options):
             inside = functools.partial(function, **options)
-            meshes = (jax.typeof(leaf).sharding.mesh for leaf in jax.tree.leaves(operands))
-            mesh = next((mesh for mesh in meshes if mesh.explicit_axes), None)
+            mesh = _young_jax.explicit_mesh(jax.tree.leaves(operands))
             if mesh is None:
                 return inside(*operands)
             shardings = jax.tree.map(
@@ -40,9 +40,7 @@ def on_automatic_axes(out_specs: Callable) -> Callable:
                 out_specs(*operands),
                 is_leaf=lambda node: isinstance(node, PartitionSpec),
             )
-            return jax.sharding.auto_axes(inside, axes=mesh.explicit_axes, out_sharding=shardings)(
-                *operands
-            )
+            return _young_jax.with_automatic_axes(inside, mesh, shardings)(*operands)
 
         return wrapped
 
@@ -51,23 +49,11 @@ def on_automatic_axes(out_specs: Callable) -> Callable:
 
 def vary_alike(tree: Any) -> Any:
     """The same arrays, each varying over all manual axes over which one of them does."""
-    axes = [jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(tree)]
-    union = frozenset().union(*axes)
-
-    def vary(leaf):
-        missing = union - jax.typeof(leaf).manual_axis_type.varying
-        return jax.lax.pcast(leaf, tuple(missing), to="varying") if missing else leaf
-
-    return jax.tree.map(vary, tree)
+    union = frozenset().union(*map(_young_jax.varying, jax.tree.leaves(tree)))
+    return jax.tree.map(lambda leaf: _young_jax.vary(leaf, union - _young_jax.varying(leaf)), tree)
 
 
 def types(tree: Any, like: Any) -> Any:
     """Types of arrays of these shapes, varying over the manual axes over which `like` does."""
     first = jax.tree.leaves(like)[0]
-    if not first.manual_axis_type.varying:
-        return jax.tree.map(lambda x: hijax.ShapedArray(x.shape, x.dtype), tree)
-    manual = {
-        "sharding": NamedSharding(first.sharding.mesh, PartitionSpec()),
-        "manual_axis_type": first.manual_axis_type,
-    }
-    return jax.tree.map(lambda x: hijax.ShapedArray(x.shape, x.dtype, **manual), tree)
+    return jax.tree.map(lambda x: _young_jax.array_type(x.shape, x.dtype, first), tree)

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from attn_jax import _checks, _tables, masks
 from attn_jax._grid import Grid, Kinds, TileShape, positions_or_default, rows_of
@@ -156,21 +156,36 @@ def block_mask(
 
 def classify(mask: Any, grid: Grid) -> TileLists:
     """Lists the tiles that a mask (in the order of the call; None for all pairs) leaves."""
-    some, every = kinds(mask, grid)
-    if not grid.is_even:
-        every = every & _whole(grid)
+    return listed(*kinds(mask, grid))
+
+
+def listed(some: Bool[Array, "I J"], every: Bool[Array, "I J"]) -> TileLists:
+    """Lists of the tiles of which some pair, or every pair, may be read."""
     rank = jnp.where(every, 0, jnp.where(some, 1, 2))
     order = jnp.argsort(rank, axis=1, stable=True).astype(jnp.int32)
     full, partial = (jnp.sum(rank == kind, axis=1, dtype=jnp.int32) for kind in (0, 1))
     return TileLists(order, full, partial)
 
 
+def kinds_listed(lists: TileLists) -> Kinds:
+    """The kinds of tiles from which such lists are made."""
+    place = jnp.argsort(lists.order, axis=1)
+    visited = lists.full + lists.partial
+    return Kinds(*(place < counts[:, None] for counts in (visited, lists.full)))
+
+
 def kinds(mask: Any, grid: Grid) -> Kinds:
-    """By arithmetic on bounds of positions where the mask knows how, else by looking."""
+    """By arithmetic on bounds of positions where the mask knows how, else by looking.
+
+    A tile that is filled up is not full, for its filling may not be read.
+    """
     if mask is None:
-        everything = jnp.ones(grid.tiles, bool)
-        return Kinds(everything, everything)
-    return mask.tile_kinds(grid) if isinstance(mask, masks.Mask) else grid.evaluate(mask)
+        some, every = (jnp.ones(grid.tiles, bool) for _ in range(2))
+    elif isinstance(mask, masks.Mask):
+        some, every = mask.tile_kinds(grid)
+    else:
+        some, every = grid.evaluate(mask)
+    return Kinds(some, every if grid.is_even else every & _whole(grid))
 
 
 @functools.partial(jax.jit, static_argnames="shape")

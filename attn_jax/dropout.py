@@ -10,10 +10,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import random as extended_random
 from jaxtyping import Array, Bool, Int, Key
 
-from attn_jax import _checks
+from attn_jax import _checks, _young_jax
 from attn_jax._tables import Rows, Table
 
 
@@ -40,7 +39,7 @@ class Dropout:
         """True for a weight that stays, with probability 1 - rate."""
         pairs = jnp.broadcast_arrays(self.query_row.values[:, None], self.key_row.values[None, :])
         counters = jnp.concatenate([x.astype(jnp.uint32).ravel() for x in pairs])
-        bits = extended_random.threefry_2x32(self.seed, counters)[: counters.size // 2]
+        bits = _young_jax.threefry_2x32(self.seed, counters)[: counters.size // 2]
         threshold = jnp.uint32(min(round(self.rate * 2**32), 2**32 - 1))
         return (bits >= threshold).reshape(pairs[0].shape)
 

@@ -132,13 +132,16 @@ def explain(
     memory = lowered.compile().memory_analysis()
     width = query.shape[-1] + value.shape[-1]
     given = jax.tree.leaves((query, key, value, bias, mask, options))
-    visited = np.asarray(seen.work.visited, np.int64)
+    needed = np.asarray(seen.work.needed)
+    *each, I, J = needed.shape
+    heads = math.prod(each)
+    visited = heads * int(needed.reshape(heads, I, J).any(axis=0).sum())
     return Explanation(
         implementation=seen.implementation,
         others=dict(seen.others),
-        tiles_visited=int(visited.sum()),
-        tiles=visited.size * seen.work.tiles,
-        flops=2 * width * seen.work.pairs * int(visited.sum()),
+        tiles_visited=visited,
+        tiles=needed.size,
+        flops=2 * width * seen.work.pairs * visited,
         bytes_moved=sum(jnp.asarray(leaf).nbytes for leaf in given if _is_array(leaf))
         + math.prod(_rows(query, key, value)) * value.shape[-1] * jnp.result_type(query).itemsize,
         temporary_bytes=None if memory is None else memory.temp_size_in_bytes,

@@ -190,3 +190,29 @@ def test_tiles_that_a_block_mask_leaves_out_are_not_read():
     out = attn_jax.attend(query, key, value, mask=emptied, implementation="blockwise")
     assert_equal(out, jnp.zeros_like(out))
     assert_differs(wanted, out)
+
+
+def read_of_each(query, key, value, lengths, documents):
+    """Masks that differ by example: keys that are there, and texts packed into a row."""
+    mask = masks.key_padding(lengths[:, None]) & masks.segments(documents[:, None])
+    return attn_jax.dot_product_attention(query, key, value, mask=mask, implementation="blockwise")
+
+
+def test_examples_with_masks_of_their_own_walk_over_their_tiles_together(tiles):
+    """No tile is gathered, and nothing is chosen between an example that is done and one that is
+    not: each would cost the whole array of keys at every tile."""
+    tiles(4, 8)
+    B, T, N, H = 3, 24, 2, 8
+    arrays = draw(0, *[(B, T, N, H)] * 3)
+    documents = np.sort(np.random.default_rng(0).integers(0, 4, (B, T)).astype(np.int32))
+    lengths, documents = jnp.array([24, 5, 11]), jnp.asarray(documents)
+
+    def total(query, key, value):
+        return jnp.sum(read_of_each(query, key, value, lengths, documents) ** 2)
+
+    gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+    assert "gather" not in gradients.lower(*arrays).as_text()
+    for n in range(B):
+        alone = [array[n : n + 1] for array in (*arrays, lengths, documents)]
+        together = read_of_each(*arrays, lengths, documents)[n : n + 1]
+        assert_close(together, read_of_each(*alone), dtype=jnp.float32)

@@ -71,7 +71,7 @@ def test_tiles_and_operations_are_counted_from_the_mask_itself(options, rule, ti
         implementation="blockwise",
     )
     cut = allowed(rule, lengths).reshape(B, T // t, t, S // s, s)
-    visited = N * int(cut.any(axis=(2, 4)).sum())
+    visited = N * B * int(cut.any(axis=(0, 2, 4)).sum())
     assert (explanation.tiles_visited, explanation.tiles) == (visited, N * B * (T // t) * (S // s))
     assert explanation.flops == 2 * (H + V) * t * s * visited
 
@@ -83,11 +83,12 @@ def test_a_block_mask_brings_its_own_tiles():
     assert explanation.tiles_visited == B * N * (2 + 4 + 6)
 
 
-def test_a_mask_for_each_head_counts_for_each_head(tiles):
+@pytest.mark.parametrize("longest", [0, 64, 65, 320])
+def test_every_head_visits_what_any_head_needs(longest, tiles):
     tiles(32, 64)
-    lengths = jnp.array([[0, 64, 65, 320]])
+    lengths = jnp.array([[0, 0, longest, 0]])
     explanation = attn_jax.explain(*heads(), mask=masks.key_padding(lengths))
-    assert explanation.tiles_visited == B * (T // 32) * (0 + 1 + 2 + 5)
+    assert explanation.tiles_visited == B * N * (T // 32) * -(-longest // 64)
 
 
 def test_bytes_are_those_of_arguments_and_results():

@@ -33,10 +33,6 @@ SPECS = {
 }
 # Explicit axes are automatic inside of a read, so each layout is asked of the compiler once.
 LAYOUTS = [*((AxisType.Explicit, spec) for spec in SPECS), (AxisType.Auto, "both")]
-# Where a mask differs between shards, so do the lengths of the loops over tiles: one loop runs as
-# long as any of them, and asks all shards in each step. Two loops forward, two backward.
-TILES_DEPEND_ON = {"documents": "data", "mask for heads": "heads"}
-LOOPS = 4
 COLLECTIVES = re.compile(
     r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 )
@@ -97,8 +93,7 @@ def test_output_and_gradients_stay_where_the_inputs_are(kind, spec, option, impl
     *arrays, cotangent = jax.device_put(operands(), sharding)
     function = read_with_gradients(option, implementation)
     compiled = function.lower(cotangent, *arrays).compile()
-    differs = implementation == "blockwise" and TILES_DEPEND_ON.get(option, "") in SPECS[spec]
-    assert collectives(compiled) == ({"all-reduce": LOOPS} if differs else {})
+    assert not collectives(compiled)  # although masks differ between shards
     got = compiled(cotangent, *arrays)
     for array in got:
         assert array.sharding.is_equivalent_to(sharding, array.ndim)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from attn_jax._call import Call, Work
 from attn_jax._grid import Grid, TileShape
 from attn_jax._tables import Table
-from attn_jax.block_mask import BlockMask, classify
+from attn_jax.block_mask import BlockMask, kinds, kinds_listed
 from attn_jax.tiles import tile_op
 from attn_jax.tiles.fold import Plan
 from attn_jax.tiles.online_softmax import online_softmax
@@ -37,16 +37,14 @@ def work(call: Call, heads: int) -> Work:
     """The tiles that the mask leaves; one at the edge counts as a whole tile."""
     T, S = call.query.shape[0], call.key.shape[0]
     if T == 0 or S == 0:
-        return Work(jnp.int32(0), tiles=0, pairs=0)
+        return Work(jnp.ones((0, 0), bool), pairs=0)
     visited, shape = plan(call)
     shape = shape or tile_op.choose(T, S, heads, mask=visited.mask, is_wide=visited.is_wide)
     if shape == (T, S):
-        return Work(jnp.int32(1), tiles=1, pairs=T * S)
+        return Work(jnp.ones((1, 1), bool), pairs=T * S)
     grid = Grid.of(call.query_position, call.key_position, shape)
-    lists = classify(visited.mask, grid) if visited.lists is None else visited.lists
-    rows, columns = grid.tiles
-    pairs = grid.shape.queries * grid.shape.keys
-    return Work(jnp.sum(lists.full + lists.partial), tiles=rows * columns, pairs=pairs)
+    left = kinds(visited.mask, grid) if visited.lists is None else kinds_listed(visited.lists)
+    return Work(left.some, pairs=shape.queries * shape.keys)
 
 
 def as_read(call: Call) -> Read:

@@ -13,10 +13,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import hijax
 from jaxtyping import Array, Float
 
-from attn_jax import _known, masks
+from attn_jax import _known, _young_jax, masks
 from attn_jax._call import Call, Work
 from attn_jax._primitive import Primitive
 from attn_jax._tables import Table
@@ -57,7 +56,7 @@ def work(call: Call, heads: int) -> Work:
     del heads
     T, S = call.query.shape[0], call.key.shape[0]
     pairs = T * S if call.mask is None else T * (T + 1) // 2
-    return Work(jnp.int32(1), tiles=1, pairs=pairs)
+    return Work(jnp.ones((1, 1), bool), pairs=pairs)
 
 
 def _device_reasons(H: int) -> Iterator[str]:
@@ -147,7 +146,7 @@ class _Kernel(Primitive):
         _, moved = jax.jvp(self.by_tiles, primals, _written_out(tangents))
         return self(*primals), moved
 
-    lin, linearized = hijax.linearize_from_jvp
+    lin, linearized = _young_jax.linearize_from_jvp
 
     def vjp_fwd(self, nzs_in, /, *args):
         return self(*args), args
@@ -278,10 +277,10 @@ def _written_out(changes: Any) -> Any:
     """Tangents or cotangents with symbolic zeros as arrays."""
 
     def is_zero(change):
-        return isinstance(change, hijax.Zero)
+        return isinstance(change, _young_jax.Zero)
 
     return jax.tree.map(
-        lambda change: hijax.instantiate_zeros(change) if is_zero(change) else change,
+        lambda change: _young_jax.instantiate_zeros(change) if is_zero(change) else change,
         changes,
         is_leaf=is_zero,
     )

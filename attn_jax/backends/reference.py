@@ -36,7 +36,7 @@ def refuses(call: Call) -> str | None:
 def work(call: Call, heads: int) -> Work:
     """Every pair, whatever the mask."""
     del heads
-    return Work(jnp.int32(1), tiles=1, pairs=call.query.shape[0] * call.key.shape[0])
+    return Work(jnp.ones((1, 1), bool), pairs=call.query.shape[0] * call.key.shape[0])
 
 
 def weights(call: Call) -> Float[Array, "T S"]:

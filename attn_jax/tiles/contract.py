@@ -13,10 +13,9 @@ import string
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import hijax
 from jaxtyping import Array, DTypeLike, Float
 
-from attn_jax import _known, _numerics
+from attn_jax import _known, _numerics, _young_jax
 from attn_jax._primitive import Primitive
 from attn_jax._sharding import types, vary_alike
 
@@ -61,13 +60,13 @@ class _Contraction(Primitive):
     def jvp(self, primals, tangents):
         (first, second), (d_first, d_second) = primals, tangents
         terms = []
-        if not isinstance(d_first, hijax.Zero):
+        if not isinstance(d_first, _young_jax.Zero):
             terms.append(contract(self.formula, d_first, second, self.dtype, self.precision))
-        if not isinstance(d_second, hijax.Zero):
+        if not isinstance(d_second, _young_jax.Zero):
             terms.append(contract(self.formula, first, d_second, self.dtype, self.precision))
         return self(first, second), sum(terms[1:], terms[0])
 
-    lin, linearized = hijax.linearize_from_jvp
+    lin, linearized = _young_jax.linearize_from_jvp
 
     def vjp_fwd(self, nzs_in, /, *args):
         return self(*args), args
@@ -78,7 +77,7 @@ class _Contraction(Primitive):
 
     def transpose(self, out_ct, *maybe_accums):
         first, second = maybe_accums
-        if isinstance(first, hijax.GradAccum):
+        if isinstance(first, _young_jax.GradAccum):
             first.accum(self._by_first(out_ct, second))
         else:
             second.accum(self._by_second(first, out_ct))
@@ -139,10 +138,14 @@ def _dot(one, first, other, second, out, *, dtype, precision):
     if "".join(batch + own + others) != out:
         one, first, own, other, second, others = other, second, others, one, first, own
     sums = sorted(set(one) & set(other) - set(out))
+
+    def axes(letters: list[str]) -> tuple[list[int], list[int]]:
+        return [one.index(x) for x in letters], [other.index(x) for x in letters]
+
     done = jax.lax.dot_general(
         first,
         second,
-        tuple(tuple(tuple(map(side.index, x)) for side in (one, other)) for x in (sums, batch)),
+        (axes(sums), axes(batch)),
         precision=precision,
         preferred_element_type=_numerics.accumulation_dtype(dtype),
     )

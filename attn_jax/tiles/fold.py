@@ -12,15 +12,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from attn_jax import _tables
-from attn_jax._axes import Axes, Layout, fit, in_front, map_levels, unmapped
-from attn_jax._grid import Grid, TileShape
+from attn_jax._axes import Layout, fit, in_front, level, map_levels
+from attn_jax._grid import Grid, Kinds, TileShape
 from attn_jax._sharding import vary_alike
-from attn_jax.block_mask import TileLists, classify
+from attn_jax._tables import Table
+from attn_jax.block_mask import TileLists, kinds, kinds_listed, listed
 from attn_jax.masks import evaluate
+from attn_jax.tiles.cut import Place, add_at, cut, cut_down, entry, filled_up, put_at
 
 type Readable = Bool[Array, "t s"] | None
 
@@ -38,15 +39,8 @@ class Plan:
     mask: Any
     query_position: Any
     key_position: Any
-    lists: TileLists | None = None
+    lists: Any = None
     is_wide: bool = dataclasses.field(default=False, metadata={"static": True})
-
-
-class Place(NamedTuple):
-    """Row and column of a tile in the grid of tiles."""
-
-    row: Int[Array, ""]
-    column: Int[Array, ""]
 
 
 class Walk(NamedTuple):
@@ -69,17 +63,18 @@ def fold(
     """Walks over every tile that is not empty and returns (tables over queries, sums).
 
     Tables among the operands come cut to the tile, all else as it is. `results` are the shapes of
-    what one head returns; `layout` tells where operands and results have their mapped axes.
+    what one head returns; `layout` tells where plan, operands and results have their mapped axes.
     """
-    T, S = plan.query_position.size, plan.key_position.size
+    plan_axes, axes = layout.inputs
+    T, S = _sizes(plan, plan_axes)
     if T == 0 or S == 0:
         return _zeros(results, layout)
     plan, operands, start, empty = vary_alike((plan, operands, walk.start, _zeros(results, layout)))
+    ground = _Ground.of(plan, plan_axes, shape, (T, S))
     if shape == (T, S):
-        return _one_tile(walk, plan, operands, start, layout)
-    ground = _Ground.of(plan, shape)
-    by_key = _to_front("key", layout.inputs, operands)
-    operands = _filled_up(fit(operands, layout.inputs, by_key), by_key, ground.full)
+        return _one_tile(walk, ground, operands, start, layout)
+    by_key = _to_front("key", axes, operands)
+    operands = filled_up(fit(operands, axes, by_key), by_key, ground.full)
     in_order = _to_front("query", by_key, operands)
     row_axes = jax.tree.map(lambda _: in_front(len(layout.sizes)), walk.start)
     start = jax.tree.map(lambda x: jnp.broadcast_to(x, (*layout.sizes[::-1], *x.shape)), start)
@@ -87,14 +82,15 @@ def fold(
 
     def visit(operands, place, is_full, carry):
         row, sums = carry
-        readable = ground.readable(place, is_full)
+        pairs, pair_axes = (None, None) if is_full else ground.at(place)
         step = map_levels(
-            lambda row, tile: walk.step(row, tile, readable),
-            (row_axes, in_order),
+            lambda row, tile, pairs: walk.step(row, tile, ground.readable(place, pairs)),
+            (row_axes, in_order, pair_axes),
             (row_axes, sum_axes),
         )
-        row, shares = step(row, cut(operands, in_order, place, shape, ("key", "pair")))
-        return row, _add_at(sums, shares, sum_axes, place, shape)
+        tile = cut(operands, in_order, place, shape, ("key", "pair"))
+        row, shares = step(row, tile, pairs)
+        return row, add_at(sums, shares, sum_axes, place, shape)
 
     def visit_row(i, carry):
         rows, sums = carry
@@ -102,94 +98,125 @@ def fold(
         here = fit(cut(operands, by_key, first, shape, ("query",)), by_key, in_order)
         row, sums = ground.walk(i, functools.partial(visit, here), (start, sums))
         done = map_levels(walk.finish, (row_axes,), row_outputs)(row)
-        return _put_at(rows, done, row_outputs, first, shape), sums
+        return put_at(rows, done, row_outputs, first, shape), sums
 
-    empty = _filled_up(empty, layout.outputs, ground.full)
-    rows = jnp.int32(ground.grid.tiles[0])
+    empty = filled_up(empty, layout.outputs, ground.full)
+    rows = jnp.int32(ground.tiles[0])
     done = jax.lax.fori_loop(jnp.int32(0), rows, visit_row, empty)
-    return _cut_down(done, layout.outputs, (T, S))
+    return cut_down(done, layout.outputs, (T, S))
 
 
-def _one_tile(walk: Walk, plan: Plan, operands: Any, start: Any, layout: Layout) -> Any:
+def _one_tile(walk: Walk, ground: "_Ground", operands: Any, start: Any, layout: Layout) -> Any:
     """`fold` where one tile is all that there is, which needs no loop."""
-    readable = None
-    if plan.mask is not None:
-        readable = evaluate(plan.mask, plan.query_position, plan.key_position)
+    here = Place(jnp.int32(0), jnp.int32(0))
 
-    def visit(operands):
-        row, shares = walk.step(start, operands, readable)
+    def visit(operands, pairs):
+        row, shares = walk.step(start, operands, ground.readable(here, pairs))
         return walk.finish(row), shares
 
-    return map_levels(visit, (layout.inputs,), layout.outputs)(operands)
+    inputs = layout.inputs[1], ground.axes
+    return map_levels(visit, inputs, layout.outputs)(operands, ground.pairs)
+
+
+class _Pairs(NamedTuple):
+    """What tells who may read whom: a mask, and positions by query and by key."""
+
+    mask: Any
+    query_position: Any
+    key_position: Any
 
 
 @dataclasses.dataclass(frozen=True)
 class _Ground:
     """The tiles that there are, and who may read whom in each."""
 
-    grid: Grid
-    mask: Any
-    lists: TileLists
+    pairs: _Pairs
+    axes: _Pairs
+    lists: Any
+    shape: TileShape
+    sizes: tuple[int, int]
 
     @classmethod
-    def of(cls, plan: Plan, shape: TileShape) -> "_Ground":
-        grid = Grid.of(plan.query_position, plan.key_position, shape)
-        full = grid.query_position.size, grid.key_position.size
-        lists = classify(plan.mask, grid) if plan.lists is None else plan.lists
-        return cls(grid, _filled_up(plan.mask, unmapped(plan.mask), full), lists)
+    def of(cls, plan: Plan, axes: Plan, shape: TileShape, sizes: tuple[int, int]) -> "_Ground":
+        def pairs(of):
+            i, j = Table(of.query_position, "query"), Table(of.key_position, "key")
+            return _Pairs(of.mask, i, j)
+
+        lists = None if shape == sizes else _lists(plan, axes, shape)
+        ground = cls(pairs(plan), pairs(axes), lists, shape, sizes)
+        filled = filled_up(ground.pairs, ground.axes, ground.full)
+        return dataclasses.replace(ground, pairs=filled)
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """How many rows and columns of tiles."""
+        (T, S), (t, s) = self.sizes, self.shape
+        return -(-T // t), -(-S // s)
 
     @property
     def full(self) -> tuple[int, int]:
         """T and S filled up to whole tiles."""
-        return self.grid.query_position.size, self.grid.key_position.size
+        return self.tiles[0] * self.shape.queries, self.tiles[1] * self.shape.keys
 
     def walk(self, i: Int[Array, ""], visit: Callable, carry: Any) -> Any:
         """`carry = visit(place, is_full, carry)` along one row: full tiles, then partial ones."""
-        columns, full, partial = (_entry(of, i) for of in jax.tree.leaves(self.lists))
+        columns, full, partial = (entry(of, i) for of in jax.tree.leaves(self.lists))
 
         def at(is_full):
-            return lambda n, carry: visit(Place(i, _entry(columns, n)), is_full, carry)
+            return lambda n, carry: visit(Place(i, entry(columns, n)), is_full, carry)
 
         carry = jax.lax.fori_loop(0, full, at(True), carry)
-        if self.mask is None and self.grid.is_even:
+        if self.pairs.mask is None and self.full == self.sizes:
             return carry
         return jax.lax.fori_loop(full, full + partial, at(False), carry)
 
-    def readable(self, place: Place, is_full: bool) -> Readable:
-        """None for a full tile; the padding of the last tiles may not be read."""
-        if is_full:
+    def at(self, place: Place) -> tuple[_Pairs, _Pairs]:
+        """What belongs to one tile, and its axes."""
+        return cut(self.pairs, self.axes, place, self.shape), self.axes
+
+    def readable(self, place: Place, pairs: _Pairs | None) -> Readable:
+        """Of one head, on the pairs of a tile; None where all may be read, as where none are given.
+
+        What fills up the last tiles may not be read.
+        """
+        if pairs is None:
             return None
-        grid, (t, s) = self.grid, self.grid.shape
-        mask = cut(self.mask, unmapped(self.mask), place, grid.shape)
-        i, j = _entry(grid.query_position, place.row), _entry(grid.key_position, place.column)
-        readable = jnp.ones(grid.shape, bool) if mask is None else evaluate(mask, i, j)
-        if grid.is_even:
+        readable = None
+        if pairs.mask is not None:
+            i, j = pairs.query_position.values, pairs.key_position.values
+            readable = evaluate(pairs.mask, i, j)
+        if self.full == self.sizes:
             return readable
-        query_is_real = place.row * t + jnp.arange(t, dtype=jnp.int32) < grid.T
-        key_is_real = place.column * s + jnp.arange(s, dtype=jnp.int32) < grid.S
-        return readable & query_is_real[:, None] & key_is_real[None, :]
+        (T, S), (t, s) = self.sizes, self.shape
+        query_is_real = place.row * t + jnp.arange(t, dtype=jnp.int32) < T
+        key_is_real = place.column * s + jnp.arange(s, dtype=jnp.int32) < S
+        is_real = query_is_real[:, None] & key_is_real[None, :]
+        return is_real if readable is None else readable & is_real
 
 
-def cut(
-    tables: Any, axes: Any, place: Place, shape: TileShape, kinds: tuple[str, ...] = _tables.KINDS
-) -> Any:
-    """A tree with every table of these kinds cut to the part that belongs to one tile."""
+def _lists(plan: Plan, axes: Plan, shape: TileShape) -> TileLists:
+    """One list of tiles for all heads and examples: those that any of them reads.
 
-    def part(node, axes):
-        values = node.values
-        for axis, side in _tiled_axes(node, axes.values) if node.over in kinds else ():
-            size = shape[side]
-            values = jax.lax.dynamic_slice_in_dim(
-                values, place[side] * size, size, axis, allow_negative_indices=False
-            )
-        return dataclasses.replace(node, values=values)
-
-    return _map_tables(part, tables, axes)
+    So all walk in step. With lists of their own every tile would have to be gathered, and a loop
+    would go on for all while one is not done.
+    """
+    is_mapped = any(at is not None for own in jax.tree.leaves(axes.lists) for at in own.at)
+    if plan.lists is not None and not is_mapped:
+        return plan.lists
+    return listed(*_kinds_for_all(plan, axes, shape))
 
 
-def _entry(values: Array, n: Int[Array, ""]) -> Array:
-    """`values[n]`, where n is known to be in range."""
-    return jax.lax.dynamic_index_in_dim(values, n, keepdims=False, allow_negative_indices=False)
+def _kinds_for_all(plan: Plan, axes: Plan, shape: TileShape) -> Kinds:
+    """Which tiles some head reads, and which of them every head reads whole."""
+    for n in range(len(axes.query_position.at)):
+        if any(own.at[n] is not None for own in jax.tree.leaves(axes)):
+            in_axes, inside = level(axes, n)
+            of_each = functools.partial(_kinds_for_all, axes=inside, shape=shape)
+            some, every = jax.vmap(of_each, in_axes=(in_axes,))(plan)
+            return Kinds(some.any(axis=0), every.all(axis=0))
+    if plan.lists is not None:
+        return kinds_listed(plan.lists)
+    return kinds(plan.mask, Grid.of(plan.query_position, plan.key_position, shape))
 
 
 def _to_front(kind: str, axes: Any, tables: Any) -> Any:
@@ -202,63 +229,11 @@ def _to_front(kind: str, axes: Any, tables: Any) -> Any:
     return jax.tree.map(front, tables, axes, is_leaf=_tables.is_table)
 
 
-def _add_at(totals: Any, shares: Any, axes: Any, place: Place, shape: TileShape) -> Any:
-    """Adds a tile's share where `cut` would find it; what is no table is added as a whole."""
-    old = cut(totals, axes, place, shape)
-    return _put_at(totals, jax.tree.map(jnp.add, old, shares), axes, place, shape)
-
-
-def _put_at(totals: Any, parts: Any, axes: Any, place: Place, shape: TileShape) -> Any:
-    """Replaces what belongs to one tile."""
-
-    def put(node, part, axes):
-        if not _tables.is_table(node):
-            return part
-        start = [np.int32(0)] * node.values.ndim
-        for axis, side in _tiled_axes(node, axes.values):
-            start[axis] = place[side] * shape[side]
-        values = jax.lax.dynamic_update_slice(
-            node.values, part.values, start, allow_negative_indices=False
-        )
-        return dataclasses.replace(node, values=values)
-
-    return jax.tree.map(put, totals, parts, axes, is_leaf=_tables.is_table)
-
-
-def _tiled_axes(table: _tables.Table, axes: Axes) -> list[tuple[int, int]]:
-    """The axes of a table that tiles cut, each with its side: 0 for queries, 1 for keys."""
-    core = axes.core(table.values.ndim)
-    if table.over == "pair":
-        return [(core[side], side) for side in (0, 1) if table.values.shape[core[side]] != 1]
-    return [(core[0], 0 if table.over == "query" else 1)]
-
-
-def _filled_up(tables: Any, axes: Any, sizes: tuple[int, int]) -> Any:
-    """Tables filled up with zeros to so many queries and keys."""
-
-    def fill_up(node, axes):
-        values = node.values
-        for axis, side in _tiled_axes(node, axes.values):
-            missing = sizes[side] - values.shape[axis]
-            if missing != 0:
-                widths = [(0, missing if a == axis else 0) for a in range(values.ndim)]
-                values = jnp.pad(values, widths)
-        return dataclasses.replace(node, values=values)
-
-    return _map_tables(fill_up, tables, axes)
-
-
-def _cut_down(tables: Any, axes: Any, sizes: tuple[int, int]) -> Any:
-    """Tables cut to so many queries and keys."""
-
-    def cut_down(node, axes):
-        values = node.values
-        for axis, side in _tiled_axes(node, axes.values):
-            if values.shape[axis] != sizes[side]:
-                values = jax.lax.slice_in_dim(values, 0, sizes[side], axis=axis)
-        return dataclasses.replace(node, values=values)
-
-    return _map_tables(cut_down, tables, axes)
+def _sizes(plan: Plan, axes: Plan) -> tuple[int, int]:
+    """T and S."""
+    (T,) = axes.query_position.core_shape(plan.query_position.shape)
+    (S,) = axes.key_position.core_shape(plan.key_position.shape)
+    return T, S
 
 
 def _zeros(results: Any, layout: Layout) -> Any:
@@ -266,12 +241,3 @@ def _zeros(results: Any, layout: Layout) -> Any:
         return jnp.zeros(axes.full_shape(leaf.shape, layout.sizes), leaf.dtype)
 
     return jax.tree.map(zeros, results, layout.outputs)
-
-
-def _map_tables(function: Callable, tables: Any, axes: Any) -> Any:
-    """Applies a function to each table and its axes, and leaves all else as it is."""
-
-    def one(node, axes):
-        return function(node, axes) if _tables.is_table(node) else node
-
-    return jax.tree.map(one, tables, axes, is_leaf=_tables.is_table)

@@ -8,8 +8,8 @@ derivative of the read is that of two sums over tiles. Backward this is algorith
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import hijax
 
+from attn_jax import _young_jax
 from attn_jax._axes import Layout, map_levels, unmapped
 from attn_jax._grid import TileShape
 from attn_jax._numerics import put
@@ -46,7 +46,7 @@ class _OnlineSoftmax(TileOp):
         dtype, V = out.values.dtype, out.values.shape[1]
         start = jnp.full(t, -jnp.inf, dtype), jnp.zeros(t, dtype), jnp.zeros((t, V), dtype)
         walk = Walk(start, _step, _finish)
-        layout = Layout(layout.inputs[1], (layout.outputs, None), layout.sizes)
+        layout = Layout(layout.inputs, (layout.outputs, None), layout.sizes)
         done, _ = fold(walk, plan, operands, (self.results, None), layout, self.tile)
         return done
 
@@ -63,7 +63,7 @@ class _OnlineSoftmax(TileOp):
         change = map_levels(_change, (out_axes, row_axes, out_axes), out_axes)
         return (out, logsumexp), (change(out, d_unit, d_mean), d_unit)
 
-    lin, linearized = hijax.linearize_from_jvp
+    lin, linearized = _young_jax.linearize_from_jvp
 
     def vjp_fwd(self, nzs_in, /, *args):
         plan, read = args

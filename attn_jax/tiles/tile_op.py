@@ -59,11 +59,11 @@ class TileOp(Primitive):
         raise NotImplementedError
 
     def one(self, layout: Layout, plan: Any, operands: Any) -> Any:
-        """The operation where one plan serves all heads."""
+        """The operation itself, on all heads and examples."""
         raise NotImplementedError
 
     def expand(self, *args):
-        return _map_plans(self.one, self.layout)(*args)
+        return self.one(self.layout, *args)
 
     def batch(self, axis_data, args, dims):
         if not jax.tree.leaves(dims):
@@ -104,18 +104,6 @@ def _even_part(L: int, limit: int) -> int:
     """The size of equal parts of L, none above the limit, that leave little to fill up."""
     parts = max(1, -(-L // limit))
     return L if parts == 1 else -(-L // (16 * parts)) * 16
-
-
-def _map_plans(one: Callable, layout: Layout) -> Callable:
-    """Maps over the levels at which plans differ; their loops run over different tiles."""
-    plan_axes, _ = layout.inputs
-    for n in range(len(layout.sizes)):
-        if any(axes.at[n] is not None for axes in jax.tree.leaves(plan_axes)):
-            in_axes, inputs = level(layout.inputs, n)
-            out_axes, outputs = level(layout.outputs, n)
-            inside = Layout(inputs, outputs, layout.sizes[:n] + layout.sizes[n + 1 :])
-            return jax.vmap(_map_plans(one, inside), in_axes=in_axes, out_axes=out_axes)
-    return lambda plan, operands: one(layout, plan, operands)
 
 
 def _order_of(operands: Any, axes: Any, levels: int) -> Callable:

@@ -12,10 +12,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import hijax
 from jaxtyping import Array, Bool
 
-from attn_jax import _numerics, _tables
+from attn_jax import _numerics, _tables, _young_jax
 from attn_jax._axes import Layout, fit
 from attn_jax._grid import TileShape
 from attn_jax._sharding import vary_alike
@@ -99,7 +98,7 @@ def float_or_none(like: Any, change: Any) -> Any:
     """A tangent or cotangent written out, and None for what has none."""
     if not is_float(like):
         return None
-    return jnp.zeros(like.shape, like.dtype) if isinstance(change, hijax.Zero) else change
+    return jnp.zeros(like.shape, like.dtype) if isinstance(change, _young_jax.Zero) else change
 
 
 class _TileSum(TileOp):
@@ -118,7 +117,7 @@ class _TileSum(TileOp):
             return jax.tree.map(jnp.add, row, by_query), shares
 
         walk = Walk(start, step, finish=lambda row: row)
-        inside = Layout(layout.inputs[1], _by_query(layout.outputs), layout.sizes)
+        inside = Layout(layout.inputs, _by_query(layout.outputs), layout.sizes)
         return _merge(*fold(walk, plan, operands, (rows, sums), inside, self.tile))
 
     def jvp(self, primals, tangents):
@@ -129,7 +128,7 @@ class _TileSum(TileOp):
         layout = Layout(inputs, self.layout.outputs, self.sizes)
         return self(plan, operands), tile_sum(Pushed(self.function), plan, both, layout, self.shape)
 
-    lin, linearized = hijax.linearize_from_jvp
+    lin, linearized = _young_jax.linearize_from_jvp
 
     def vjp_fwd(self, nzs_in, /, *args):
         return self(*args), args
@@ -154,7 +153,7 @@ class _TileSum(TileOp):
         moved = tile_sum(function, plan, (primals, cotangents), layout, self.shape)
         moved = narrow(self.in_avals[1][1], moved)
         for accumulator, value in zip(jax.tree.leaves(linear), jax.tree.leaves(moved), strict=True):
-            if isinstance(accumulator, hijax.GradAccum):
+            if isinstance(accumulator, _young_jax.GradAccum):
                 accumulator.accum(value)
 
 

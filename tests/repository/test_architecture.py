@@ -15,6 +15,7 @@ SOURCES = [*LIBRARY, *sorted((ROOT / "experiments").rglob("*.py"))]
 # From the ground up (docs/index.md): a file may import what stands before it and nothing else.
 FLOORS = [
     "_version",
+    "_young_jax",
     "_known",
     "_distance",
     "_checks",
@@ -129,6 +130,19 @@ def test_backends_never_import_each_other():
     backends = ROOT / "attn_jax" / "backends"
     for path in backends.glob("*.py"):
         assert "backends" not in rooms_imported(path), relative(path)
+
+
+YOUNG = ("jax.experimental", "jax.extend", "jax._src")
+YOUNG_NAMES = {"auto_axes", "pcast", "manual_axis_type", "explicit_axes"}
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=relative)
+def test_young_parts_of_jax_stand_behind_one_file(path):
+    if room(path) == "_young_jax":
+        return
+    assert not [name for name in imports(path) if name.startswith(YOUNG)]
+    used = {node.attr for node in ast.walk(ast.parse(path.read_text())) if hasattr(node, "attr")}
+    assert not used & YOUNG_NAMES
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=relative)
