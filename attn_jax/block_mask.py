@@ -156,7 +156,7 @@ def block_mask(
 
 def classify(mask: Any, grid: Grid) -> TileLists:
     """Lists the tiles that a mask (in the order of the call; None for all pairs) leaves."""
-    return listed(*kinds(mask, grid))
+    return listed(*only_whole(kinds(mask, grid), grid))
 
 
 def listed(some: Bool[Array, "I J"], every: Bool[Array, "I J"]) -> TileLists:
@@ -175,17 +175,16 @@ def kinds_listed(lists: TileLists) -> Kinds:
 
 
 def kinds(mask: Any, grid: Grid) -> Kinds:
-    """By arithmetic on bounds of positions where the mask knows how, else by looking.
-
-    A tile that is filled up is not full, for its filling may not be read.
-    """
+    """By arithmetic on bounds of positions where the mask knows how, else by looking."""
     if mask is None:
-        some, every = (jnp.ones(grid.tiles, bool) for _ in range(2))
-    elif isinstance(mask, masks.Mask):
-        some, every = mask.tile_kinds(grid)
-    else:
-        some, every = grid.evaluate(mask)
-    return Kinds(some, every if grid.is_even else every & _whole(grid))
+        everything = jnp.ones(grid.tiles, bool)
+        return Kinds(everything, everything)
+    return mask.tile_kinds(grid) if isinstance(mask, masks.Mask) else grid.evaluate(mask)
+
+
+def only_whole(kinds: Kinds, grid: Grid) -> Kinds:
+    """A tile that is filled up is not full: its filling may not be read."""
+    return kinds if grid.is_even else kinds._replace(every=kinds.every & _whole(grid))
 
 
 @functools.partial(jax.jit, static_argnames="shape")

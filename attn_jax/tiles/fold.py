@@ -19,7 +19,7 @@ from attn_jax._axes import Layout, fit, in_front, level, map_levels
 from attn_jax._grid import Grid, Kinds, TileShape
 from attn_jax._sharding import vary_alike
 from attn_jax._tables import Table
-from attn_jax.block_mask import TileLists, kinds, kinds_listed, listed
+from attn_jax.block_mask import TileLists, kinds, kinds_listed, listed, only_whole
 from attn_jax.masks import evaluate
 from attn_jax.tiles.cut import Place, add_at, cut, cut_down, entry, filled_up, put_at
 
@@ -216,7 +216,8 @@ def _kinds_for_all(plan: Plan, axes: Plan, shape: TileShape) -> Kinds:
             return Kinds(some.any(axis=0), every.all(axis=0))
     if plan.lists is not None:
         return kinds_listed(plan.lists)
-    return kinds(plan.mask, Grid.of(plan.query_position, plan.key_position, shape))
+    grid = Grid.of(plan.query_position, plan.key_position, shape)
+    return only_whole(kinds(plan.mask, grid), grid)
 
 
 def _to_front(kind: str, axes: Any, tables: Any) -> Any:
