@@ -127,9 +127,10 @@ PYTEST := $(PY) -m pytest -n 2 --doctest-modules --jaxtyping-packages=attn_jax,e
 # Here XLA need not make fast what runs once; the built package is tested as users compile.
 QUICK := XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0"
 
+# A file of experiments trains once what all its tests look at, so it stays in one process.
 unit: $(STAMP) $(TPU)
 	$(QUICK) $(COMPILED)-quickly $(PYTEST) --ignore=tests/experiments --ignore=tests/browser $(ARGS)
-	$(QUICK) $(PYTEST) tests/experiments
+	$(QUICK) $(PYTEST) --dist loadfile tests/experiments
 
 # Where tests compare bits, once more on other kinds of CPU: XLA compiles as for one that has no more than AVX2, or
 # AVX-512, and natively. What is compiled for one is not run as another. One kind alone: make test-cpus CPUS=AVX2.
@@ -145,9 +146,9 @@ test-cpus: $(STAMP)
 
 # The built package, tested from an empty directory, without the type-checking hook and compiled as users compile:
 # all that compares numbers with the definition, and tests of each other part, for what a wheel can lack is a file.
-IN_THE_WHEEL := $(addprefix tests/,test_attend.py test_bad_input.py test_blocks.py test_caches.py test_conformance.py test_contracts.py \
+IN_THE_WHEEL := $(addprefix tests/,test_attend.py test_bad_input.py test_caches.py test_conformance.py test_contracts.py \
   test_every_module.py test_explain.py test_ladder_a.py test_ladder_e.py test_masks.py test_paged_cache.py test_rotary.py test_score_mods.py \
-  models/test_encoder_decoder.py models/test_gpt.py models/test_hf_checkpoints.py models/test_search.py \
+  models/test_encoder_decoder.py models/test_gpt.py models/test_hf_checkpoints.py \
   viewer/test_payload.py)
 
 wheel: $(STAMP)
