@@ -100,6 +100,26 @@ def test_output_and_gradients_stay_where_the_inputs_are(kind, spec, option, impl
     assert_as_on_one_device(got, on_one_device(option, implementation))
 
 
+def test_shards_tell_each_other_once_which_tiles_their_documents_need(tiles):
+    """Before the loop, and not in each of its steps; for output and for gradients."""
+    tiles(16, 16)
+    sharding = NamedSharding(make_mesh(AxisType.Auto), SPECS["examples"])
+
+    def read(query, key, value, documents):
+        mask = masks.segments(documents[:, None]) & masks.causal()
+        options = {"mask": mask, "implementation": "blockwise"}
+        return attn_jax.dot_product_attention(query, key, value, **options)
+
+    *arrays, cotangent = jax.device_put(operands(), sharding)
+    documents = jax.device_put(DOCUMENTS[:, 0], sharding)
+    function = jax.jit(lambda *arrays: jax.vjp(read, *arrays)[1](cotangent)[:3])
+    compiled = function.lower(*arrays, documents).compile()
+    _, once = compiled.as_text().split("ENTRY ")
+    assert collectives(compiled) == {"all-reduce": 2}
+    assert len(COLLECTIVES.findall(once)) == 2
+    assert len(re.findall(r"= \(pred\S+ pred\S+ all-reduce\(", once)) == 2
+
+
 def heads_of_examples(query, key, value, slopes, documents, implementation):
     """`attend` mapped by hand, with a user's own functions that capture what is mapped."""
 
