@@ -7,47 +7,39 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.experimental.hijax import (  # operations with batching and derivatives of their own
-    GradAccum as GradAccum,
-)
 from jax.experimental.hijax import (
-    HiPrim as HiPrim,
-)
-from jax.experimental.hijax import (
+    GradAccum,
+    HiPrim,
     ShapedArray,
+    Zero,
+    instantiate_zeros,
+    linearize_from_jvp,
 )
-from jax.experimental.hijax import (
-    Zero as Zero,
-)
-from jax.experimental.hijax import (
-    instantiate_zeros as instantiate_zeros,
-)
-from jax.experimental.hijax import (
-    linearize_from_jvp as linearize_from_jvp,
-)
-from jax.extend.core import (  # traced functions
-    ClosedJaxpr as ClosedJaxpr,
-)
-from jax.extend.core import (
-    DropVar as DropVar,
-)
-from jax.extend.core import (
-    Jaxpr as Jaxpr,
-)
-from jax.extend.core import (
-    JaxprEqn as JaxprEqn,
-)
-from jax.extend.core import (
-    Literal as Literal,
-)
-from jax.extend.core import (
-    Var as Var,
-)
-from jax.extend.core import (
-    jaxpr_as_fun as jaxpr_as_fun,
-)
-from jax.extend.random import threefry_2x32 as threefry_2x32
+from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+from jax.extend.random import threefry_2x32
 from jax.sharding import NamedSharding, PartitionSpec
+
+__all__ = [
+    "ClosedJaxpr",
+    "DropVar",
+    "GradAccum",
+    "HiPrim",
+    "Jaxpr",
+    "JaxprEqn",
+    "Literal",
+    "ShapedArray",
+    "Var",
+    "Zero",
+    "array_type",
+    "explicit_mesh",
+    "instantiate_zeros",
+    "jaxpr_as_fun",
+    "linearize_from_jvp",
+    "threefry_2x32",
+    "vary",
+    "varying",
+    "with_automatic_axes",
+]
 
 
 def explicit_mesh(arrays: list) -> Any:

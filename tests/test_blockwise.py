@@ -203,7 +203,7 @@ def test_examples_with_masks_of_their_own_walk_over_their_tiles_together(tiles):
     not: each would cost the whole array of keys at every tile."""
     tiles(4, 8)
     B, T, N, H = 3, 24, 2, 8
-    arrays = draw(0, *[(B, T, N, H)] * 3)
+    arrays = draw(0, *[(B, T, N, H)] * 3, dtype=jnp.float32)
     documents = np.sort(np.random.default_rng(0).integers(0, 4, (B, T)).astype(np.int32))
     lengths, documents = jnp.array([24, 5, 11]), jnp.asarray(documents)
 

@@ -41,12 +41,13 @@ class _OnlineSoftmax(TileOp):
         out = jax.ShapeDtypeStruct((T, value.shape[1]), dtype), jax.ShapeDtypeStruct((T,), dtype)
         return tuple(Table(shape, "query") for shape in out)
 
-    def one(self, layout, plan, operands):
+    def expand(self, *args):
+        plan, operands = args
         (t, _), (out, _) = self.tile, self.results
         dtype, V = out.values.dtype, out.values.shape[1]
         start = jnp.full(t, -jnp.inf, dtype), jnp.zeros(t, dtype), jnp.zeros((t, V), dtype)
         walk = Walk(start, _step, _finish)
-        layout = Layout(layout.inputs, (layout.outputs, None), layout.sizes)
+        layout = self.layout._replace(outputs=(self.layout.outputs, None))
         done, _ = fold(walk, plan, operands, (self.results, None), layout, self.tile)
         return done
 

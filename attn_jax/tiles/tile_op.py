@@ -58,13 +58,6 @@ class TileOp(Primitive):
         """The shapes of the results, from those of the operands."""
         raise NotImplementedError
 
-    def one(self, layout: Layout, plan: Any, operands: Any) -> Any:
-        """The operation itself, on all heads and examples."""
-        raise NotImplementedError
-
-    def expand(self, *args):
-        return self.one(self.layout, *args)
-
     def batch(self, axis_data, args, dims):
         if not jax.tree.leaves(dims):
             out = self(*args)

@@ -107,7 +107,8 @@ class _TileSum(TileOp):
     def of_one_head(self, operands):
         return jax.eval_shape(self.function, operands, None)
 
-    def one(self, layout, plan, operands):
+    def expand(self, *args):
+        plan, operands = args
         rows, sums = _by_query(self.results)
         t = self.tile.queries
         start = jax.tree.map(lambda x: jnp.zeros((t, *x.shape[1:]), x.dtype), rows)
@@ -117,7 +118,7 @@ class _TileSum(TileOp):
             return jax.tree.map(jnp.add, row, by_query), shares
 
         walk = Walk(start, step, finish=lambda row: row)
-        inside = Layout(layout.inputs, _by_query(layout.outputs), layout.sizes)
+        inside = self.layout._replace(outputs=_by_query(self.layout.outputs))
         return _merge(*fold(walk, plan, operands, (rows, sums), inside, self.tile))
 
     def jvp(self, primals, tangents):
