@@ -8,29 +8,29 @@ from attn_jax import masks as masks
 from attn_jax import positions as positions
 from attn_jax import score_mods as score_mods
 from attn_jax import scores as scores
-from attn_jax.attend import attend as attend
-from attn_jax.attend import attend_with_logsumexp as attend_with_logsumexp
-from attn_jax.attend import attention_weights as attention_weights
-from attn_jax.block_mask import BlockMask as BlockMask
-from attn_jax.block_mask import block_mask as block_mask
-from attn_jax.cached import cached_attention as cached_attention
-from attn_jax.dropout import dropout_mask as dropout_mask
-from attn_jax.explain import Explanation as Explanation
-from attn_jax.explain import explain as explain
-from attn_jax.lineage import Mechanism as Mechanism
-from attn_jax.lineage import Reduction as Reduction
-from attn_jax.lineage import lineage as lineage
-from attn_jax.merge import merge_partials as merge_partials
-from attn_jax.multi_head import dot_product_attention as dot_product_attention
-from attn_jax.multi_head_logsumexp import (
+from attn_jax._attend import attend as attend
+from attn_jax._attend import attend_with_logsumexp as attend_with_logsumexp
+from attn_jax._attend import attention_weights as attention_weights
+from attn_jax._block_mask import BlockMask as BlockMask
+from attn_jax._block_mask import block_mask as block_mask
+from attn_jax._cached import cached_attention as cached_attention
+from attn_jax._dropout import dropout_mask as dropout_mask
+from attn_jax._explain import Explanation as Explanation
+from attn_jax._explain import explain as explain
+from attn_jax._lineage import Mechanism as Mechanism
+from attn_jax._lineage import Reduction as Reduction
+from attn_jax._lineage import lineage as lineage
+from attn_jax._merge import merge_partials as merge_partials
+from attn_jax._multi_head import dot_product_attention as dot_product_attention
+from attn_jax._multi_head_logsumexp import (
     dot_product_attention_with_logsumexp as dot_product_attention_with_logsumexp,
 )
-from attn_jax.self_attention import causal_self_attention as causal_self_attention
-from attn_jax.self_attention import multi_head_self_attention as multi_head_self_attention
-from attn_jax.self_attention import self_attention as self_attention
-from attn_jax.self_attention import simplified_self_attention as simplified_self_attention
-from attn_jax.stats import AttentionStats as AttentionStats
-from attn_jax.stats import attention_stats as attention_stats
+from attn_jax._self_attention import causal_self_attention as causal_self_attention
+from attn_jax._self_attention import multi_head_self_attention as multi_head_self_attention
+from attn_jax._self_attention import self_attention as self_attention
+from attn_jax._self_attention import simplified_self_attention as simplified_self_attention
+from attn_jax._stats import AttentionStats as AttentionStats
+from attn_jax._stats import attention_stats as attention_stats
 
 # Imported when they are asked for: some need flax or tools that nobody else needs.
 _LATER = ("benchmark", "models", "modules", "viewer")

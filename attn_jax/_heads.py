@@ -13,14 +13,14 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from attn_jax import score_mods
-from attn_jax._axes import Axes, in_front, level, map_levels, without_ones
-from attn_jax._call import TableMask
-from attn_jax._leading import lead
-from attn_jax._log import compiles
-from attn_jax._sharding import axes_of, on_automatic_axes
-from attn_jax._tables import Table
-from attn_jax.attend import attend, attend_with_logsumexp
-from attn_jax.dispatch import Implementation
+from attn_jax._attend import attend, attend_with_logsumexp
+from attn_jax._base.axes import Axes, in_front, level, map_levels, without_ones
+from attn_jax._base.leading import lead
+from attn_jax._base.log import compiles
+from attn_jax._base.sharding import axes_of, on_automatic_axes
+from attn_jax._base.tables import Table
+from attn_jax._engine.call import TableMask
+from attn_jax._engine.dispatch import Implementation
 
 
 def out_spec(query: Array, key: Array, value: Array, *_: Any) -> PartitionSpec:

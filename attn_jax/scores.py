@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from attn_jax import _checks, _numerics
+from attn_jax._base import checks, numerics
 
 type Score = Callable[[Float[Array, "T H"], Float[Array, "S E"]], Float[Array, "T S"]]
 
@@ -45,8 +45,8 @@ def dot(query: Float[Array, "T H"], key: Float[Array, "S H"]) -> Float[Array, "T
       >>> attn_jax.scores.dot(query, key).tolist()
       [[11.0, 3.0]]
     """
-    _checks.check_shapes(query=(query, "T H"), key=(key, "S H"))
-    dtype = _numerics.accumulation_dtype(query.dtype)
+    checks.check_shapes(query=(query, "T H"), key=(key, "S H"))
+    dtype = numerics.accumulation_dtype(query.dtype)
     return jnp.einsum("TH,SH->TS", query, key, preferred_element_type=dtype)
 
 
@@ -81,7 +81,7 @@ def general(
       >>> attn_jax.scores.general(jnp.array([[1.0, 2.0]]), jnp.array([[3.0, 4.0]]), swap).tolist()
       [[10.0]]
     """
-    _checks.check_shapes(query=(query, "T H"), key=(key, "S E"), w=(w, "H E"))
+    checks.check_shapes(query=(query, "T H"), key=(key, "S E"), w=(w, "H E"))
     return dot(jnp.einsum("TH,HE->TE", query, w.astype(query.dtype)), key)
 
 
@@ -119,9 +119,9 @@ def additive(
       >>> attn_jax.scores.additive(query, key, jnp.array([2.0])).tolist()
       [[0.0, 2.0]]
     """
-    _checks.check_shapes(query=(query, "T A"), key=(key, "S A"), v=(v, "A"))
+    checks.check_shapes(query=(query, "T A"), key=(key, "S A"), v=(v, "A"))
     hidden = jnp.tanh(query[:, None, :] + key[None, :, :])
-    dtype = _numerics.accumulation_dtype(query.dtype)
+    dtype = numerics.accumulation_dtype(query.dtype)
     return jnp.einsum("TSA,A->TS", hidden, v.astype(hidden.dtype), preferred_element_type=dtype)
 
 
@@ -161,7 +161,7 @@ def concat(
       >>> attn_jax.scores.concat(query, key, w, jnp.array([3.0])).tolist()
       [[0.0, 3.0]]
     """
-    sizes = _checks.check_shapes(query=(query, "T H"), key=(key, "S E"), w=(w, "C A"), v=(v, "A"))
+    sizes = checks.check_shapes(query=(query, "T H"), key=(key, "S E"), w=(w, "C A"), v=(v, "A"))
     (H,), (E,), (C,) = sizes["H"], sizes["E"], sizes["C"]
     if C != H + E:
         raise ValueError(f"w must have H + E = {H} + {E} rows, one for each input; got {C}")

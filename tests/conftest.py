@@ -4,8 +4,8 @@ import jax
 import jaxtyping
 import pytest
 
-from attn_jax._grid import TileShape
-from attn_jax.tiles import tile_op
+from attn_jax._base.grid import TileShape
+from attn_jax._engine import tile_op
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")

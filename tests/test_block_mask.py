@@ -82,7 +82,7 @@ def test_printing_draws_the_tiles():
 
 
 def test_lambdas_that_do_the_same_share_a_compiled_search():
-    from attn_jax.block_mask import _build
+    from attn_jax._block_mask import _build
 
     def near(width):
         return lambda i, j: abs(i - j) < width

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import attn_jax
-from attn_jax import _hoist, _read
+from attn_jax._base import hoist
+from attn_jax._engine.read import read_out
 from tests import oracle
 from tests.tolerance import assert_close, assert_differs
 
@@ -74,10 +75,10 @@ def with_a_rule_that_refuses():
 
 def compilations(make, calls: int = 3) -> int:
     """How many programs so many eager calls leave behind, each with what `make` gives."""
-    before = _read.read_out._cache_size()
+    before = read_out._cache_size()
     for _ in range(calls):
         read(make())
-    return _read.read_out._cache_size() - before
+    return read_out._cache_size() - before
 
 
 ONCE = {
@@ -126,10 +127,10 @@ def test_a_rule_that_refuses_spoils_no_forward_pass():
 
 def test_the_table_of_programs_is_bounded_and_gives_the_first_of_equal_ones():
     shape = jax.ShapeDtypeStruct((), jnp.float32)
-    one, again, other = (_hoist.hoist(lambda x, n=n: x + n, shape) for n in (17, 17, 18))
+    one, again, other = (hoist.hoist(lambda x, n=n: x + n, shape) for n in (17, 17, 18))
     assert one.program is again.program
     assert one.program != other.program
-    assert _hoist._first_equal.cache_info().maxsize == 1024
+    assert hoist._first_equal.cache_info().maxsize == 1024
 
 
 def test_a_line_of_the_log_says_what_differs_where_a_call_compiles(caplog):

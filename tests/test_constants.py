@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import attn_jax
-from attn_jax import _known, masks, score_mods
+from attn_jax import masks, score_mods
+from attn_jax._base import concrete
 from tests.tolerance import assert_equal
 
 T = S = 256  # pairs enough for a large array
@@ -67,7 +68,7 @@ def test_a_mask_that_is_made_of_a_constant_passes_a_barrier():
 
 
 def test_nothing_passes_a_barrier_beside_known_arrays_or_where_it_is_small():
-    assert _known.at_run_time(ARRAY, beside=X) is ARRAY
+    assert concrete.at_run_time(ARRAY, beside=X) is ARRAY
     jaxpr = jax.make_jaxpr(lambda x: attn_jax.attend(x, x, x, mask=ARRAY[:9, :9]))(X[:9])
     assert "optimization_barrier" not in [eqn.primitive.name for eqn in jaxpr.eqns]
 

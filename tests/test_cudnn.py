@@ -18,7 +18,7 @@ from tolerance import assert_close, assert_differs
 
 import attn_jax
 from attn_jax import masks
-from attn_jax.backends import cudnn
+from attn_jax._engine.kernels import cudnn
 
 B, T, S, N, K, H = 2, 5, 7, 6, 2, 8
 SELF = {"is_causal": True}

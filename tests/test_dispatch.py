@@ -10,11 +10,11 @@ import pytest
 from draws import draw
 
 import attn_jax
-from attn_jax import dispatch, masks, scores
-from attn_jax._call import TableMask, prepare
-from attn_jax._tables import Table
-from attn_jax.backends import cudnn
-from attn_jax.tiles import tile_op
+from attn_jax import masks, scores
+from attn_jax._base.tables import Table
+from attn_jax._engine import dispatch, tile_op
+from attn_jax._engine.call import TableMask, prepare
+from attn_jax._engine.kernels import cudnn
 
 T, H, N, B = 128, 16, 4, 2
 

@@ -11,7 +11,7 @@ from draws import draw
 
 import attn_jax
 from attn_jax import masks, scores
-from attn_jax.backends import cudnn
+from attn_jax._engine.kernels import cudnn
 
 B, T, S, N, K, H, V = 2, 192, 320, 4, 2, 8, 3
 

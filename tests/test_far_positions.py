@@ -6,8 +6,8 @@ import pytest
 
 import attn_jax
 from attn_jax import masks, score_mods
-from attn_jax._grid import Grid, TileShape
-from attn_jax.block_mask import kinds
+from attn_jax._base.grid import Grid, TileShape
+from attn_jax._block_mask import kinds
 from tests.tolerance import assert_equal
 
 END = 2**31 - 1

@@ -12,7 +12,7 @@ from flax.nnx.nn.attention import dot_product_attention_weights
 from tolerance import assert_close, assert_differs, assert_equal
 
 import attn_jax
-from attn_jax.dropout import dropout_mask
+from attn_jax._dropout import dropout_mask
 from attn_jax.modules import flax_attention
 
 B, T, S, N, K, H = 2, 5, 7, 4, 2, 8

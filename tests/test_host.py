@@ -9,7 +9,7 @@ import pytest
 from draws import draw
 
 import attn_jax
-from attn_jax import _known, caches, masks, score_mods
+from attn_jax import caches, masks, score_mods
 
 B, T, N, H = 2, 5, 4, 8
 LENGTHS = jnp.array([3, 5])

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from attn_jax.lineage import draw, lineage
+from attn_jax._lineage import draw, lineage
 
 BOOK = "https://www.manning.com/books/"
 EDGES = {f"{name} to {edge.to}": edge for name, step in lineage.items() for edge in step.reduces_to}

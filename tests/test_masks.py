@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_jax import _tables, masks
-from attn_jax._grid import Grid, TileShape
-from attn_jax._tables import Rows
-from attn_jax.block_mask import kinds
+from attn_jax import masks
+from attn_jax._base import tables
+from attn_jax._base.grid import Grid, TileShape
+from attn_jax._base.tables import Rows
+from attn_jax._block_mask import kinds
 from tests.tolerance import assert_equal
 
 T, S, P = 7, 11, 16
@@ -72,7 +73,7 @@ def evaluate(mask, i, j):
 
 
 def tile_kinds(mask, i, j, shape):
-    return kinds(_tables.order(mask, Rows(i.size, j.size, i, j)), Grid.of(i, j, shape))
+    return kinds(tables.order(mask, Rows(i.size, j.size, i, j)), Grid.of(i, j, shape))
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -87,7 +88,7 @@ def test_masks_are_their_definitions_at_any_positions(name, run):
 def test_a_mask_whose_tables_are_in_order_evaluates_to_the_same(name):
     mask, rule = RULES[name]
     i, j = positions(1)
-    ordered = _tables.order(mask, Rows(i.size, j.size, i, j))
+    ordered = tables.order(mask, Rows(i.size, j.size, i, j))
     assert_equal(masks.evaluate(ordered, i, j), loops(rule, i, j))
 
 

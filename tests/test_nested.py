@@ -9,7 +9,7 @@ import pytest
 
 import attn_jax
 from attn_jax import masks, score_mods
-from attn_jax._primitive import Primitive
+from attn_jax._engine.primitive import Primitive
 from tests import oracle
 from tests.tolerance import assert_close, assert_differs
 

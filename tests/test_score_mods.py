@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from attn_jax import _tables, score_mods
+from attn_jax import score_mods
+from attn_jax._base import tables
 from tests.draws import draw
 from tests.tolerance import assert_close, assert_equal, assert_within
 
@@ -19,8 +20,8 @@ DISTANCE = J[None, :] - I[:, None]
 def apply(mod, logits, i=I, j=J):
     """A score mod on every pair."""
     i, j = jnp.asarray(i, jnp.int32), jnp.asarray(j, jnp.int32)
-    ordered = _tables.order(mod, _tables.Rows(i.size, j.size, i, j))
-    return _tables.on_pairs(ordered, logits, i[:, None], j[None, :])
+    ordered = tables.order(mod, tables.Rows(i.size, j.size, i, j))
+    return tables.on_pairs(ordered, logits, i[:, None], j[None, :])
 
 
 def bucket(distance: int, buckets: int, bidirectional: bool, max_distance: int) -> int:

@@ -13,7 +13,7 @@ from flax import nnx
 
 import attn_jax
 from attn_jax import caches, masks, models, modules, positions, score_mods
-from attn_jax._value import Value
+from attn_jax._base.value import Value
 from tests.tolerance import assert_equal
 
 T, H = 5, 4

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 import attn_jax
+from attn_jax._engine.contract import contract
 from attn_jax.benchmark import machine
 from attn_jax.benchmark.timing import Patience, alternate
-from attn_jax.tiles.contract import contract
 
 TILES = ((64, 128), (128, 128), (128, 256), (256, 128), (256, 256), (512, 256), (512, 512))
 HEADS = {"1 head": (1, 4096, 1), "8 heads": (1, 4096, 8), "96 heads": (8, 512, 12)}

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 import attn_jax
 from attn_jax import score_mods
-from attn_jax.attend import Implementation
+from attn_jax._attend import Implementation
 from attn_jax.benchmark import machine
 from attn_jax.benchmark.contract import Prepared, Unsupported
 from attn_jax.benchmark.inputs import Inputs

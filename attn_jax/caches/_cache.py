@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from attn_jax import _checks, _known
-from attn_jax._value import Value
+from attn_jax._base import checks, concrete
+from attn_jax._base.value import Value
 from attn_jax.caches import _storage
 
 UNUSED = 2**30  # the position of a slot that holds nothing: later than that of any query
@@ -185,7 +185,7 @@ class Cache(Value):
         return array
 
     def _checked(self, key, value, is_real) -> Bool[Array, "B T"]:
-        _checks.check_floating(key=key, value=value)
+        checks.check_floating(key=key, value=value)
         B, T = self.lengths.shape[0], key.shape[1] if key.ndim > 1 else 0
         for name, array, store in (("key", key, self.key), ("value", value, self.value)):
             _, K, _, W = _storage.shape(store)
@@ -223,7 +223,7 @@ def check_sizes(**sizes: int) -> None:
       ValueError: one of them is not an integer >= 1.
     """
     for name, size in sizes.items():
-        _checks.check_size(name, size)
+        checks.check_size(name, size)
 
 
 def check_room(lengths: Int[Array, " B"], wanted: Int[Array, " B"], capacity: int) -> None:
@@ -241,7 +241,7 @@ def check_room(lengths: Int[Array, " B"], wanted: Int[Array, " B"], capacity: in
 
 def first_known(refused: Bool[Array, " B"]) -> int | None:
     """The first row that is refused; None where there is none, or nothing is known yet."""
-    known = _known.at_hand(refused)
+    known = concrete.at_hand(refused)
     rows = np.flatnonzero([] if known is None else known)
     return int(rows[0]) if rows.size else None
 

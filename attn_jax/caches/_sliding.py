@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Int
 
-from attn_jax import _checks
+from attn_jax._base import checks
 from attn_jax.caches import _storage
 from attn_jax.caches._cache import (
     UNUSED,
@@ -167,7 +167,7 @@ def sliding(
       ([[3, 4, 2]], [3.0, 4.0, 2.0])
     """
     V = H if V is None else V
-    _checks.check_window("window", (window, 0))
+    checks.check_window("window", (window, 0))
     check_sizes(B=B, K=K, H=H, V=V, chunk=chunk)
     return Sliding(
         _storage.empty(B, K, window + chunk, H, dtype=dtype, int8=int8),

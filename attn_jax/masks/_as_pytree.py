@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike
 
-from attn_jax import _known, _tables
-from attn_jax._hoist import Hoisted, hoist
+from attn_jax._base import concrete, tables
+from attn_jax._base.hoist import Hoisted, hoist
 from attn_jax.masks._evaluate import MaskFunction
 from attn_jax.masks._mask import Combined, Mask
 
@@ -47,7 +47,7 @@ def as_pytree(mask: MaskFunction) -> MaskFunction:
       >>> jax.tree.leaves(recent(jnp.int32(5)))
       [Array(5, dtype=int32)]
     """
-    if isinstance(mask, Hoisted | _tables.Table):
+    if isinstance(mask, Hoisted | tables.Table):
         return mask
     if isinstance(mask, Combined):
         return dataclasses.replace(mask, parts=tuple(map(as_pytree, mask.parts)))
@@ -105,4 +105,4 @@ def _as_array(leaf: Any) -> Array:
     if isinstance(leaf, jax.Array):
         return leaf
     is_integer = jnp.issubdtype(jnp.result_type(leaf), jnp.integer)
-    return _known.placed(np.asarray(leaf, jnp.int32 if is_integer else jnp.result_type(leaf)))
+    return concrete.placed(np.asarray(leaf, jnp.int32 if is_integer else jnp.result_type(leaf)))

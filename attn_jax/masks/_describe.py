@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from attn_jax import _tables
+from attn_jax._base import tables
 
 
 def describe(rule: Any) -> str:
@@ -22,7 +22,7 @@ def describe_part(part: Callable, base: type) -> str:
 
 
 def _value(value: Any) -> str:
-    if _tables.is_table(value):
+    if tables.is_table(value):
         value = value.values
     if not isinstance(value, jax.Array):
         return repr(value)

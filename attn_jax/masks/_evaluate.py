@@ -5,8 +5,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from attn_jax import _tables
-from attn_jax._grid import rows_of
+from attn_jax._base import tables
+from attn_jax._base.grid import rows_of
 
 type Position = Int[Array, ""]
 type MaskFunction = Callable[[Position, Position], Bool[Array, ""]]
@@ -52,8 +52,8 @@ def evaluate(
     T, S = query_position.size, key_position.size
     if T == 0 or S == 0:
         return jnp.zeros((T, S), bool)
-    ordered = _tables.order(mask, rows_of(T, S, query_row, key_row))
-    return _tables.on_pairs(ordered, query_position[:, None], key_position[None, :])
+    ordered = tables.order(mask, rows_of(T, S, query_row, key_row))
+    return tables.on_pairs(ordered, query_position[:, None], key_position[None, :])
 
 
 def draw(mask: MaskFunction, T: int, S: int) -> str:

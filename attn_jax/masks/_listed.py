@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from attn_jax import _checks
-from attn_jax._distance import to_int32
-from attn_jax._grid import Grid, Kinds
-from attn_jax._tables import Table
+from attn_jax._base import checks
+from attn_jax._base.distance import to_int32
+from attn_jax._base.grid import Grid, Kinds
+from attn_jax._base.tables import Table
 from attn_jax.masks._evaluate import Position
 from attn_jax.masks._mask import Mask
 
@@ -125,7 +125,7 @@ def from_array(mask: Bool[Array | np.ndarray, "... P Q"]) -> Mask:
       ·■··
       ·■·■
     """
-    _checks.check_boolean("mask", mask, additive="score_mod=attn_jax.score_mods.dense_bias(mask)")
+    checks.check_boolean("mask", mask, additive="score_mod=attn_jax.score_mods.dense_bias(mask)")
     if mask.ndim < 2:
         raise ValueError(
             f"mask must have an axis of queries and one of keys; got shape {mask.shape}; write "

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from attn_jax import _tables
-from attn_jax._grid import Grid, Kinds
-from attn_jax._hoist import Hoisted
-from attn_jax._value import Rule
+from attn_jax._base import tables
+from attn_jax._base.grid import Grid, Kinds
+from attn_jax._base.hoist import Hoisted
+from attn_jax._base.value import Rule
 from attn_jax.masks._describe import describe, describe_part
 from attn_jax.masks._evaluate import MaskFunction, Position, drawing, evaluate
 
@@ -168,9 +168,9 @@ def _combine(operator: Operator, *parts: MaskFunction) -> Combined:
 
 def _is_drawable(mask: Mask) -> bool:
     """Whether all arrays are known, by position, and those of one head of one example."""
-    nodes = jax.tree.leaves(mask, is_leaf=lambda n: isinstance(n, _tables.Table | Hoisted))
+    nodes = jax.tree.leaves(mask, is_leaf=lambda n: isinstance(n, tables.Table | Hoisted))
     for node in nodes:
-        is_table = isinstance(node, _tables.Table)
+        is_table = isinstance(node, tables.Table)
         values = node.values if is_table else node
         if isinstance(values, jax.core.Tracer) or (is_table and node.ordered):
             return False

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from attn_jax import _checks
-from attn_jax._distance import FARTHEST, distance, to_int32
-from attn_jax._grid import Grid, Kinds
+from attn_jax._base import checks
+from attn_jax._base.distance import FARTHEST, distance, to_int32
+from attn_jax._base.grid import Grid, Kinds
 from attn_jax.masks._evaluate import Position
 from attn_jax.masks._mask import Mask
 
@@ -148,7 +148,7 @@ def sliding_window(left: int, right: int) -> Mask:
       ·■■·
       ··■■
     """
-    _checks.check_window("window", (left, right))
+    checks.check_window("window", (left, right))
     return _SlidingWindow(left, right)
 
 
@@ -183,7 +183,7 @@ def dilated(left: int, right: int, dilation: int) -> Mask:
       ■·■·
       ·■·■
     """
-    _checks.check_window("window", (left, right))
+    checks.check_window("window", (left, right))
     if not isinstance(dilation, int) or dilation < 1:
         raise ValueError(f"dilation must be an int >= 1; got {dilation}")
     if max(left, right) * dilation >= FARTHEST:

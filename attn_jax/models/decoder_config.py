@@ -6,7 +6,7 @@ import warnings
 from numbers import Integral
 from typing import Literal, get_args
 
-from attn_jax._checks import check_rate
+from attn_jax._base.checks import check_rate
 from attn_jax.modules import Rotary
 from attn_jax.modules.feed_forward import Activation
 from attn_jax.modules.norms import Kind

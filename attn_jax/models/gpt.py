@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
 from attn_jax import caches, masks, score_mods
-from attn_jax._known import are_numbers
+from attn_jax._base.concrete import are_numbers
 from attn_jax.models.decoder_config import DecoderConfig, warn_of_length
 from attn_jax.modules import Embedding, FeedForward, MultiHeadAttention, TransformerEncoderBlock
 from attn_jax.modules.dropout import dropout, split

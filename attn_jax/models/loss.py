@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from attn_jax import _checks
-from attn_jax._numerics import accumulation_dtype
+from attn_jax._base import checks
+from attn_jax._base.numerics import accumulation_dtype
 from attn_jax.models.ids import BOS, PAD
 from attn_jax.models.translator import Translator
 
@@ -133,7 +133,7 @@ def smoothed_losses(
       >>> print(f"{-(0.7 * np.log(0.7) + 3 * 0.1 * np.log(0.1)):.3f}")   # (1 − ε) + ε/K = 0.7
       0.940
     """
-    _checks.check_rate("smoothing", smoothing)
+    checks.check_rate("smoothing", smoothing)
     words = _words(logits, target, ignore)
     return words.counted(words.smoothed(smoothing))
 
@@ -237,7 +237,7 @@ def translation_loss(
       >>> print(f"{float(loss):.3f}, {float(metrics['tokens'])} tokens")   # untrained: log 7
       1.946, 2.0 tokens
     """
-    _checks.check_rate("smoothing", smoothing)
+    checks.check_rate("smoothing", smoothing)
     batch = _with_pad(batch)
     unroll_rng, readout_rng = (None, None) if rng is None else jax.random.split(rng)
     rows = _unroll(model, batch, unroll_rng)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from attn_jax._numerics import accumulation_dtype
+from attn_jax._base.numerics import accumulation_dtype
 from attn_jax.models.ids import BOS, EOS, PAD
 from attn_jax.models.records import State
 from attn_jax.models.translator import Translator

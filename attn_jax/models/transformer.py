@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from attn_jax import caches, masks, positions
-from attn_jax.attend import attention_weights
+from attn_jax._attend import attention_weights
 from attn_jax.models.records import Step
 from attn_jax.models.transformer_config import TransformerConfig
 from attn_jax.modules import (

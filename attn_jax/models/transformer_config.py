@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from attn_jax import _checks
+from attn_jax._base import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class TransformerConfig:
             raise ValueError(f"num_heads={self.num_heads} must divide model_dim={self.model_dim}")
         if self.placement not in ("post", "pre"):
             raise ValueError(f"placement={self.placement!r} is unknown; choose 'post' or 'pre'")
-        _checks.check_rate("dropout_rate", self.dropout_rate)
+        checks.check_rate("dropout_rate", self.dropout_rate)
 
     @property
     def head_dim(self) -> int:

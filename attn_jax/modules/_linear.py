@@ -12,7 +12,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, DTypeLike, Float
 
-from attn_jax._sharding import on_automatic_axes
+from attn_jax._base.sharding import on_automatic_axes
 
 
 def in_dtype(x: Float[Array, "..."], dtype: DTypeLike | None) -> Float[Array, "..."]:

@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Float
 
-from attn_jax import _checks
+from attn_jax._base import checks
 
 
 def check_no_values_alone(memory_value: Float[Array, "*B S _"] | None) -> None:
@@ -34,5 +34,5 @@ def values_from(
                 f"{memory.shape[-1]} wide; write layer(x, memory, memory_value)"
             )
         return memory
-    _checks.check_shapes(memory=(memory, "*B S E"), memory_value=(memory_value, "*#B S D"))
+    checks.check_shapes(memory=(memory, "*B S E"), memory_value=(memory_value, "*#B S D"))
     return memory_value

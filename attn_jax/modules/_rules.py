@@ -7,11 +7,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from attn_jax import _checks, masks
-from attn_jax._call import TableMask
+from attn_jax import masks
+from attn_jax._base import checks
+from attn_jax._base.tables import Table
+from attn_jax._block_mask import BlockMask
+from attn_jax._engine.call import TableMask
 from attn_jax._heads import batch_of
-from attn_jax._tables import Table
-from attn_jax.block_mask import BlockMask
 from attn_jax.masks._as_pytree import is_node
 from attn_jax.masks._mask import Combined
 
@@ -78,10 +79,10 @@ def both(
 
 def _check_array(mask: Any, query: Array, key: Array) -> None:
     additive = "score_mod=attn_jax.score_mods.dense_bias(mask) to the layer itself"
-    _checks.check_boolean("mask", mask, additive=additive)
+    checks.check_boolean("mask", mask, additive=additive)
     B, (T, N) = batch_of(query, key), query.shape[-3:-1]
     axes = " ".join(["B"] * len(B) + ["N", "T", "S"])
-    _checks.check_broadcastable("mask", mask, (*B, N, T, key.shape[-3]), axes)
+    checks.check_broadcastable("mask", mask, (*B, N, T, key.shape[-3]), axes)
 
 
 def _is_opaque(node: Any) -> bool:

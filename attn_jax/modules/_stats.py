@@ -5,11 +5,11 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float
 
-from attn_jax._axes import in_front, map_levels
+from attn_jax._attend import attention_weights
+from attn_jax._base.axes import in_front, map_levels
 from attn_jax._heads import batch_of, lay_out
-from attn_jax.attend import attention_weights
-from attn_jax.multi_head import checked_heads
-from attn_jax.stats import AttentionStats, attention_stats
+from attn_jax._multi_head import checked_heads
+from attn_jax._stats import AttentionStats, attention_stats
 
 
 def head_stats(

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float
 
 from attn_jax import scores
-from attn_jax.attend import attend, attention_weights
+from attn_jax._attend import attend, attention_weights
 from attn_jax.modules._linear import in_dtype
 from attn_jax.modules.norms import as_the_first
 

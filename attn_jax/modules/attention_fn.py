@@ -9,9 +9,9 @@ from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
 from jaxtyping import Array, DTypeLike, Float, Key, UInt32
 
+from attn_jax._multi_head import dot_product_attention
 from attn_jax.masks import MaskFunction
 from attn_jax.modules._stats import head_weights
-from attn_jax.multi_head import dot_product_attention
 
 # Names of jax.lax.Precision that jax.default_matmul_precision does not know, and its own for them.
 _OTHER_NAMES = {"fastest": "default", "bfloat16_3x": "high"}

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from attn_jax import masks
-from attn_jax.block_mask import BlockMask
+from attn_jax._block_mask import BlockMask
 from attn_jax.caches import Cache
 from attn_jax.modules.dropout import split
 from attn_jax.modules.feed_forward import FeedForward

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Int
 
-from attn_jax._sharding import on_automatic_axes
+from attn_jax._base.sharding import on_automatic_axes
 from attn_jax.modules._linear import in_dtype, whole_after
 from attn_jax.modules._parameters import Parameters
 

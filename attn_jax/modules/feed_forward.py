@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Key
 
-from attn_jax import _checks
+from attn_jax._base import checks
 from attn_jax.modules._linear import gather, spread
 from attn_jax.modules._parameters import GLOROT_UNIFORM, Parameters
 from attn_jax.modules.dropout import dropout
@@ -86,7 +86,7 @@ class FeedForward(nnx.Module):
         rngs: nnx.Rngs,
     ) -> None:
         _check(model_dim, hidden_dim, activation)
-        _checks.check_rate("dropout_rate", dropout_rate)
+        checks.check_rate("dropout_rate", dropout_rate)
         self.activation, self.dropout_rate, self.dtype = activation, dropout_rate, dtype
         new = Parameters(kernel_init, param_dtype, rngs)
         model, hidden = (model_dim, "model"), (hidden_dim, "hidden")

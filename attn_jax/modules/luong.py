@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float
 
-from attn_jax import _numerics, scores
-from attn_jax.attend import attend, attention_weights
+from attn_jax import scores
+from attn_jax._attend import attend, attention_weights
+from attn_jax._base import numerics
 from attn_jax.modules._linear import in_dtype
 from attn_jax.modules.norms import as_the_first
 
@@ -146,7 +147,7 @@ class PredictedFocus(nnx.Module):
     def __call__(
         self, query: Float[Array, "T H"], mask: Bool[Array, " S"]
     ) -> tuple[Float[Array, "T S"], Bool[Array, "T S"]]:
-        query = query.astype(_numerics.accumulation_dtype(query.dtype))  # positions are large
+        query = query.astype(numerics.accumulation_dtype(query.dtype))  # positions are large
         length = jnp.sum(mask).astype(query.dtype)
         center = length * nnx.sigmoid(self.position(jnp.tanh(self.hidden(query))))
         token = (jnp.cumsum(mask) - 1).astype(query.dtype)  # the position among tokens

@@ -6,12 +6,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
-from attn_jax import _checks, masks, score_mods
-from attn_jax.attend import Scale
-from attn_jax.block_mask import BlockMask
-from attn_jax.cached import cached_attention
+from attn_jax import masks, score_mods
+from attn_jax._attend import Scale
+from attn_jax._base import checks
+from attn_jax._block_mask import BlockMask
+from attn_jax._cached import cached_attention
+from attn_jax._engine.dispatch import Implementation
+from attn_jax._multi_head import dot_product_attention
+from attn_jax._stats import AttentionStats
 from attn_jax.caches import Cache
-from attn_jax.dispatch import Implementation
 from attn_jax.modules import _rules
 from attn_jax.modules._linear import gather, spread
 from attn_jax.modules._memory import check_no_values_alone, values_from
@@ -19,8 +22,6 @@ from attn_jax.modules._parameters import GLOROT_UNIFORM, Parameters, head_sizes
 from attn_jax.modules._stats import head_stats
 from attn_jax.modules.norms import Norm, make_qk_norm, normalise
 from attn_jax.modules.rotary import Rotary
-from attn_jax.multi_head import dot_product_attention
-from attn_jax.stats import AttentionStats
 
 # Not MaskLike as in attend: beartype takes two aliases of one name for one.
 type HeadsMask = Bool[Array, "*#B #N #T S"] | masks.MaskFunction | BlockMask
@@ -116,8 +117,8 @@ class MultiHeadAttention(nnx.Module):
         param_dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ) -> None:
-        _checks.check_rate("dropout_rate", dropout_rate)
-        _checks.check_scale(scale)
+        checks.check_rate("dropout_rate", dropout_rate)
+        checks.check_scale(scale)
         N, K, H, V = head_sizes(model_dim, num_heads, num_kv_heads, head_dim, value_dim)
         D, E = model_dim, model_dim if memory_dim is None else memory_dim
         source = E if memory_value_dim is None else memory_value_dim
@@ -284,7 +285,7 @@ class MultiHeadAttention(nnx.Module):
     def _rule(self, query, key, mask, place) -> dict[str, Any]:
         """Who may read whom, as arguments of a read."""
         if self.rotary is not None:
-            _checks.check_aligned("rotary", place[0], place[1], query.shape[-3], key.shape[-3])
+            checks.check_aligned("rotary", place[0], place[1], query.shape[-3], key.shape[-3])
         both = _rules.both(_rules.read(self.mask), mask, query, key)
         names = ("query_position", "key_position", "query_row")
         return {"mask": both, **dict(zip(names, place, strict=False))}

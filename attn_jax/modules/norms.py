@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from attn_jax import _numerics
+from attn_jax._base import numerics
 from attn_jax.modules._parameters import Parameters, named
 
 type Norm = nnx.LayerNorm | nnx.RMSNorm
@@ -64,7 +64,7 @@ def make_qk_norm(kind: bool | str, head_dim: int, epsilon: float, new: Parameter
 
 def normalise(norm: Norm, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
     """The norm of x, computed in float32 (float64 for float64) and rounded once."""
-    wide = x.astype(_numerics.accumulation_dtype(x.dtype))
+    wide = x.astype(numerics.accumulation_dtype(x.dtype))
     with jax.numpy_dtype_promotion("standard"):  # Flax asks what float64 and float32 promote to
         return norm(wide).astype(jnp.result_type(x))
 

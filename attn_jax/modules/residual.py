@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Key
 
-from attn_jax import _checks
+from attn_jax._base import checks
 from attn_jax.modules._linear import in_dtype
 from attn_jax.modules.dropout import dropout, split
 from attn_jax.modules.norms import Kind, make_norm, normalise
@@ -75,7 +75,7 @@ class Residual(nnx.Module):
             raise ValueError(
                 f"placement={placement!r} is unknown; choose from 'pre', 'post', 'both'"
             )
-        _checks.check_rate("dropout_rate", dropout_rate)
+        checks.check_rate("dropout_rate", dropout_rate)
         self.placement, self.dropout_rate, self.dtype = placement, dropout_rate, dtype
         options = {"epsilon": norm_eps, "param_dtype": param_dtype, "rngs": rngs}
         self.norm = make_norm(norm, model_dim, **options)

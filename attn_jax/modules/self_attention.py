@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from attn_jax.modules._linear import in_dtype
-from attn_jax.self_attention import (
+from attn_jax._self_attention import (
     causal_self_attention,
     multi_head_self_attention,
     self_attention,
 )
+from attn_jax.modules._linear import in_dtype
 
 _GLOROT_UNIFORM = nnx.initializers.glorot_uniform()
 

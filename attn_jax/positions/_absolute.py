@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from attn_jax import _checks
+from attn_jax._base import checks
 
 
 def sinusoidal(position: Int[Array, " T"], dim: int) -> Float[Array, "T D"]:
@@ -71,7 +71,7 @@ def learned(table: Float[Array, "P D"], position: Int[Array, " T"]) -> Float[Arr
       >>> attn_jax.positions.learned(table, jnp.array([2, 0])).tolist()
       [[3.0], [1.0]]
     """
-    _checks.check_shapes(table=(table, "P D"), position=(position, "T"))
+    checks.check_shapes(table=(table, "P D"), position=(position, "T"))
     P = table.shape[0]
     inside = (position >= 0) & (position < P)
     return jnp.where(inside[:, None], jnp.take(table, position, axis=0, mode="clip"), jnp.nan)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from attn_jax import _checks, _numerics
+from attn_jax._base import checks, numerics
 from attn_jax.positions._scaling import RotaryScaling
 
 type Layout = Literal["half", "interleaved"]
@@ -105,7 +105,7 @@ def rotary(
       [[[-2.  1.  3.  4.]]]
     """
     _check(x, position, frequencies, layout)
-    dtype, R = _numerics.accumulation_dtype(x.dtype), frequencies.shape[0]
+    dtype, R = numerics.accumulation_dtype(x.dtype), frequencies.shape[0]
     place = position.astype(dtype).reshape((1,) * (x.ndim - 2 - position.ndim) + position.shape)
     rates = frequencies.astype(dtype).reshape((1,) * place.ndim + (R,))
     angle = (place[..., None] * rates)[..., None, :]  # one for all heads
@@ -119,8 +119,8 @@ def rotary(
 
 
 def _check(x: Array, position: Array, frequencies: Array, layout: str) -> None:
-    sizes = _checks.check_shapes(x=(x, "*B T N H"), frequencies=(frequencies, "R"))
-    _checks.check_floating(x=x)
+    sizes = checks.check_shapes(x=(x, "*B T N H"), frequencies=(frequencies, "R"))
+    checks.check_floating(x=x)
     (H,), (R,), full = sizes["H"], sizes["R"], (*sizes["*B"], *sizes["T"])
     if layout not in _PAIRS:
         raise ValueError(f"layout={layout!r} is unknown; choose 'half' or 'interleaved'")

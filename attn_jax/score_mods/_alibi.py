@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from attn_jax import _numerics
-from attn_jax._distance import distance
+from attn_jax._base import numerics
+from attn_jax._base.distance import distance
 from attn_jax.masks import Position
 from attn_jax.score_mods._score_mod import Logit, ScoreMod
 
@@ -25,7 +25,7 @@ class _Alibi(ScoreMod):
         self, logit: Logit, query_position: Position, key_position: Position
     ) -> Float[Array, ""]:
         steps = jnp.abs(distance(query_position, key_position)).astype(logit.dtype)
-        return logit - _numerics.as_scalar(self.slope, logit.dtype) * steps
+        return logit - numerics.as_scalar(self.slope, logit.dtype) * steps
 
 
 def alibi(slope: float | int | np.floating | Float[Array, "..."]) -> ScoreMod:

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from attn_jax._distance import FARTHEST, distance, to_int32
-from attn_jax._tables import Table
+from attn_jax._base.distance import FARTHEST, distance, to_int32
+from attn_jax._base.tables import Table
 from attn_jax.masks import Position
 from attn_jax.score_mods._score_mod import Logit, ScoreMod
 

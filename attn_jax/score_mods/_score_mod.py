@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
-from attn_jax import _known
-from attn_jax._hoist import Hoisted
-from attn_jax._value import Rule
+from attn_jax._base import concrete
+from attn_jax._base.hoist import Hoisted
+from attn_jax._base.value import Rule
 from attn_jax.masks import Position
 from attn_jax.masks._as_pytree import POSITION, hoist_checked, is_node
 from attn_jax.masks._describe import describe, describe_part
@@ -160,4 +160,4 @@ def _as_array(leaf: Any, dtype: DTypeLike) -> Array:
     if isinstance(leaf, jax.Array):
         return leaf
     is_table = isinstance(leaf, np.ndarray) and not jnp.issubdtype(leaf.dtype, jnp.floating)
-    return _known.placed(np.asarray(leaf, jnp.result_type(leaf) if is_table else dtype))
+    return concrete.placed(np.asarray(leaf, jnp.result_type(leaf) if is_table else dtype))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from attn_jax import _numerics
+from attn_jax._base import numerics
 from attn_jax.masks import Position
 from attn_jax.score_mods._score_mod import Logit, ScoreMod
 
@@ -25,7 +25,7 @@ class _SoftCap(ScoreMod):
         self, logit: Logit, query_position: Position, key_position: Position
     ) -> Float[Array, ""]:
         del query_position, key_position
-        cap = _numerics.as_scalar(self.cap, logit.dtype)
+        cap = numerics.as_scalar(self.cap, logit.dtype)
         return cap * jnp.tanh(logit / cap)
 
 

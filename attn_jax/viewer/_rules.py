@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn_jax import masks, score_mods
-from attn_jax._leading import lead
-from attn_jax._tables import is_table
+from attn_jax._base.leading import lead
+from attn_jax._base.tables import is_table
 from attn_jax.viewer._arrays import as_heads, check_sizes
 
 

@@ -14,7 +14,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import attn_jax
-from attn_jax.backends import cudnn
+from attn_jax._engine.kernels import cudnn
 
 # XLA's GpuTargetConfigProto, with the figures of NVIDIA's data sheet and CUDA's tables for 9.0.
 H100 = """

@@ -1,0 +1,76 @@
+"""The one place where softmax, its dtype and the query that may read nothing are decided."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, DTypeLike, Float
+
+from attn_jax._base import concrete
+
+
+def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
+    """The dtype in which sums are taken: float32, or float64 for float64 where JAX has it."""
+    is_double = jax.dtypes.canonicalize_dtype(dtype) == jnp.float64
+    return jnp.dtype(jnp.float64 if is_double else jnp.float32)
+
+
+def wide[Tree](tree: Tree) -> Tree:
+    """The floating point arrays of a tree in the dtype in which sums are taken."""
+
+    def widened(leaf):
+        is_float = jnp.issubdtype(leaf.dtype, jnp.inexact)
+        return leaf.astype(accumulation_dtype(leaf.dtype)) if is_float else leaf
+
+    return jax.tree.map(widened, tree)
+
+
+def put(values: Array, where: Bool[Array, "..."], number: float | int) -> Array:
+    """A number in the place of values, or of whole rows where `where` has no axis for their width.
+
+    It is `jnp.where` without the function that jnp traces, which takes most of a short program's
+    time to trace.
+    """
+    if where.ndim < values.ndim:
+        where = jax.lax.broadcast_in_dim(where, values.shape, range(where.ndim))
+    return jax.lax.select(where, jax.lax.full_like(values, number), values)
+
+
+def as_scalar(number: float | int | np.floating | Array, dtype: DTypeLike) -> Float[Array, ""]:
+    """Any kind of number as an array of one dtype: all kinds share one compiled function."""
+    return (
+        number.astype(dtype)
+        if isinstance(number, Array)
+        else concrete.placed(np.array(number, dtype))
+    )
+
+
+def masked_softmax(
+    logits: Float[Array, "*B S"], readable: Bool[Array, "*B S"] | None
+) -> tuple[Float[Array, "*B S"], Float[Array, " *B"]]:
+    """Softmax over the readable keys, and the log of its denominator.
+
+    A row that may read nothing, by mask or because all its logits are −inf, has weights 0,
+    log-sum-exp −inf and gradients exactly 0. The maximum is subtracted before `exp`, so logits of
+    any finite size are safe.
+    """
+    shares, total, logsumexp = exponentials(logits, readable)
+    return shares / total, logsumexp[..., 0]
+
+
+def exponentials(
+    logits: Float[Array, "*B S"], readable: Bool[Array, "*B S"] | None
+) -> tuple[Float[Array, "*B S"], Float[Array, "*B 1"], Float[Array, "*B 1"]]:
+    """Softmax before its division: numerators, the denominator (1 where nothing may be read), and
+    the denominator's logarithm."""
+    if readable is not None:
+        logits = jnp.where(readable, logits, -jnp.inf)
+    maximum = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True, initial=-jnp.inf))
+    reads_nothing = maximum == -jnp.inf
+    unnormalised = jnp.exp(logits - jnp.where(reads_nothing, 0, maximum))
+    total = jnp.sum(unnormalised, axis=-1, keepdims=True)
+    safe_total = jnp.where(reads_nothing, 1, total)
+    return (
+        unnormalised,
+        safe_total,
+        jnp.where(reads_nothing, -jnp.inf, maximum + jnp.log(safe_total)),
+    )

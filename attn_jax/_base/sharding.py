@@ -1,0 +1,59 @@
+"""Mesh axes that are part of an array's type, for code that loops over tiles.
+
+Explicit axes ask every operation how its result is sharded, and `vmap` that mapped arrays be
+sharded alike, which options that all heads share are not. So they are automatic inside of a read,
+where the compiler finds out, and explicit again outside. Manual axes, those of `jax.shard_map`, ask
+that what a loop carries always varies over the same of them.
+https://docs.jax.dev/en/latest/notebooks/explicit-sharding.html
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import NamedSharding, PartitionSpec
+
+from attn_jax._base import young_jax
+
+
+def axes_of(*pairs: tuple[Any, int]) -> PartitionSpec:
+    """How a result is sharded by explicit axes that has these axes of (array, axis) each."""
+    return PartitionSpec(*(jax.typeof(array).sharding.spec[axis] for array, axis in pairs))
+
+
+def on_automatic_axes(out_specs: Callable) -> Callable:
+    """Makes explicit axes automatic inside of a function of trees of arrays, and nowhere else.
+
+    `out_specs(*operands)` tells how the results are sharded. Keywords are static options.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        @functools.wraps(function)
+        def wrapped(*operands, **options):
+            inside = functools.partial(function, **options)
+            mesh = young_jax.explicit_mesh(jax.tree.leaves(operands))
+            if mesh is None:
+                return inside(*operands)
+            shardings = jax.tree.map(
+                functools.partial(NamedSharding, mesh),
+                out_specs(*operands),
+                is_leaf=lambda node: isinstance(node, PartitionSpec),
+            )
+            return young_jax.with_automatic_axes(inside, mesh, shardings)(*operands)
+
+        return wrapped
+
+    return decorate
+
+
+def vary_alike(tree: Any) -> Any:
+    """The same arrays, each varying over all manual axes over which one of them does."""
+    union = frozenset().union(*map(young_jax.varying, jax.tree.leaves(tree)))
+    return jax.tree.map(lambda leaf: young_jax.vary(leaf, union - young_jax.varying(leaf)), tree)
+
+
+def types(tree: Any, like: Any) -> Any:
+    """Types of arrays of these shapes, varying over the manual axes over which `like` does."""
+    first = jax.tree.leaves(like)[0]
+    return jax.tree.map(lambda x: young_jax.array_type(x.shape, x.dtype, first), tree)

@@ -1,0 +1,243 @@
+"""Visits the tiles of a T×S problem that a mask leaves, one row of tiles after another.
+
+Milakov & Gimelshein (2018), https://arxiv.org/abs/1805.02867, made softmax such a walk, Rabe &
+Staats (2021), https://arxiv.org/abs/2112.05682, in linear memory, Dao et al. (2022),
+https://arxiv.org/abs/2205.14135, forward and backward. What is carried along is the caller's.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from attn_jax._base.axes import Layout, fit, in_front, level, map_levels
+from attn_jax._base.grid import Grid, Kinds, TileShape
+from attn_jax._base.sharding import vary_alike
+from attn_jax._base.tables import Table, is_table
+from attn_jax._block_mask import TileLists, kinds, kinds_listed, listed, only_whole
+from attn_jax._engine.cut import Place, add_at, cut, cut_down, entry, filled_up, put_at
+from attn_jax.masks import evaluate
+
+type Readable = Bool[Array, "t s"] | None
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What decides which pairs are read: a mask, its tables in the order of the call.
+
+    Positions are [T] and [S] (and no types here: JAX maps trees to trees of shapes or of None).
+    `is_wide` says that a pair takes a vector on its way to a number, as additive scores do, so that
+    tiles must be small.
+    """
+
+    mask: Any
+    query_position: Any
+    key_position: Any
+    lists: Any = None
+    is_wide: bool = dataclasses.field(default=False, metadata={"static": True})
+
+
+class Walk(NamedTuple):
+    """What one head does on its way: functions of one tile.
+
+    `step(row, tile, readable)` gives the next `row` and the tile's share of tables over keys or
+    pairs and of whole arrays, which are summed; `readable` is None where every pair of the tile may
+    be read. `row` begins as `start` in each row of tiles, and `finish(row)` gives its part of
+    tables over queries.
+    """
+
+    start: Any
+    step: Callable[[Any, Any, Readable], tuple[Any, Any]]
+    finish: Callable[[Any], Any]
+
+
+def fold(
+    walk: Walk, plan: Plan, operands: Any, results: Any, layout: Layout, shape: TileShape
+) -> Any:
+    """Walks over every tile that is not empty and returns (tables over queries, sums).
+
+    Tables among the operands come cut to the tile, all else as it is. `results` are the shapes of
+    what one head returns; `layout` tells where plan, operands and results have their mapped axes.
+    """
+    plan_axes, axes = layout.inputs
+    T, S = _sizes(plan, plan_axes)
+    if T == 0 or S == 0:
+        return _zeros(results, layout)
+    plan, operands, start, empty = vary_alike((plan, operands, walk.start, _zeros(results, layout)))
+    ground = _Ground.of(plan, plan_axes, shape, (T, S))
+    if shape == (T, S):
+        return _one_tile(walk, ground, operands, start, layout)
+    by_key = _to_front("key", axes, operands)
+    operands = filled_up(fit(operands, axes, by_key), by_key, ground.full)
+    in_order = _to_front("query", by_key, operands)
+    row_axes = jax.tree.map(lambda _: in_front(len(layout.sizes)), walk.start)
+    start = jax.tree.map(lambda x: jnp.broadcast_to(x, (*layout.sizes[::-1], *x.shape)), start)
+    row_outputs, sum_axes = layout.outputs
+
+    def visit(operands, place, is_full, carry):
+        row, sums = carry
+        pairs, pair_axes = (None, None) if is_full else ground.at(place)
+        step = map_levels(
+            lambda row, tile, pairs: walk.step(row, tile, ground.readable(place, pairs)),
+            (row_axes, in_order, pair_axes),
+            (row_axes, sum_axes),
+        )
+        tile = cut(operands, in_order, place, shape, ("key", "pair"))
+        row, shares = step(row, tile, pairs)
+        return row, add_at(sums, shares, sum_axes, place, shape)
+
+    def visit_row(i, carry):
+        rows, sums = carry
+        first = Place(i, jnp.int32(0))
+        here = fit(cut(operands, by_key, first, shape, ("query",)), by_key, in_order)
+        row, sums = ground.walk(i, functools.partial(visit, here), (start, sums))
+        done = map_levels(walk.finish, (row_axes,), row_outputs)(row)
+        return put_at(rows, done, row_outputs, first, shape), sums
+
+    empty = filled_up(empty, layout.outputs, ground.full)
+    rows = jnp.int32(ground.tiles[0])
+    done = jax.lax.fori_loop(jnp.int32(0), rows, visit_row, empty)
+    return cut_down(done, layout.outputs, (T, S))
+
+
+def _one_tile(walk: Walk, ground: "_Ground", operands: Any, start: Any, layout: Layout) -> Any:
+    """`fold` where one tile is all that there is, which needs no loop."""
+    here = Place(jnp.int32(0), jnp.int32(0))
+
+    def visit(operands, pairs):
+        row, shares = walk.step(start, operands, ground.readable(here, pairs))
+        return walk.finish(row), shares
+
+    inputs = layout.inputs[1], ground.axes
+    return map_levels(visit, inputs, layout.outputs)(operands, ground.pairs)
+
+
+class _Pairs(NamedTuple):
+    """What tells who may read whom: a mask, and positions by query and by key."""
+
+    mask: Any
+    query_position: Any
+    key_position: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ground:
+    """The tiles that there are, and who may read whom in each."""
+
+    pairs: _Pairs
+    axes: _Pairs
+    lists: Any
+    shape: TileShape
+    sizes: tuple[int, int]
+
+    @classmethod
+    def of(cls, plan: Plan, axes: Plan, shape: TileShape, sizes: tuple[int, int]) -> "_Ground":
+        def pairs(of):
+            i, j = Table(of.query_position, "query"), Table(of.key_position, "key")
+            return _Pairs(of.mask, i, j)
+
+        lists = None if shape == sizes else _lists(plan, axes, shape)
+        ground = cls(pairs(plan), pairs(axes), lists, shape, sizes)
+        filled = filled_up(ground.pairs, ground.axes, ground.full)
+        return dataclasses.replace(ground, pairs=filled)
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """How many rows and columns of tiles."""
+        (T, S), (t, s) = self.sizes, self.shape
+        return -(-T // t), -(-S // s)
+
+    @property
+    def full(self) -> tuple[int, int]:
+        """T and S filled up to whole tiles."""
+        return self.tiles[0] * self.shape.queries, self.tiles[1] * self.shape.keys
+
+    def walk(self, i: Int[Array, ""], visit: Callable, carry: Any) -> Any:
+        """`carry = visit(place, is_full, carry)` along one row: full tiles, then partial ones."""
+        columns, full, partial = (entry(of, i) for of in jax.tree.leaves(self.lists))
+
+        def at(is_full):
+            return lambda n, carry: visit(Place(i, entry(columns, n)), is_full, carry)
+
+        carry = jax.lax.fori_loop(0, full, at(True), carry)
+        if self.pairs.mask is None and self.full == self.sizes:
+            return carry
+        return jax.lax.fori_loop(full, full + partial, at(False), carry)
+
+    def at(self, place: Place) -> tuple[_Pairs, _Pairs]:
+        """What belongs to one tile, and its axes."""
+        return cut(self.pairs, self.axes, place, self.shape), self.axes
+
+    def readable(self, place: Place, pairs: _Pairs | None) -> Readable:
+        """Of one head, on the pairs of a tile; None where all may be read, as where none are given.
+
+        What fills up the last tiles may not be read.
+        """
+        if pairs is None:
+            return None
+        readable = None
+        if pairs.mask is not None:
+            i, j = pairs.query_position.values, pairs.key_position.values
+            readable = evaluate(pairs.mask, i, j)
+        if self.full == self.sizes:
+            return readable
+        (T, S), (t, s) = self.sizes, self.shape
+        query_is_real = place.row * t + jnp.arange(t, dtype=jnp.int32) < T
+        key_is_real = place.column * s + jnp.arange(s, dtype=jnp.int32) < S
+        is_real = query_is_real[:, None] & key_is_real[None, :]
+        return is_real if readable is None else readable & is_real
+
+
+def _lists(plan: Plan, axes: Plan, shape: TileShape) -> TileLists:
+    """One list of tiles for all heads and examples: those that any of them reads.
+
+    So all walk in step. With lists of their own every tile would have to be gathered, and a loop
+    would go on for all while one is not done.
+    """
+    is_mapped = any(at is not None for own in jax.tree.leaves(axes.lists) for at in own.at)
+    if plan.lists is not None and not is_mapped:
+        return plan.lists
+    return listed(*_kinds_for_all(plan, axes, shape))
+
+
+def _kinds_for_all(plan: Plan, axes: Plan, shape: TileShape) -> Kinds:
+    """Which tiles some head reads, and which of them every head reads whole."""
+    for n in range(len(axes.query_position.at)):
+        if any(own.at[n] is not None for own in jax.tree.leaves(axes)):
+            in_axes, inside = level(axes, n)
+            of_each = functools.partial(_kinds_for_all, axes=inside, shape=shape)
+            some, every = jax.vmap(of_each, in_axes=(in_axes,))(plan)
+            return Kinds(some.any(axis=0), every.all(axis=0))
+    if plan.lists is not None:
+        return kinds_listed(plan.lists)
+    grid = Grid.of(plan.query_position, plan.key_position, shape)
+    return only_whole(kinds(plan.mask, grid), grid)
+
+
+def _to_front(kind: str, axes: Any, tables: Any) -> Any:
+    """Axes of tables of one kind with the mapped ones in front, where products want them."""
+
+    def front(node, axes):
+        is_kind = is_table(node) and node.over == kind
+        return dataclasses.replace(axes, values=axes.values.in_front()) if is_kind else axes
+
+    return jax.tree.map(front, tables, axes, is_leaf=is_table)
+
+
+def _sizes(plan: Plan, axes: Plan) -> tuple[int, int]:
+    """T and S."""
+    (T,) = axes.query_position.core_shape(plan.query_position.shape)
+    (S,) = axes.key_position.core_shape(plan.key_position.shape)
+    return T, S
+
+
+def _zeros(results: Any, layout: Layout) -> Any:
+    def zeros(leaf, axes):
+        return jnp.zeros(axes.full_shape(leaf.shape, layout.sizes), leaf.dtype)
+
+    return jax.tree.map(zeros, results, layout.outputs)

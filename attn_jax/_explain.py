@@ -1,0 +1,191 @@
+"""What a call of attention would do, and cost, without doing it."""
+
+import dataclasses
+import functools
+import math
+import textwrap
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from attn_jax._base.axes import in_front, map_levels
+from attn_jax._engine import dispatch
+from attn_jax._engine.call import Call
+from attn_jax._engine.read import checked, read_out
+from attn_jax._heads import attend_heads, batch_of, lay_out
+from attn_jax._multi_head import checked_heads
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What there is to know about one head before it is compiled."""
+
+    work: Any
+    implementation: str = dataclasses.field(metadata={"static": True})
+    others: tuple[tuple[str, str], ...] = dataclasses.field(metadata={"static": True})
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Which backend takes a call, why no other does, and what it costs; `print` shows a table.
+
+    `explain` makes it. Tiles, FLOPs and bytes are those of all heads and examples, forward. FLOPs
+    are 2 (H + V) for each pair of a visited tile, be it masked or not; bytes are those of arguments
+    and results, which move at least once; temporary bytes are what XLA allocates besides.
+
+    Example:
+      >>> x = jnp.zeros((512, 8))
+      >>> explanation = attn_jax.explain(x, x, x, mask=attn_jax.masks.causal())
+      >>> explanation.implementation, sorted(explanation.others)
+      ('blockwise', ['cudnn', 'reference'])
+    """
+
+    implementation: str
+    others: dict[str, str]
+    tiles_visited: int
+    tiles: int
+    flops: int
+    bytes_moved: int
+    temporary_bytes: int | None
+    platform: str
+
+    def __str__(self) -> str:
+        share = self.tiles_visited / max(self.tiles, 1)
+        lines = {
+            "implementation": self.implementation,
+            **self.others,
+            "tiles": f"{self.tiles_visited:,} of {self.tiles:,} visited ({share:.0%})",
+            "work": f"{self.flops / 1e9:.3f} GFLOP forward",
+            "traffic": f"{_bytes(self.bytes_moved)} of arguments and results",
+            "temporary": f"{_bytes(self.temporary_bytes)} at most, compiled for {self.platform}",
+        }
+        column = max(map(len, lines)) + 2
+        wrap = functools.partial(textwrap.fill, width=100, subsequent_indent=" " * column)
+        return "\n".join(wrap(f"{name:{column}}{line}") for name, line in lines.items())
+
+
+def explain(
+    query: Float[Array, "*#B T N H"] | Float[Array, "T H"],
+    key: Float[Array, "*#B S K H"] | Float[Array, "S E"],
+    value: Float[Array, "*#B S K V"] | Float[Array, "S V"],
+    bias: Any = None,
+    mask: Any = None,
+    **options: Any,
+) -> Explanation:
+    """Says which backend a call of attention gets, why no other, and what it costs.
+
+    The rule is Dao et al. (2022), https://arxiv.org/abs/2205.14135, read as a choice: a product of
+    all pairs while it is small, tiles from there on. A kernel of a vendor is used by name only.
+
+      reference where T S <= 128², else blockwise; FLOPs = 2 (H + V) pairs in the tiles visited
+
+    "blockwise" takes all pairs as one tile, without a loop, while the float32 logits of all heads
+    and examples that are mapped are at most 16 MiB, or 4 MiB and 2048 keys where the mask compares
+    positions and so leaves tiles empty. Else tiles have 512×512, 256×256 or 128×128 pairs
+    (docs/adr/0008). A size that is a symbol of `jax.export` gets "blockwise" with tiles of 128×128,
+    whatever comes later.
+
+    Args:
+      query: as `dot_product_attention`; or as `attend`, where it has two axes. So all that follow.
+      key: see `dot_product_attention`.
+      value: see `dot_product_attention`.
+      bias: see `dot_product_attention`; `attend` has none.
+      mask: see `dot_product_attention`.
+      options: see `dot_product_attention`, or `attend`.
+
+    Returns:
+      An `Explanation`; every number is for these very arguments.
+
+    Raises:
+      ValueError: as the call itself.
+      TypeError: as the call itself.
+      NotImplementedError: as the call itself, where a backend was named that cannot honour it.
+
+    Cost:
+      Compiles the call and finds out which tiles the mask leaves; runs nothing else.
+
+    Example:
+      >>> x = jnp.zeros((2, 512, 4, 64))
+      >>> print(attn_jax.explain(x, x, x, is_causal=True, implementation="reference"))
+      implementation  reference
+      blockwise       not chosen: 'reference' was named
+      ...
+      >>> attn_jax.explain(x, x, x).flops == 2 * (64 + 64) * (2 * 4) * 512 * 512
+      True
+
+    See also: `block_mask`, whose `print` draws the tiles.
+    """
+    implementation = options.get("implementation")
+    if query.ndim == 2:
+        more = options if bias is None else {"bias": bias, **options}
+        call, sink = checked(query, key, value, mask=mask, **more)
+        seen = _look(call, implementation=implementation)
+        lowered = read_out.lower(call, sink, implementation=implementation)
+    else:
+        operands, static = checked_heads(query, key, value, bias, mask, **options)
+        seen = _look_at_heads(*operands, **static)
+        lowered = attend_heads.lower(*operands, **static)
+    memory = lowered.compile().memory_analysis()
+    width = query.shape[-1] + value.shape[-1]
+    given = jax.tree.leaves((query, key, value, bias, mask, options))
+    needed = np.asarray(seen.work.needed)
+    *each, I, J = needed.shape
+    heads = math.prod(each)
+    visited = heads * int(needed.reshape(heads, I, J).any(axis=0).sum())
+    return Explanation(
+        implementation=seen.implementation,
+        others=dict(seen.others),
+        tiles_visited=visited,
+        tiles=needed.size,
+        flops=2 * width * seen.work.pairs * visited,
+        bytes_moved=sum(jnp.asarray(leaf).nbytes for leaf in given if _is_array(leaf))
+        + math.prod(_rows(query, key, value)) * value.shape[-1] * jnp.result_type(query).itemsize,
+        temporary_bytes=None if memory is None else memory.temp_size_in_bytes,
+        platform=jax.default_backend(),
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("implementation", "heads"))
+def _look(call: Call, *, implementation: str | None, heads: int = 1) -> _Seen:
+    work = dispatch.backend(call, implementation).work(call, heads)
+    others = tuple(dispatch.others(call, implementation).items())
+    return _Seen(work, dispatch.choice(call, implementation), others)
+
+
+@functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))
+def _look_at_heads(
+    query: Array,
+    key: Array,
+    value: Array,
+    options: dict[str, Any],
+    *,
+    dropout_rate: float,
+    implementation: str | None,
+) -> _Seen:
+    heads = math.prod(batch_of(query, key, value)) * query.shape[-2]
+
+    def head(query, key, value, options: dict) -> _Seen:
+        call, _ = checked(query, key, value, **options, dropout_rate=dropout_rate)
+        return _look(call, implementation=implementation, heads=heads)
+
+    operands, inputs, _ = lay_out(query, key, value, options)
+    return map_levels(head, inputs, in_front(len(inputs[0].at)))(*operands)
+
+
+def _rows(query: Array, key: Array, value: Array) -> tuple[int, ...]:
+    """The axes of the output before its width."""
+    return (*batch_of(query, key, value), *query.shape[len(query.shape[:-3]) : -1])
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, Array | np.ndarray)
+
+
+def _bytes(number: int | None) -> str:
+    if number is None:
+        return "unknown"
+    return f"{number / 2**20:.2f} MiB"
