@@ -78,7 +78,7 @@ def test_xla_looks_up_behind_the_barrier_at_run_time_and_without_it_while_it_com
     options = {"mask": masks.from_array(ARRAY[:9, :9]), "query_row": order}
     x, lookups, outs = X[:9], [], []
     for large in (4, 10**9):
-        monkeypatch.setattr(_known, "_LARGE", large)
+        monkeypatch.setattr(concrete, "_LARGE", large)
         program = jax.jit(lambda x: attn_jax.attend(x, x, x, key_row=order, **options))
         lookups.append(program.lower(x).compile().as_text().count(" gather("))
         outs.append(program(x))

@@ -42,7 +42,7 @@ def unreadable(monkeypatch):
             raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: Disallowed device-to-host transfer")
         return np.asarray(value)
 
-    monkeypatch.setattr(_known, "np", types.SimpleNamespace(asarray=asarray))
+    monkeypatch.setattr(concrete, "np", types.SimpleNamespace(asarray=asarray))
 
 
 @pytest.mark.usefixtures("unreadable")
