@@ -10,6 +10,7 @@ from draws import draw
 
 import attn_jax
 from attn_jax import caches, masks, score_mods
+from attn_jax._base import concrete
 
 B, T, N, H = 2, 5, 4, 8
 LENGTHS = jnp.array([3, 5])
