@@ -288,6 +288,6 @@ def attention_weights(
 
 
 @jax.jit
-@on_automatic_axes(lambda call: axes_of((call.query, 0), (call.key, 0)))
+@on_automatic_axes(lambda call: axes_of((call.read.query.values, 0), (call.read.key.values, 0)))
 def _weights(call: Call) -> Float[Array, "T S"]:
     return reference.weights(call)

@@ -15,7 +15,7 @@ from attn_jax._base.axes import in_front, map_levels
 from attn_jax._engine import dispatch
 from attn_jax._engine.call import Call
 from attn_jax._engine.read import checked, read_out
-from attn_jax._heads import attend_heads, batch_of, lay_out
+from attn_jax._heads import attend_heads_out, batch_of, lay_out
 from attn_jax._multi_head import checked_heads
 
 
@@ -128,7 +128,7 @@ def explain(
     else:
         operands, static = checked_heads(query, key, value, bias, mask, **options)
         seen = _look_at_heads(*operands, **static)
-        lowered = attend_heads.lower(*operands, **static)
+        lowered = attend_heads_out.lower(*operands, **static)
     memory = lowered.compile().memory_analysis()
     width = query.shape[-1] + value.shape[-1]
     given = jax.tree.leaves((query, key, value, bias, mask, options))
@@ -151,9 +151,10 @@ def explain(
 
 @functools.partial(jax.jit, static_argnames=("implementation", "heads"))
 def _look(call: Call, *, implementation: str | None, heads: int = 1) -> _Seen:
-    work = dispatch.backend(call, implementation).work(call, heads)
-    others = tuple(dispatch.others(call, implementation).items())
-    return _Seen(work, dispatch.choice(call, implementation), others)
+    platform = jax.default_backend()
+    work = dispatch.work(call, implementation, heads, platform)
+    others = tuple(dispatch.others(call, implementation, platform).items())
+    return _Seen(work, dispatch.choice(call, implementation, platform), others)
 
 
 @functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))

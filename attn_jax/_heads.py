@@ -1,10 +1,9 @@
-"""Batch and heads of a call: one head of one example, mapped over all of them."""
+"""Batch and heads: attention of one head of one example, mapped over all of them."""
 
 import dataclasses
 import functools
 import math
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +12,6 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from attn_jax import score_mods
-from attn_jax._attend import attend, attend_with_logsumexp
 from attn_jax._base.axes import Axes, in_front, level, map_levels, without_ones
 from attn_jax._base.leading import lead
 from attn_jax._base.log import compiles
@@ -21,6 +19,7 @@ from attn_jax._base.sharding import axes_of, on_automatic_axes
 from attn_jax._base.tables import Table
 from attn_jax._engine.call import TableMask
 from attn_jax._engine.dispatch import Implementation
+from attn_jax._engine.read import checked, compute
 
 
 def out_spec(query: Array, key: Array, value: Array, *_: Any) -> PartitionSpec:
@@ -38,8 +37,13 @@ def batch_of(*arrays: Array) -> tuple[int, ...]:
     return jnp.broadcast_shapes(*(array.shape[:-3] for array in arrays))
 
 
+def _specs(*operands: Any) -> tuple[PartitionSpec, PartitionSpec]:
+    spec = out_spec(*operands)
+    return spec, PartitionSpec(*spec[:-1])
+
+
 @functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))
-@on_automatic_axes(out_spec)
+@on_automatic_axes(_specs)
 def attend_heads(
     query: Float[Array, "*#B T N H"],
     key: Float[Array, "*#B S K H"],
@@ -48,47 +52,24 @@ def attend_heads(
     *,
     dropout_rate: float,
     implementation: Implementation | None,
-) -> Float[Array, "*B T N V"]:
-    """`attend` on every head of every example."""
-    static = {"dropout_rate": dropout_rate, "implementation": implementation}
-    out = _mapped(attend, query, key, value, options, static)
-    return with_heads(out, query, key, value)
-
-
-def _specs(*operands: Any) -> tuple[PartitionSpec, PartitionSpec]:
-    spec = out_spec(*operands)
-    return spec, PartitionSpec(*spec[:-1])
-
-
-@functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))
-@on_automatic_axes(_specs)
-def attend_heads_with_logsumexp(
-    query: Float[Array, "*#B T N H"],
-    key: Float[Array, "*#B S K H"],
-    value: Float[Array, "*#B S K V"],
-    options: dict[str, Any],
-    *,
-    dropout_rate: float,
-    implementation: Implementation | None,
 ) -> tuple[Float[Array, "*B T N V"], Float[Array, "*B T N"]]:
-    """`attend_with_logsumexp` on every head of every example."""
-    static = {"dropout_rate": dropout_rate, "implementation": implementation}
-    out, logsumexp = _mapped(attend_with_logsumexp, query, key, value, options, static)
+    """Output and log-sum-exp of every head of every example."""
+    compiles("a read of many heads", query=query, key=key, value=value, options=options)
+
+    def head(query, key, value, options: dict) -> Any:
+        call, sink = checked(query, key, value, **options, dropout_rate=dropout_rate)
+        return compute(call, sink, implementation=implementation)
+
+    operands, inputs, outputs = lay_out(query, key, value, options)
+    out, logsumexp = map_levels(head, inputs, outputs)(*operands)
     out = with_heads(out, query, key, value)
     return out, logsumexp.reshape(out.shape[:-1])
 
 
-def _mapped(
-    read: Callable, query: Array, key: Array, value: Array, options: dict, static: dict
-) -> Any:
-    """A function of one head over all of them; what it returns has the axes of `lay_out`."""
-    compiles("a read of many heads", query=query, key=key, value=value, options=options)
-
-    def head(query, key, value, options: dict) -> Any:
-        return read(query, key, value, **options, **static)
-
-    operands, inputs, outputs = lay_out(query, key, value, options)
-    return map_levels(head, inputs, outputs)(*operands)
+@functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))
+def attend_heads_out(*operands: Any, **static: Any) -> Float[Array, "*B T N V"]:
+    """`attend_heads` without log-sum-exp, which a kernel may then leave out."""
+    return attend_heads(*operands, **static)[0]
 
 
 def with_heads(rows: Array, query: Array, key: Array, value: Array) -> Array:

@@ -13,7 +13,7 @@ from attn_jax._base import checks, concrete, numerics
 from attn_jax._base.distance import check_int32
 from attn_jax._block_mask import BlockMask
 from attn_jax._engine.dispatch import Implementation
-from attn_jax._heads import attend_heads
+from attn_jax._heads import attend_heads_out
 
 
 def dot_product_attention(
@@ -130,7 +130,7 @@ def dot_product_attention(
         dropout_rng=dropout_rng,
         implementation=implementation,
     )
-    return attend_heads(*operands, **static)
+    return attend_heads_out(*operands, **static)
 
 
 def checked_heads(

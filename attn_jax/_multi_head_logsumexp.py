@@ -8,7 +8,7 @@ from attn_jax import masks, score_mods
 from attn_jax._attend import Scale
 from attn_jax._block_mask import BlockMask
 from attn_jax._engine.dispatch import Implementation
-from attn_jax._heads import attend_heads_with_logsumexp
+from attn_jax._heads import attend_heads
 from attn_jax._multi_head import checked_heads
 
 
@@ -107,4 +107,4 @@ def dot_product_attention_with_logsumexp(
         dropout_rng=dropout_rng,
         implementation=implementation,
     )
-    return attend_heads_with_logsumexp(*operands, **static)
+    return attend_heads(*operands, **static)

@@ -14,11 +14,10 @@ from attn_jax._base.axes import Layout, unmapped
 from attn_jax._base.grid import TileShape
 from attn_jax._base.sharding import axes_of, on_automatic_axes
 from attn_jax._base.tables import Table
+from attn_jax._engine import tile_shape
 from attn_jax._engine.call import Call, prepare
-from attn_jax._engine.fold import Plan, Walk, fold
-from attn_jax._engine.kernels import blockwise
+from attn_jax._engine.fold import Walk, fold
 from attn_jax._engine.tile import logits
-from attn_jax._engine.tile_op import choose
 from attn_jax._engine.tile_sum import tile_sum
 from attn_jax.score_mods import ScoreModFunction
 
@@ -121,12 +120,12 @@ def attention_stats(
         key_row=key_row,
         dropout=None,
     )
-    sink = None if sink is None else numerics.as_scalar(sink, call.scale.dtype)
+    sink = None if sink is None else numerics.as_scalar(sink, call.read.scale.dtype)
     return _stats(*jax.lax.stop_gradient((call, sink)), top=top)
 
 
 def _specs(call: Call, _: Array | None) -> AttentionStats:
-    query, key = axes_of((call.query, 0)), axes_of((call.key, 0))
+    query, key = (axes_of((side.values, 0)) for side in (call.read.query, call.read.key))
     return AttentionStats._make([query, query, query, key, query, query])
 
 
@@ -156,20 +155,19 @@ def _by_query(call: Call, top: int) -> tuple[Array, Array, Array, Array]:
 
     No term of either sum is negative, so that nothing cancels however large the logits are.
     """
-    plan, shape = _plan(call)
-    T, S, dtype = call.query.shape[0], call.key.shape[0], call.scale.dtype
+    (T, S), dtype, tile = call.sizes, call.read.scale.dtype, _tile(call)
     rows = (
         Table(jnp.zeros(T, dtype), "query"),
         Table(jnp.zeros(T, dtype), "query"),
         Table(jnp.full((T, top), -jnp.inf, dtype), "query"),
         Table(jnp.zeros((T, top), jnp.int32), "query"),
     )
-    start = jax.tree.map(lambda x: x[:1].repeat(shape.queries, axis=0), rows)
-    operands = blockwise.as_read(call), Table(jnp.arange(S, dtype=jnp.int32), "key")
-    inputs = unmapped(plan), unmapped(operands)
+    start = jax.tree.map(lambda x: x[:1].repeat(tile.queries, axis=0), rows)
+    operands = call.read, Table(jnp.arange(S, dtype=jnp.int32), "key")
+    inputs = unmapped(call.pairs), unmapped(operands)
     layout = Layout(inputs, (unmapped(rows), None))
     walk = Walk(start, _step, finish=lambda row: row)
-    done, _ = fold(walk, plan, operands, (rows, None), layout, shape)
+    done, _ = fold(walk, call.pairs, operands, (rows, None), layout, tile)
     return tuple(table.values for table in done)
 
 
@@ -201,20 +199,21 @@ def _shifted(
 
 def _received(call: Call, shift: Float[Array, " T"], denominator: Float[Array, " T"]) -> Array:
     """The weights that each key gets from all queries."""
-    plan, shape = _plan(call)
-    operands = blockwise.as_read(call), Table(shift, "query"), Table(denominator, "query")
-    result = Table(jax.ShapeDtypeStruct((call.key.shape[0],), shift.dtype), "key")
-    layout = Layout((unmapped(plan), unmapped(operands)), unmapped(result))
-    return tile_sum(_mass, plan, operands, layout, shape).values
+    # What fills up the last tiles is 0: as a share it adds nothing, as a denominator NaN.
+    operands = call.read, Table(shift, "query"), Table(1 / denominator, "query")
+    result = Table(jax.ShapeDtypeStruct((call.sizes[1],), shift.dtype), "key")
+    layout = Layout((unmapped(call.pairs), unmapped(operands)), unmapped(result))
+    return tile_sum(_mass, call.pairs, operands, layout).values
 
 
 def _mass(tile, readable) -> Table:
-    read, shift, denominator = tile
+    read, shift, share = tile
     weights = jnp.exp(logits(read, readable) - shift.values[:, None])
-    return Table(jnp.sum(weights / denominator.values[:, None], axis=0), "key")
+    return Table(jnp.sum(weights * share.values[:, None], axis=0), "key")
 
 
-def _plan(call: Call) -> tuple[Plan, TileShape]:
-    plan, shape = blockwise.plan(call)
-    T, S = call.query.shape[0], call.key.shape[0]
-    return plan, shape or choose(T, S, 1, mask=plan.mask, is_wide=plan.is_wide)
+def _tile(call: Call) -> TileShape:
+    pairs, platform = call.pairs, jax.default_backend()
+    return pairs.tile or tile_shape.choose(
+        *call.sizes, 1, mask=pairs.mask, is_wide=pairs.is_wide, platform=platform
+    )

@@ -5,7 +5,7 @@ import jaxtyping
 import pytest
 
 from attn_jax._base.grid import TileShape
-from attn_jax._engine import tile_op
+from attn_jax._engine import tile_shape
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -30,7 +30,7 @@ def tiles(monkeypatch):
     """Sets the shape of tiles, which the library chooses larger than the sizes of tests."""
 
     def use(queries: int, keys: int) -> None:
-        monkeypatch.setattr(tile_op, "choose", lambda *_, **__: TileShape(queries, keys))
+        monkeypatch.setattr(tile_shape, "choose", lambda *_, **__: TileShape(queries, keys))
         jax.clear_caches()
 
     yield use

@@ -27,7 +27,7 @@ SELF = {"is_causal": True}
 @pytest.fixture
 def gpu(monkeypatch):
     """A Hopper that is not there: programs for it can be made, not run."""
-    monkeypatch.setattr(cudnn, "_capability", lambda: 9)
+    monkeypatch.setattr(cudnn, "_capability", lambda platform: 9)
     checks = {
         "check_cudnn_version": lambda: 91000,
         "check_compute_capability": lambda _: True,
@@ -76,7 +76,7 @@ def test_output_and_gradients_are_the_oracles(options, dtype):
         assert_close(ours, theirs, dtype=dtype, gradient=True, roundings=3)
 
 
-@pytest.mark.skipif(cudnn._capability() is None, reason="needs an NVIDIA GPU")
+@pytest.mark.skipif(cudnn._capability(jax.default_backend()) is None, reason="needs an NVIDIA GPU")
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_on_a_gpu_the_kernel_computes_the_definition(dtype):
     options = {"is_causal": True, "scale": 0.2}

@@ -12,7 +12,7 @@ from draws import draw
 import attn_jax
 from attn_jax import masks, scores
 from attn_jax._base.tables import Table
-from attn_jax._engine import dispatch, tile_op
+from attn_jax._engine import dispatch, tile_shape
 from attn_jax._engine.call import TableMask, prepare
 from attn_jax._engine.kernels import cudnn
 
@@ -21,7 +21,7 @@ T, H, N, B = 128, 16, 4, 2
 
 @pytest.fixture
 def hopper(monkeypatch):
-    monkeypatch.setattr(cudnn, "_capability", lambda: 9)
+    monkeypatch.setattr(cudnn, "_capability", lambda platform: 9)
     jax.clear_caches()
     yield
     jax.clear_caches()
@@ -93,7 +93,7 @@ def test_without_a_gpu_every_call_is_refused_for_that_and_its_own_reason(sizes, 
 @pytest.mark.usefixtures("hopper")
 def test_a_score_is_refused_unless_it_is_the_dot_product():
     def refusal(score):
-        return dispatch.refusals(prepare(*one_head(), score=score)).get("cudnn", "")
+        return dispatch.refusals(prepare(*one_head(), score=score), "cuda").get("cudnn", "")
 
     assert refusal(scores.dot) == ""
     assert "score is given" in refusal(partial(scores.general, w=jnp.eye(H)))
@@ -112,7 +112,7 @@ TAKEN = {
 @pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize(("sizes", "options"), TAKEN.values(), ids=TAKEN)
 def test_what_is_exactly_honoured_is_not_refused(sizes, options):
-    assert dispatch.refusals(prepare(*one_head(**sizes), **options)) == {}
+    assert dispatch.refusals(prepare(*one_head(**sizes), **options), "cuda") == {}
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,9 @@ def test_what_is_exactly_honoured_is_not_refused(sizes, options):
     ],
 )
 def test_older_and_newer_gpus_take_less(monkeypatch, capability, width, reason):
-    monkeypatch.setattr(cudnn, "_capability", lambda: capability)
-    refused = dispatch.refusals(prepare(*one_head(width=width, values=width))).get("cudnn", "")
+    monkeypatch.setattr(cudnn, "_capability", lambda platform: capability)
+    call = prepare(*one_head(width=width, values=width))
+    refused = dispatch.refusals(call, "cuda").get("cudnn", "")
     assert bool(refused) == bool(reason)
     assert re.search(reason, refused)
 
@@ -148,7 +149,7 @@ def test_a_gpu_is_nvidias_if_it_has_a_compute_capability(monkeypatch, platform, 
     device = types.SimpleNamespace(compute_capability=capability)
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert cudnn._capability() == major
+    assert cudnn._capability(platform) == major
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ TILES = {
 def test_one_tile_holds_all_pairs_while_the_logits_of_all_heads_fit_a_cache(
     T, S, heads, mask, is_wide, tile
 ):
-    assert tile_op.choose(T, S, heads, mask=mask, is_wide=is_wide) == tile
+    assert tile_shape.choose(T, S, heads, mask=mask, is_wide=is_wide, platform="cpu") == tile
 
 
 @pytest.mark.parametrize(("examples", "loops"), [(4, False), (16, True)])

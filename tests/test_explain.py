@@ -129,7 +129,7 @@ def test_a_read_of_nothing_is_explained():
 
 @pytest.mark.parametrize(("named", "why"), [(None, "by name only"), ("blockwise", "was named")])
 def test_a_backend_that_could_says_why_it_is_not_chosen(monkeypatch, named, why):
-    monkeypatch.setattr(cudnn, "_capability", lambda: 9)
+    monkeypatch.setattr(cudnn, "_capability", lambda platform: 9)
     jax.clear_caches()
     arrays = draw(1, *[(256, H)] * 3, dtype=jnp.bfloat16)
     explanation = attn_jax.explain(*arrays, mask=masks.causal(), implementation=named)

@@ -101,15 +101,22 @@ def level(tree: Any, n: int) -> tuple[Any, Any]:
     return here, jax.tree.map(lambda axes: axes.without(n), tree)
 
 
-def map_levels(function: Callable, inputs: tuple, outputs: Any) -> Callable:
-    """Maps a function of one head over every level of its operands, where it has any."""
+def map_levels(
+    function: Callable, inputs: tuple, outputs: Any, sizes: tuple[int, ...] | None = None
+) -> Callable:
+    """Maps a function of one head over every level of its operands, where it has any.
+
+    Sizes of levels are to be given where one may be mapped in no operand at all.
+    """
     leaves = jax.tree.leaves(inputs)
     levels = len(leaves[0].at) if leaves else 0
     if levels == 0:
         return function
     in_axes, inside = level(inputs, levels - 1)
     out_axes, outside = level(outputs, levels - 1)
-    return jax.vmap(map_levels(function, inside, outside), in_axes=in_axes, out_axes=out_axes)
+    mapped = map_levels(function, inside, outside, sizes)
+    size = None if sizes is None else sizes[levels - 1]
+    return jax.vmap(mapped, in_axes=in_axes, out_axes=out_axes, axis_size=size)
 
 
 def without_ones(arrays: Any, axes: Any) -> tuple[Any, Any]:
@@ -144,4 +151,6 @@ def fit(values: Any, own: Any, wanted: Any) -> Any:
 
 def _moved(array: Array, source: list[int], target: list[int]) -> Array:
     """`moveaxis` in one pass: XLA for CPUs copies three axes twice, and four in one fusion."""
-    return jnp.moveaxis(array[..., None], source, target)[..., 0]
+    order = [source[target.index(axis)] for axis in range(array.ndim)]
+    wide = jax.lax.expand_dims(array, (array.ndim,))
+    return jax.lax.squeeze(jax.lax.transpose(wide, (*order, array.ndim)), (array.ndim,))

@@ -35,6 +35,13 @@ def put(values: Array, where: Bool[Array, "..."], number: float | int) -> Array:
     return jax.lax.select(where, jax.lax.full_like(values, number), values)
 
 
+def across(
+    row: Float[Array, " t"] | Float[Array, ""], tile: Float[Array, "t s"]
+) -> Float[Array, "t s"]:
+    """One number a row, or one number for all, for every column of a tile."""
+    return jax.lax.broadcast_in_dim(row, tile.shape, range(row.ndim))
+
+
 def as_scalar(number: float | int | np.floating | Array, dtype: DTypeLike) -> Float[Array, ""]:
     """Any kind of number as an array of one dtype: all kinds share one compiled function."""
     return (

@@ -3,6 +3,7 @@
 Where a release of JAX changes one of these, this file is what has to follow.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,18 @@ from jax.experimental.hijax import (
     instantiate_zeros,
     linearize_from_jvp,
 )
-from jax.extend.core import ClosedJaxpr, DropVar, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
+from jax.extend.core import (
+    ClosedJaxpr,
+    DropVar,
+    Jaxpr,
+    JaxprEqn,
+    Literal,
+    Primitive,
+    Var,
+    jaxpr_as_fun,
+)
 from jax.extend.random import threefry_2x32
+from jax.interpreters import mlir
 from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
@@ -31,6 +42,7 @@ __all__ = [
     "Var",
     "Zero",
     "array_type",
+    "by_platform",
     "explicit_mesh",
     "instantiate_zeros",
     "jaxpr_as_fun",
@@ -70,3 +82,39 @@ def array_type(shape: tuple[int, ...], dtype: Any, like: Any) -> ShapedArray:
         return ShapedArray(shape, dtype)
     sharding = NamedSharding(like.sharding.mesh, PartitionSpec())
     return ShapedArray(shape, dtype, sharding=sharding, manual_axis_type=like.manual_axis_type)
+
+
+def by_platform(operation: HiPrim, *args: Any) -> Any:
+    """`operation.on(platform, *args)`, traced when it is known for which platform that is.
+
+    A program may be lowered for a platform that is not here, and for several.
+    """
+    results = _by_platform.bind(*jax.tree.leaves(args), operation=operation)
+    return jax.tree.unflatten(operation.out_tree, results)
+
+
+def _on(operation: HiPrim, platform: str) -> Callable:
+    def flat(*leaves: Any) -> list:
+        args = jax.tree.unflatten(operation.in_tree, leaves)
+        return jax.tree.leaves(operation.on(platform, *args))  # pyrefly: ignore[missing-attribute]
+
+    return flat
+
+
+def _lowered(context: Any, *leaves: Any, operation: HiPrim) -> Any:
+    platforms = context.platforms or context.module_context.platforms
+    each = {platform: _on(operation, platform) for platform in platforms}
+    (function, *others) = each.values()
+    if others:
+        function = functools.partial(jax.lax.platform_dependent, **each)
+    # The types that the operation was made for: a residual may have explicit axes outside of it.
+    context = context.replace(avals_in=operation.in_avals_flat)
+    return mlir.lower_fun(function)(context, *leaves)
+
+
+_by_platform = Primitive("by_platform")
+_by_platform.multiple_results = True
+_by_platform.def_abstract_eval(lambda *_, operation: operation.out_avals_flat)
+_by_platform.def_impl(lambda *leaves, operation: _on(operation, jax.default_backend())(*leaves))
+# One function of the program, which equal operations call: each layer of a model is one.
+mlir.register_lowering(_by_platform, _lowered, inline=False)

@@ -1,4 +1,4 @@
-"""One call of `attend`, checked and with every default filled in: what all backends receive.
+"""One call of attention, checked and with every default filled in: what all kernels receive.
 
 It is a pytree: arrays, and arrays that functions captured, are leaves; what the functions do is
 part of its structure. So one compiled function serves every call that does the same.
@@ -6,7 +6,7 @@ part of its structure. So one compiled function serves every call that does the 
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,8 @@ from jaxtyping import Array, Bool, Float
 
 from attn_jax import masks, score_mods, scores
 from attn_jax._base import checks, concrete, hoist, numerics, tables
-from attn_jax._base.grid import Grid, Kinds, positions_or_default, rows_of
+from attn_jax._base.grid import Grid, Kinds, TileShape, positions_or_default, rows_of
+from attn_jax._base.tables import Table
 from attn_jax._block_mask import BlockMask
 from attn_jax._dropout import Dropout
 
@@ -42,36 +43,69 @@ class TableMask(masks.Mask):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Call:
-    """Arguments of one read: query [T H], key [S E], value [S V], positions [T] and [S].
+class Pairs:
+    """Which pairs of a query and a key are read: what decides it has no derivative.
 
-    `score` None is the dot product, else it scores one pair of rows. Tables in `mask` and
-    `score_mod` are in the order of the call's queries and keys. `in_order` says that no positions
-    were given, so that both sides stand at 0, 1, 2, … `precision` is that of JAX's context
-    (`jax.default_matmul_precision`) around the call, which is over when gradients are computed.
+    `lists` and `tile` are those of a block mask. `in_order` says that no positions were given, so
+    that both sides stand at 0, 1, 2, … `is_wide` says that a pair takes a vector on its way to a
+    number, as additive scores do, so that tiles must be small. (Fields have no types: JAX maps
+    trees to trees of shapes or of None.)
+    """
+
+    mask: Any
+    query_position: Any
+    key_position: Any
+    lists: Any = None
+    tile: TileShape | None = dataclasses.field(default=None, metadata={"static": True})
+    in_order: bool = dataclasses.field(default=False, metadata={"static": True})
+    is_wide: bool = dataclasses.field(default=False, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Read:
+    """What is read of a pair; whatever varies by query, key or pair is a table.
+
+    `score` None is the dot product, else it scores one pair of rows. Positions are there for
+    `score_mod`. Products take their operands in `product_dtype`, and JAX's `precision` by its name,
+    which is that of the context around the call: it is over when gradients are computed.
     """
 
     query: Any
     key: Any
     value: Any
-    score: Any
-    mask: Any
-    score_mod: Any
-    scale: Any
     query_position: Any
     key_position: Any
+    scale: Any
+    score: Any
+    score_mod: Any
     dropout: Any
-    in_order: bool = dataclasses.field(metadata={"static": True})
-    precision: str | None = dataclasses.field(metadata={"static": True})
+    product_dtype: str = dataclasses.field(metadata={"static": True})
+    precision: str | None = dataclasses.field(default=None, metadata={"static": True})
+
+
+class Call(NamedTuple):
+    """Attention of one head on one example: which pairs are read, and what is read of them.
+
+    Tables are in the order of the call's queries and keys.
+    """
+
+    pairs: Pairs
+    read: Read
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """T and S."""
+        return self.read.query.values.shape[0], self.read.key.values.shape[0]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """How much of one head a backend computes: which tiles [I J] it needs, how many pairs one has.
+    """How much of one head a kernel computes: which tiles [I J] it needs, how many pairs one has.
 
     Heads and examples walk over their tiles together, so each of them visits what any of them
-    needs. A backend that knows no tiles has one, which is the whole problem.
+    needs. A kernel that knows no tiles has one, which is the whole problem.
     """
 
     needed: Any
@@ -101,36 +135,43 @@ def prepare(
     if score is None and E != H:
         raise ValueError(f"key must be as wide as query, H = {H}; got {E}; or pass score=")
     checks.check_scale(scale)
-    if mask is not None and not callable(mask) and not isinstance(mask, BlockMask):
-        checks.check_boolean("mask", mask, additive=_ADDITIVE)
-        checks.check_broadcastable("mask", mask, (T, S), "T S")
     dtype = numerics.accumulation_dtype(query.dtype)
-    in_order = query_position is None and key_position is None and not isinstance(mask, BlockMask)
     default_scale = 1.0 if score is not None else 1 / math.sqrt(max(H, 1))
+    score = None if score is scores.dot else score
+    places = query_position, key_position, query_row, key_row
     if isinstance(mask, BlockMask):
-        given = (query_position, key_position, query_row, key_row)
-        query_position, key_position, query_row, key_row = _block_places(mask, given, T, S)
-    _check_alignment(mask, score_mod, query_position, key_position, T, S)
+        places = _block_places(mask, places, T, S)
+    i, j, query_row, key_row = places
+    _check_alignment(mask, score_mod, i, j, T, S)
     rows = rows_of(T, S, query_row, key_row)
-    i = positions_or_default("query_position", query_position, T)
-    j = positions_or_default("key_position", key_position, S)
-    call = Call(
-        query=query,
-        key=key,
-        value=value,
-        score=None if score is None or score is scores.dot else _pair_score(score, H, E, dtype),
-        mask=_mask(mask),
-        score_mod=None if score_mod is None else score_mods.as_pytree(score_mod, dtype),
+    change = None if score_mod is None else score_mods.as_pytree(score_mod, dtype)
+    rules = concrete.at_run_time((_mask(mask, T, S), change), beside=query)
+    rule, change = tables.order(rules, rows)
+    pairs = Pairs(
+        mask=rule,
+        query_position=Table(positions_or_default("query_position", i, T), "query"),
+        key_position=Table(positions_or_default("key_position", j, S), "key"),
+        lists=mask.lists if isinstance(mask, BlockMask) else None,
+        tile=mask.tile if isinstance(mask, BlockMask) else None,
+        in_order=query_position is None
+        and key_position is None
+        and not isinstance(mask, BlockMask),
+        is_wide=score is not None,
+    )
+    read = Read(
+        query=Table(query, "query"),
+        key=Table(key, "key"),
+        value=Table(value, "key"),
+        query_position=None if change is None else pairs.query_position,
+        key_position=None if change is None else pairs.key_position,
         scale=numerics.as_scalar(default_scale if scale is None else scale, dtype),
-        query_position=i,
-        key_position=j,
+        score=None if score is None else _pair_score(score, H, E, dtype),
+        score_mod=change,
         dropout=None if dropout is None else Dropout.of(dropout[0], dropout[1], rows),
-        in_order=in_order,
+        product_dtype=str(query.dtype),
         precision=jax.config.jax_default_matmul_precision,
     )
-    rules = concrete.at_run_time((call.mask, call.score_mod), beside=query)
-    ordered = tables.order(rules, rows)
-    return dataclasses.replace(call, mask=ordered[0], score_mod=ordered[1])
+    return Call(pairs, read)
 
 
 def _block_places(block: BlockMask, given: tuple, T: int, S: int) -> tuple:
@@ -166,9 +207,12 @@ def _pair_score(score: scores.Score, H: int, E: int, dtype) -> hoist.Hoisted:
     return hoist.hoist(of_pair, *rows)
 
 
-def _mask(mask: Any) -> Any:
-    if mask is None or isinstance(mask, BlockMask):
-        return mask
-    if callable(mask):
-        return masks.as_pytree(mask)
-    return TableMask(tables.Table(mask, "pair", ordered=True))
+def _mask(mask: Any, T: int, S: int) -> Any:
+    """The rule of a mask as a pytree; an array is a rule that is written out."""
+    if isinstance(mask, BlockMask):
+        return mask.mask
+    if mask is None or callable(mask):
+        return mask if mask is None else masks.as_pytree(mask)
+    checks.check_boolean("mask", mask, additive=_ADDITIVE)
+    checks.check_broadcastable("mask", mask, (T, S), "T S")
+    return TableMask(Table(mask, "pair", ordered=True))

@@ -17,7 +17,7 @@ from jaxtyping import Array, DTypeLike, Float
 
 from attn_jax._base import concrete, numerics, young_jax
 from attn_jax._base.sharding import types, vary_alike
-from attn_jax._engine.primitive import Primitive
+from attn_jax._engine.operation import Primitive
 
 
 def contract(

@@ -20,6 +20,10 @@ class Place(NamedTuple):
     row: Int[Array, ""]
     column: Int[Array, ""]
 
+    def first(self, side: int, shape: TileShape) -> Int[Array, ""]:
+        """The first query (side 0) or key (side 1) of the tile."""
+        return jax.lax.mul(self[side], np.int32(shape[side]))
+
 
 def cut(
     tables: Any, axes: Any, place: Place, shape: TileShape, kinds: tuple[str, ...] = KINDS
@@ -29,9 +33,9 @@ def cut(
     def part(node, axes):
         values = node.values
         for axis, side in _tiled_axes(node, axes.values) if node.over in kinds else ():
-            size = shape[side]
+            first = place.first(side, shape)
             values = jax.lax.dynamic_slice_in_dim(
-                values, place[side] * size, size, axis, allow_negative_indices=False
+                values, first, shape[side], axis, allow_negative_indices=False
             )
         return dataclasses.replace(node, values=values)
 
@@ -40,13 +44,14 @@ def cut(
 
 def entry(values: Array, n: Int[Array, ""]) -> Array:
     """`values[n]`, where n is known to be in range."""
-    return jax.lax.dynamic_index_in_dim(values, n, keepdims=False, allow_negative_indices=False)
+    one = jax.lax.dynamic_slice_in_dim(values, n, 1, allow_negative_indices=False)
+    return jax.lax.squeeze(one, (0,))
 
 
 def add_at(totals: Any, shares: Any, axes: Any, place: Place, shape: TileShape) -> Any:
     """Adds a tile's share where `cut` would find it; what is no table is added as a whole."""
     old = cut(totals, axes, place, shape)
-    return put_at(totals, jax.tree.map(jnp.add, old, shares), axes, place, shape)
+    return put_at(totals, jax.tree.map(jax.lax.add, old, shares), axes, place, shape)
 
 
 def put_at(totals: Any, parts: Any, axes: Any, place: Place, shape: TileShape) -> Any:
@@ -57,7 +62,7 @@ def put_at(totals: Any, parts: Any, axes: Any, place: Place, shape: TileShape) -
             return part
         start = [np.int32(0)] * node.values.ndim
         for axis, side in _tiled_axes(node, axes.values):
-            start[axis] = place[side] * shape[side]
+            start[axis] = place.first(side, shape)
         values = jax.lax.dynamic_update_slice(
             node.values, part.values, start, allow_negative_indices=False
         )

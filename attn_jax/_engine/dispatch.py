@@ -1,43 +1,80 @@
-"""Which backend takes a call, and why another does not."""
+"""Which kernel takes a call on which platform, and why another does not."""
 
+import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+
+import jax
 
 from attn_jax._base import concrete
-from attn_jax._engine.call import Call, Work
+from attn_jax._base.axes import Layout
+from attn_jax._base.grid import TileShape
+from attn_jax._base.tables import Table
+from attn_jax._engine.call import Call, Pairs, Read, Work
 from attn_jax._engine.kernels import blockwise, cudnn, reference
+from attn_jax._engine.online_softmax import Residuals
 
 type Implementation = Literal["reference", "blockwise", "cudnn"]
 
 SMALL = 128 * 128
 
 
-class Backend(NamedTuple):
-    """What every backend has, and when it is not the library's choice."""
+@runtime_checkable
+class Kernel(Protocol):
+    """Attention of all heads and examples at once; a file of `kernels/` is one.
 
-    attend: Callable[[Call], tuple]
-    refuses: Callable[[Call], str | None]
-    work: Callable[[Call, int], Work]
+    It has no rule for `vmap` or derivatives: a layout tells which axes are heads and examples, and
+    the engine makes every other derivative of sums over tiles.
+    """
+
+    def refuses(self, call: Call, platform: str | None) -> str | None:
+        """Why it cannot honour a call of one head exactly; None for a platform yet unknown."""
+        ...
+
+    def forward(self, call: Call, layout: Layout, tile: TileShape) -> tuple[Table, Table]:
+        """Output and log-sum-exp, both in the accumulation dtype."""
+        ...
+
+    def backward(
+        self, pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...]
+    ) -> Read:
+        """The gradient of each leaf of what is read that is wanted, and None for the others."""
+        ...
+
+    def work(self, call: Call, heads: int, platform: str) -> Work:
+        """How much it computes of one head."""
+        ...
+
+
+class Choice(NamedTuple):
+    """A name that `implementation` may have, and when it is not the library's choice.
+
+    "reference" has no kernel: it is computed head by head as its definition reads.
+    """
+
+    refuses: Callable[[Call, str | None], str | None]
+    work: Callable[[Call, int, str], Work]
+    kernel: Any
     passed_over: str
 
 
-_BACKENDS = {
-    "reference": Backend(
-        reference.attend,
+_CHOICES = {
+    "reference": Choice(
         reference.refuses,
         reference.work,
+        None,
         f"it writes out all T×S logits, and they are more than {SMALL}",
     ),
-    "blockwise": Backend(
-        blockwise.attend,
+    "blockwise": Choice(
         blockwise.refuses,
         blockwise.work,
+        blockwise,
         f"up to {SMALL} logits a head need no tiles",
     ),
-    "cudnn": Backend(
-        cudnn.attend,
+    "cudnn": Choice(
         cudnn.refuses,
         cudnn.work,
+        cudnn,
         "it is used by name only: its gradients may differ in their last bits from run to run, "
         "arrays sharded along the sequence fail, and log-sum-exp or a sink costs a pass by tiles",
     ),
@@ -45,24 +82,24 @@ _BACKENDS = {
 
 
 def check_name(implementation: str | None) -> None:
-    """Checks that a backend of that name exists.
+    """Checks that an implementation of that name exists.
 
     Raises:
       ValueError: there is none.
     """
-    if implementation is not None and implementation not in _BACKENDS:
-        known = ", ".join(_BACKENDS)
+    if implementation is not None and implementation not in _CHOICES:
+        known = ", ".join(_CHOICES)
         raise ValueError(f"implementation {implementation!r} is unknown; choose from {known}")
 
 
-def refusals(call: Call) -> dict[str, str]:
-    """The backends that cannot honour a call exactly, each with its reason."""
-    reasons = {name: backend.refuses(call) for name, backend in _BACKENDS.items()}
+def refusals(call: Call, platform: str | None) -> dict[str, str]:
+    """The implementations that cannot honour a call exactly, each with its reason."""
+    reasons = {name: choice.refuses(call, platform) for name, choice in _CHOICES.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def choice(call: Call, implementation: str | None) -> str:
-    """The backend that was named, or "reference" for small reads and "blockwise" for all others.
+def choice(call: Call, implementation: str | None, platform: str | None = None) -> str:
+    """The implementation that was named, or "reference" for small calls and else "blockwise".
 
     Where T or S is a symbol of `jax.export`, "blockwise" takes every size that it stands for.
 
@@ -70,11 +107,11 @@ def choice(call: Call, implementation: str | None) -> str:
       NotImplementedError: the one that was named cannot honour the call exactly.
     """
     if implementation is None:
-        T, S = call.query.shape[0], call.key.shape[0]
-        small = concrete.are_numbers(T, S) and T * S <= SMALL
+        small = concrete.are_numbers(*call.sizes) and math.prod(call.sizes) <= SMALL
         return "reference" if small else "blockwise"
-    reason = _BACKENDS[implementation].refuses(call)
-    if reason is not None:
+    refuses = _CHOICES[implementation].refuses
+    if refuses(call, platform) is not None:
+        reason = refuses(call, platform or jax.default_backend())
         raise NotImplementedError(
             f"implementation {implementation!r} cannot take this call: {reason}; use "
             "implementation=None or 'blockwise'"
@@ -82,21 +119,35 @@ def choice(call: Call, implementation: str | None) -> str:
     return implementation
 
 
-def others(call: Call, implementation: str | None) -> dict[str, str]:
-    """Every backend that is not `choice`, and why."""
-    chosen, refused = choice(call, implementation), refusals(call)
+def others(call: Call, implementation: str | None, platform: str) -> dict[str, str]:
+    """Every implementation that is not `choice`, and why."""
+    chosen, refused = choice(call, implementation, platform), refusals(call, platform)
     reasons = {}
-    for name, backend in _BACKENDS.items():
-        why = backend.passed_over if implementation is None else f"{chosen!r} was named"
+    for name, other in _CHOICES.items():
+        why = other.passed_over if implementation is None else f"{chosen!r} was named"
         reasons[name] = f"refused: {refused[name]}" if name in refused else f"not chosen: {why}"
     del reasons[chosen]
     return reasons
 
 
-def backend(call: Call, implementation: str | None) -> Backend:
-    """The backend of `choice`.
+def work(call: Call, implementation: str | None, heads: int, platform: str) -> Work:
+    """How much the chosen implementation computes of one head."""
+    return _CHOICES[choice(call, implementation, platform)].work(call, heads, platform)
+
+
+def kernel(call: Call, implementation: str | None, platform: str) -> Kernel:
+    """The kernel of `choice`, for the platform that a program is lowered for.
 
     Raises:
-      NotImplementedError: the one that was named cannot honour the call exactly.
+      NotImplementedError: the one that was named cannot honour the call exactly there.
     """
-    return _BACKENDS[choice(call, implementation)]
+    return _CHOICES[choice(call, implementation, platform)].kernel
+
+
+def needs_devices(implementation: str | None) -> bool:
+    """Whether a kernel is a call of which JAX must know while it still traces the program.
+
+    cuDNN's asks for the devices when it is lowered, and JAX keeps them for no call that it did not
+    see. So such a kernel is for the platform that is here.
+    """
+    return implementation == "cudnn"

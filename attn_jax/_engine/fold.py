@@ -17,29 +17,13 @@ from jaxtyping import Array, Bool, Int
 from attn_jax._base.axes import Layout, fit, in_front, level, map_levels
 from attn_jax._base.grid import Grid, Kinds, TileShape
 from attn_jax._base.sharding import vary_alike
-from attn_jax._base.tables import Table, is_table
+from attn_jax._base.tables import is_table
 from attn_jax._block_mask import TileLists, kinds, kinds_listed, listed, only_whole
+from attn_jax._engine.call import Pairs
 from attn_jax._engine.cut import Place, add_at, cut, cut_down, entry, filled_up, put_at
 from attn_jax.masks import evaluate
 
 type Readable = Bool[Array, "t s"] | None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What decides which pairs are read: a mask, its tables in the order of the call.
-
-    Positions are [T] and [S] (and no types here: JAX maps trees to trees of shapes or of None).
-    `is_wide` says that a pair takes a vector on its way to a number, as additive scores do, so that
-    tiles must be small.
-    """
-
-    mask: Any
-    query_position: Any
-    key_position: Any
-    lists: Any = None
-    is_wide: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 class Walk(NamedTuple):
@@ -57,20 +41,21 @@ class Walk(NamedTuple):
 
 
 def fold(
-    walk: Walk, plan: Plan, operands: Any, results: Any, layout: Layout, shape: TileShape
+    walk: Walk, pairs: Pairs, operands: Any, results: Any, layout: Layout, shape: TileShape
 ) -> Any:
     """Walks over every tile that is not empty and returns (tables over queries, sums).
 
     Tables among the operands come cut to the tile, all else as it is. `results` are the shapes of
-    what one head returns; `layout` tells where plan, operands and results have their mapped axes.
+    what one head returns; `layout` tells where pairs, operands and results have their mapped axes.
     """
-    plan_axes, axes = layout.inputs
-    T, S = _sizes(plan, plan_axes)
+    pair_axes, axes = layout.inputs
+    T, S = sizes = _sizes(pairs, pair_axes)
+    empty = _zeros(results, layout)
     if T == 0 or S == 0:
-        return _zeros(results, layout)
-    plan, operands, start, empty = vary_alike((plan, operands, walk.start, _zeros(results, layout)))
-    ground = _Ground.of(plan, plan_axes, shape, (T, S))
-    if shape == (T, S):
+        return empty
+    pairs, operands, start, empty = vary_alike((pairs, operands, walk.start, empty))
+    ground = _Ground.of(pairs, pair_axes, shape, sizes)
+    if shape == sizes:
         return _one_tile(walk, ground, operands, start, layout)
     by_key = _to_front("key", axes, operands)
     operands = filled_up(fit(operands, axes, by_key), by_key, ground.full)
@@ -81,14 +66,14 @@ def fold(
 
     def visit(operands, place, is_full, carry):
         row, sums = carry
-        pairs, pair_axes = (None, None) if is_full else ground.at(place)
+        here, own = (None, None) if is_full else ground.at(place)
         step = map_levels(
             lambda row, tile, pairs: walk.step(row, tile, ground.readable(place, pairs)),
-            (row_axes, in_order, pair_axes),
+            (row_axes, in_order, own),
             (row_axes, sum_axes),
         )
         tile = cut(operands, in_order, place, shape, ("key", "pair"))
-        row, shares = step(row, tile, pairs)
+        row, shares = step(row, tile, here)
         return row, add_at(sums, shares, sum_axes, place, shape)
 
     def visit_row(i, carry):
@@ -102,7 +87,7 @@ def fold(
     empty = filled_up(empty, layout.outputs, ground.full)
     rows = jnp.int32(ground.tiles[0])
     done = jax.lax.fori_loop(jnp.int32(0), rows, visit_row, empty)
-    return cut_down(done, layout.outputs, (T, S))
+    return cut_down(done, layout.outputs, sizes)
 
 
 def _one_tile(walk: Walk, ground: "_Ground", operands: Any, start: Any, layout: Layout) -> Any:
@@ -114,37 +99,25 @@ def _one_tile(walk: Walk, ground: "_Ground", operands: Any, start: Any, layout: 
         return walk.finish(row), shares
 
     inputs = layout.inputs[1], ground.axes
-    return map_levels(visit, inputs, layout.outputs)(operands, ground.pairs)
-
-
-class _Pairs(NamedTuple):
-    """What tells who may read whom: a mask, and positions by query and by key."""
-
-    mask: Any
-    query_position: Any
-    key_position: Any
+    return map_levels(visit, inputs, layout.outputs, layout.sizes)(operands, ground.pairs)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Ground:
     """The tiles that there are, and who may read whom in each."""
 
-    pairs: _Pairs
-    axes: _Pairs
+    pairs: Pairs
+    axes: Pairs
     lists: Any
     shape: TileShape
     sizes: tuple[int, int]
 
     @classmethod
-    def of(cls, plan: Plan, axes: Plan, shape: TileShape, sizes: tuple[int, int]) -> "_Ground":
-        def pairs(of):
-            i, j = Table(of.query_position, "query"), Table(of.key_position, "key")
-            return _Pairs(of.mask, i, j)
-
-        lists = None if shape == sizes else _lists(plan, axes, shape)
-        ground = cls(pairs(plan), pairs(axes), lists, shape, sizes)
-        filled = filled_up(ground.pairs, ground.axes, ground.full)
-        return dataclasses.replace(ground, pairs=filled)
+    def of(cls, pairs: Pairs, axes: Pairs, shape: TileShape, sizes: tuple[int, int]) -> "_Ground":
+        lists = None if shape == sizes else _lists(pairs, axes, shape)
+        pairs, axes = (dataclasses.replace(of, lists=None) for of in (pairs, axes))
+        ground = cls(pairs, axes, lists, shape, sizes)
+        return dataclasses.replace(ground, pairs=filled_up(pairs, axes, ground.full))
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -167,13 +140,13 @@ class _Ground:
         carry = jax.lax.fori_loop(0, full, at(True), carry)
         if self.pairs.mask is None and self.full == self.sizes:
             return carry
-        return jax.lax.fori_loop(full, full + partial, at(False), carry)
+        return jax.lax.fori_loop(full, jax.lax.add(full, partial), at(False), carry)
 
-    def at(self, place: Place) -> tuple[_Pairs, _Pairs]:
+    def at(self, place: Place) -> tuple[Pairs, Pairs]:
         """What belongs to one tile, and its axes."""
         return cut(self.pairs, self.axes, place, self.shape), self.axes
 
-    def readable(self, place: Place, pairs: _Pairs | None) -> Readable:
+    def readable(self, place: Place, pairs: Pairs | None) -> Readable:
         """Of one head, on the pairs of a tile; None where all may be read, as where none are given.
 
         What fills up the last tiles may not be read.
@@ -193,30 +166,35 @@ class _Ground:
         return is_real if readable is None else readable & is_real
 
 
-def _lists(plan: Plan, axes: Plan, shape: TileShape) -> TileLists:
+def _lists(pairs: Pairs, axes: Pairs, shape: TileShape) -> TileLists:
     """One list of tiles for all heads and examples: those that any of them reads.
 
     So all walk in step. With lists of their own every tile would have to be gathered, and a loop
     would go on for all while one is not done.
     """
     is_mapped = any(at is not None for own in jax.tree.leaves(axes.lists) for at in own.at)
-    if plan.lists is not None and not is_mapped:
-        return plan.lists
-    return listed(*_kinds_for_all(plan, axes, shape))
+    if pairs.lists is not None and not is_mapped:
+        return pairs.lists
+    return listed(*_kinds_for_all(pairs, axes, shape))
 
 
-def _kinds_for_all(plan: Plan, axes: Plan, shape: TileShape) -> Kinds:
+def _kinds_for_all(pairs: Pairs, axes: Pairs, shape: TileShape) -> Kinds:
     """Which tiles some head reads, and which of them every head reads whole."""
-    for n in range(len(axes.query_position.at)):
+    for n in range(len(axes.query_position.values.at)):
         if any(own.at[n] is not None for own in jax.tree.leaves(axes)):
             in_axes, inside = level(axes, n)
             of_each = functools.partial(_kinds_for_all, axes=inside, shape=shape)
-            some, every = jax.vmap(of_each, in_axes=(in_axes,))(plan)
+            some, every = jax.vmap(of_each, in_axes=(in_axes,))(pairs)
             return Kinds(some.any(axis=0), every.all(axis=0))
-    if plan.lists is not None:
-        return kinds_listed(plan.lists)
-    grid = Grid.of(plan.query_position, plan.key_position, shape)
-    return only_whole(kinds(plan.mask, grid), grid)
+    return kinds_of_tiles(pairs, shape)
+
+
+def kinds_of_tiles(pairs: Pairs, shape: TileShape) -> Kinds:
+    """Which tiles one head reads, and which of them whole."""
+    if pairs.lists is not None:
+        return kinds_listed(pairs.lists)
+    grid = Grid.of(pairs.query_position.values, pairs.key_position.values, shape)
+    return only_whole(kinds(pairs.mask, grid), grid)
 
 
 def _to_front(kind: str, axes: Any, tables: Any) -> Any:
@@ -229,10 +207,14 @@ def _to_front(kind: str, axes: Any, tables: Any) -> Any:
     return jax.tree.map(front, tables, axes, is_leaf=is_table)
 
 
-def _sizes(plan: Plan, axes: Plan) -> tuple[int, int]:
+def _sizes(pairs: Pairs, axes: Pairs) -> tuple[int, int]:
     """T and S."""
-    (T,) = axes.query_position.core_shape(plan.query_position.shape)
-    (S,) = axes.key_position.core_shape(plan.key_position.shape)
+    sides = zip(
+        (pairs.query_position, pairs.key_position),
+        (axes.query_position, axes.key_position),
+        strict=True,
+    )
+    T, S = (own.values.core_shape(side.values.shape)[0] for side, own in sides)
     return T, S
 
 

@@ -1,115 +1,126 @@
-"""Softmax-weighted means of values, tile by tile, with derivatives of every order.
+"""Softmax-weighted means of values, tile by tile: of all heads, forward and backward.
 
 With unit = Σ exp(logit - logsumexp) = 1 and mean = Σ exp(logit - logsumexp) value, both sums over
 tiles, out = mean / unit and logsumexp = logsumexp + log(unit) hold whatever the arguments; so the
-derivative of the read is that of two sums over tiles. Backward this is algorithm 4 of Dao et al.
+derivative of attention is that of two sums over tiles. Backward this is algorithm 4 of Dao et al.
 (2022), https://arxiv.org/abs/2205.14135.
 """
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, DTypeLike
 
-from attn_jax._base import young_jax
-from attn_jax._base.axes import Layout, map_levels, unmapped
+from attn_jax._base.axes import Layout, map_levels
 from attn_jax._base.grid import TileShape
-from attn_jax._base.numerics import put
-from attn_jax._base.sharding import vary_alike
+from attn_jax._base.numerics import across, put
 from attn_jax._base.tables import Table
-from attn_jax._engine.fold import Plan, Walk, fold
-from attn_jax._engine.tile import Read, logits, weigh, weighed_values
-from attn_jax._engine.tile_op import TileOp
-from attn_jax._engine.tile_sum import (
-    Pulled,
-    Pushed,
-    float_or_none,
-    floats_of,
-    narrow,
-    tile_sum,
-)
+from attn_jax._engine.call import Call, Pairs, Read
+from attn_jax._engine.fold import Walk, fold
+from attn_jax._engine.tile import logits, weigh, weighed_values
+from attn_jax._engine.tile_sum import Pulled, Pushed, narrow, of_those, tile_sum
 
 
-def online_softmax(plan: Plan, read: Read, shape: TileShape | None = None) -> tuple[Table, Table]:
-    """Output [T V] and log-sum-exp [T] in the accumulation dtype."""
-    both = vary_alike((plan, read))
-    return _OnlineSoftmax.of(both, unmapped(both), sizes=(), shape=shape)(*both)
+class Residuals(NamedTuple):
+    """What gradients are made of: the call, its results, and the cotangents of these.
+
+    `d_logsumexp` has no values where nobody used the log-sum-exp.
+    """
+
+    read: Read
+    out: Table
+    logsumexp: Table
+    d_out: Table
+    d_logsumexp: Table
 
 
-class _OnlineSoftmax(TileOp):
-    def of_one_head(self, operands):
-        dtype, value = operands.scale.dtype, operands.value.values
-        T = operands.query.values.shape[0]
-        out = jax.ShapeDtypeStruct((T, value.shape[1]), dtype), jax.ShapeDtypeStruct((T,), dtype)
-        return tuple(Table(shape, "query") for shape in out)
-
-    def expand(self, *args):
-        plan, operands = args
-        (t, _), (out, _) = self.tile, self.results
-        dtype, V = out.values.dtype, out.values.shape[1]
-        start = jnp.full(t, -jnp.inf, dtype), jnp.zeros(t, dtype), jnp.zeros((t, V), dtype)
-        walk = Walk(start, _step, _finish)
-        layout = self.layout._replace(outputs=(self.layout.outputs, None))
-        done, _ = fold(walk, plan, operands, (self.results, None), layout, self.tile)
-        return done
-
-    def jvp(self, primals, tangents):
-        (plan, read), (_, moved) = primals, tangents
-        out, logsumexp = self(plan, read)
-        plan_axes, read_axes = self.layout.inputs
-        out_axes, row_axes = self.layout.outputs
-        operands, axes = (read, logsumexp), (read_axes, row_axes)
-        tangents = jax.tree.map(float_or_none, read, moved), jax.tree.map(jnp.zeros_like, logsumexp)
-        inputs = plan_axes, (axes, floats_of(operands, axes))
-        layout = Layout(inputs, (row_axes, out_axes), self.sizes)
-        d_unit, d_mean = tile_sum(Pushed(weigh), plan, (operands, tangents), layout, self.shape)
-        change = map_levels(_change, (out_axes, row_axes, out_axes), out_axes)
-        return (out, logsumexp), (change(out, d_unit, d_mean), d_unit)
-
-    lin, linearized = young_jax.linearize_from_jvp
-
-    def vjp_fwd(self, nzs_in, /, *args):
-        plan, read = args
-        out, logsumexp = self(plan, read)
-        return (out, logsumexp), (plan, read, out, logsumexp)
-
-    def vjp_bwd_retval(self, res, outgrad, /):
-        plan, read, out, logsumexp = res
-        plan_axes, read_axes = self.layout.inputs
-        out_axes, row_axes = self.layout.outputs
-        turn = map_levels(_cotangents, (out_axes, out_axes, row_axes), (row_axes, out_axes))
-        cotangents = turn(out, *jax.tree.map(float_or_none, self.out_aval, outgrad))
-        operands, axes = (read, logsumexp), (read_axes, row_axes)
-        inputs = plan_axes, (axes, (row_axes, out_axes))
-        layout = Layout(inputs, floats_of(operands, axes), self.sizes)
-        gradients, _ = tile_sum(Pulled(weigh), plan, (operands, cotangents), layout, self.shape)
-        return jax.tree.map(lambda _: None, plan), narrow(read, gradients)
+def forward(call: Call, layout: Layout, tile: TileShape) -> tuple[Table, Table]:
+    """Output and log-sum-exp, both in the accumulation dtype."""
+    pairs, read = call
+    axes, dtype, t = layout.inputs[1], read.scale.dtype, tile.queries
+    (T, _), (_, V) = _core(read.query, axes.query), _core(read.value, axes.value)
+    start = jnp.full(t, -jnp.inf, dtype), jnp.zeros(t, dtype), jnp.zeros((t, V), dtype)
+    results = results_of_one_head(T, V, dtype)
+    walk = Walk(start, _step, _finish)
+    layout = layout._replace(outputs=(layout.outputs, None))
+    done, _ = fold(walk, pairs, read, (results, None), layout, tile)
+    return done
 
 
-def _change(out: Table, d_unit: Table, d_mean: Table) -> Table:
+def results_of_one_head(T: int, V: int, dtype: DTypeLike) -> tuple[Table, Table]:
+    """The shapes of output and log-sum-exp."""
+    out, logsumexp = jax.ShapeDtypeStruct((T, V), dtype), jax.ShapeDtypeStruct((T,), dtype)
+    return Table(out, "query"), Table(logsumexp, "query")
+
+
+def gradients(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...]) -> Read:
+    """Gradients of what is read, in its dtypes; None where they are not wanted.
+
+    `layout` has the axes of pairs and residuals, and those that each gradient shall have.
+    """
+    pair_axes, axes = layout.inputs
+    read, out, logsumexp, d_out, d_logsumexp = residuals
+    row_axes = Table(axes.logsumexp.values.like(logsumexp.values.ndim, 1), "query")
+    inputs = axes.out, axes.d_out, axes.d_logsumexp
+    d_unit = map_levels(_d_unit, inputs, row_axes, layout.sizes)(out, d_out, d_logsumexp)
+    operands, cotangents = (read, logsumexp), (d_unit, d_out)
+    own = (axes.read, axes.logsumexp), (row_axes, axes.d_out)
+    pull = Pulled(weigh, (*wanted, False))
+    layout = Layout((pair_axes, own), (layout.outputs, Table(None, "query")), layout.sizes)
+    found, _ = tile_sum(pull, pairs, (operands, cotangents), layout)
+    return narrow(read, found)
+
+
+def pushed(
+    call: Call, results: tuple[Table, Table], changes: Read, layout: Layout
+) -> tuple[Table, Table]:
+    """How output and log-sum-exp of all heads move, where what is read moves by `changes`."""
+    pairs, read = call
+    out, logsumexp = results
+    pair_axes, read_axes = layout.inputs
+    out_axes, row_axes = layout.outputs
+    operands, axes = (read, logsumexp), (read_axes, row_axes)
+    moves = changes, Table(None, "query")
+    inputs = pair_axes, (axes, of_those(moves, axes))
+    sums = Layout(inputs, (row_axes, out_axes), layout.sizes)
+    d_unit, d_mean = tile_sum(Pushed(weigh), pairs, (operands, moves), sums)
+    change = map_levels(_d_out, (out_axes, row_axes, out_axes), out_axes)
+    return change(out, d_unit, d_mean), d_unit
+
+
+def _core(table: Table, axes: Table) -> tuple[int, ...]:
+    return axes.values.core_shape(table.values.shape)
+
+
+def _d_out(out: Table, d_unit: Table, d_mean: Table) -> Table:
     """How the output of one head moves, from how the two sums do."""
     return Table(d_mean.values - out.values * d_unit.values[:, None], "query")
 
 
-def _cotangents(out: Table, d_out: Table, d_row: Table) -> tuple[Table, Table]:
-    """Of the two sums of one head, from those of its output and log-sum-exp."""
-    d_unit = d_row.values - jnp.sum(d_out.values * out.values, axis=1)
-    return Table(d_unit, "query"), d_out
+def _d_unit(out: Table, d_out: Table, d_logsumexp: Table) -> Table:
+    """The cotangent of the first sum, from those of the results; d_out is that of the other."""
+    own = jax.lax.neg(jax.lax.reduce_sum(jax.lax.mul(d_out.values, out.values), (1,)))
+    return Table(own if d_logsumexp.values is None else d_logsumexp.values + own, "query")
 
 
-def _step(row, tile, readable):
+def _step(row: tuple[Array, ...], tile: Read, readable: Any) -> tuple[tuple[Array, ...], None]:
     old_maximum, total, weighed = row
     logit = logits(tile, readable)
     maximum = jax.lax.max(old_maximum, jax.lax.reduce_max(logit, (1,)))
-    shift = put(maximum, maximum == -jnp.inf, 0)
-    weights = jax.lax.exp(logit - shift[:, None])
-    fade = jax.lax.exp(old_maximum - shift)
-    total = fade * total + jax.lax.reduce_sum(weights, (1,))
-    weighed = fade[:, None] * weighed + weighed_values(weights, tile, readable)
+    shift = put(maximum, jax.lax.eq(maximum, jax.lax.full_like(maximum, -jnp.inf)), 0)
+    weights = jax.lax.exp(jax.lax.sub(logit, across(shift, logit)))
+    fade = jax.lax.exp(jax.lax.sub(old_maximum, shift))
+    total = jax.lax.add(jax.lax.mul(fade, total), jax.lax.reduce_sum(weights, (1,)))
+    old = jax.lax.mul(across(fade, weighed), weighed)
+    weighed = jax.lax.add(old, weighed_values(weights, tile, readable))
     return (maximum, total, weighed), None
 
 
-def _finish(row):
+def _finish(row: tuple[Array, ...]) -> tuple[Table, Table]:
     maximum, total, weighed = row
-    nothing = total == 0
+    nothing = jax.lax.eq(total, jax.lax.full_like(total, 0))
     total = put(total, nothing, 1)
-    logsumexp = put(maximum + jax.lax.log(total), nothing, -jnp.inf)
-    return Table(weighed / total[:, None], "query"), Table(logsumexp, "query")
+    logsumexp = put(jax.lax.add(maximum, jax.lax.log(total)), nothing, -jnp.inf)
+    out = jax.lax.div(weighed, across(total, weighed))
+    return Table(out, "query"), Table(logsumexp, "query")

@@ -1,4 +1,4 @@
-"""One head's read: arguments of `attend`, checked, and computed by the backend that takes them."""
+"""Attention of one head: its arguments checked, then computed by the kernel that takes the call."""
 
 import functools
 from typing import Any
@@ -12,8 +12,10 @@ from attn_jax._base import checks, numerics
 from attn_jax._base.log import compiles
 from attn_jax._base.sharding import axes_of, on_automatic_axes
 from attn_jax._engine import dispatch
+from attn_jax._engine.attention import attention
 from attn_jax._engine.call import Call, prepare
 from attn_jax._engine.dispatch import Implementation
+from attn_jax._engine.kernels import reference
 
 
 def checked(
@@ -37,22 +39,19 @@ def checked(
     if sink is not None:
         if jnp.ndim(sink) != 0:
             raise ValueError(f"sink must be one number; got shape {list(jnp.shape(sink))}")
-        sink = jnp.asarray(sink, call.scale.dtype)
+        sink = jnp.asarray(sink, call.read.scale.dtype)
     return call, sink
 
 
-def _specs(call: Call, _: Any) -> tuple[PartitionSpec, PartitionSpec]:
-    return axes_of((call.query, 0), (call.value, 1)), axes_of((call.query, 0))
-
-
-@functools.partial(jax.jit, static_argnames="implementation")
-@on_automatic_axes(_specs)
-def read(
+def compute(
     call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
 ) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-    """The call by the backend that takes it, and the sink's share after that."""
-    compiles("a read of one head", **vars(call), sink=sink, implementation=implementation)
-    out, logsumexp = dispatch.backend(call, implementation).attend(call)
+    """Output and log-sum-exp of a call, with the sink's share."""
+    if dispatch.choice(call, implementation) == "reference":
+        out, logsumexp = reference.attend(call)
+    else:
+        out, logsumexp = (table.values for table in attention(call, implementation))
+        out = out.astype(call.read.query.values.dtype)
     if sink is None:
         return out, logsumexp
     parts = jnp.stack([logsumexp, jnp.broadcast_to(sink, logsumexp.shape)], axis=-1)
@@ -60,9 +59,25 @@ def read(
     return (shares[:, :1] * out.astype(shares.dtype)).astype(out.dtype), with_sink
 
 
+def _specs(call: Call, _: Any) -> tuple[PartitionSpec, PartitionSpec]:
+    query, value = call.read.query.values, call.read.value.values
+    return axes_of((query, 0), (value, 1)), axes_of((query, 0))
+
+
+@functools.partial(jax.jit, static_argnames="implementation")
+@on_automatic_axes(_specs)
+def read(
+    call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
+) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
+    """`compute`, compiled once for all calls that do the same."""
+    parts = vars(call.read) | vars(call.pairs)
+    compiles("a read of one head", **parts, sink=sink, implementation=implementation)
+    return compute(call, sink, implementation=implementation)
+
+
 @functools.partial(jax.jit, static_argnames="implementation")
 def read_out(
     call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
 ) -> Float[Array, "T V"]:
-    """`read` without log-sum-exp, which a backend may then leave out."""
+    """`read` without log-sum-exp, which a kernel may then leave out."""
     return read(call, sink, implementation=implementation)[0]

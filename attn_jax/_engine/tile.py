@@ -1,39 +1,15 @@
 """One read on one tile: its logits, and the sums of what they weigh."""
 
-import dataclasses
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from attn_jax._base.numerics import put
+from attn_jax._base.numerics import across, put
 from attn_jax._base.tables import Table, on_readable_pairs, on_readable_rows
+from attn_jax._engine.call import Read
 from attn_jax._engine.contract import contract
 
 type Readable = Bool[Array, "t s"] | None
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Read:
-    """What `attend` reads; whatever varies by query, key or pair is a table.
-
-    `score` is None for dot products, or a function of one query and one key row. Matrix products
-    take their operands in `product_dtype`, and JAX's `precision` by its name.
-    """
-
-    query: Any
-    key: Any
-    value: Any
-    query_position: Any
-    key_position: Any
-    scale: Any
-    score: Any
-    score_mod: Any
-    dropout: Any
-    product_dtype: Any = dataclasses.field(metadata={"static": True})
-    precision: str | None = dataclasses.field(default=None, metadata={"static": True})
 
 
 def logits(read: Read, readable: Readable) -> Float[Array, "t s"]:
@@ -45,11 +21,11 @@ def logits(read: Read, readable: Readable) -> Float[Array, "t s"]:
     else:
         query, key = (rows.astype(read.scale.dtype) for rows in (query, key))
         scores = on_readable_rows(read.score, query, key, readable)
-    changed = read.scale * scores
+    changed = jax.lax.mul(across(read.scale, scores), scores)
     if read.score_mod is not None:
         i, j = read.query_position.values[:, None], read.key_position.values[None, :]
         changed = on_readable_pairs(read.score_mod, changed, i, j, readable)
-    return changed if readable is None else put(changed, ~readable, -jnp.inf)
+    return changed if readable is None else put(changed, jax.lax.bitwise_not(readable), -jnp.inf)
 
 
 def weighed_values(
@@ -68,9 +44,10 @@ def weigh(operands: tuple[Read, Table], readable: Readable) -> tuple[Table, Tabl
     What a query that reads nothing has there is 0 and has no derivative, whatever comes back to it.
     """
     read, logsumexp = operands
-    nothing = logsumexp.values == -jnp.inf
+    nothing = jax.lax.eq(logsumexp.values, jax.lax.full_like(logsumexp.values, -jnp.inf))
     shift = put(logsumexp.values, nothing, 0)
-    weights = jax.lax.exp(logits(read, readable) - shift[:, None])
+    logit = logits(read, readable)
+    weights = jax.lax.exp(jax.lax.sub(logit, across(shift, logit)))
     total = put(jax.lax.reduce_sum(weights, (1,)), nothing, 0)
     mean = put(weighed_values(weights, read, readable), nothing, 0)
     return Table(total, "query"), Table(mean, "query")
@@ -80,4 +57,4 @@ def _keep(rows: Float[Array, "L H"], readable: Readable, others: int) -> Float[A
     """Puts zeros for rows that nothing in the tile reads: NaN there must meet no product."""
     if readable is None:
         return rows
-    return put(rows, ~jax.lax.reduce_or(readable, (others,)), 0)
+    return put(rows, jax.lax.bitwise_not(jax.lax.reduce_or(readable, (others,))), 0)

@@ -42,7 +42,7 @@ BY = {"batch": PartitionSpec("gpus"), "heads": PartitionSpec(None, None, "gpus")
 
 def pretend() -> None:
     """Answers what jax and the library ask the device that is not there."""
-    cudnn._capability = lambda: 9
+    cudnn._capability = lambda platform: 9
     fused_attention_stablehlo.check_compute_capability = lambda _: True
     fused_attention_stablehlo.is_cuda_compute_capability_equal = lambda version: version == "9.0"
 

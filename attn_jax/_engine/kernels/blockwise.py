@@ -6,72 +6,40 @@ https://arxiv.org/abs/2412.05496. Tiles that the mask leaves empty cost nothing.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from attn_jax._base.grid import Grid, TileShape
+from attn_jax._base.axes import Layout
+from attn_jax._base.grid import TileShape
 from attn_jax._base.tables import Table
-from attn_jax._block_mask import BlockMask, kinds, kinds_listed
-from attn_jax._engine import tile_op
-from attn_jax._engine.call import Call, Work
-from attn_jax._engine.fold import Plan
-from attn_jax._engine.online_softmax import online_softmax
-from attn_jax._engine.tile import Read
+from attn_jax._engine import online_softmax, tile_shape
+from attn_jax._engine.call import Call, Pairs, Read, Work
+from attn_jax._engine.fold import kinds_of_tiles
+from attn_jax._engine.online_softmax import Residuals
 
 
-def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-    """Output in the query's dtype, and log-sum-exp."""
-    if call.key.shape[0] == 0 or call.query.shape[0] == 0:
-        return _nothing(call)
-    visited, shape = plan(call)
-    out, logsumexp = online_softmax(visited, as_read(call), shape)
-    return out.values.astype(call.query.dtype), logsumexp.values
-
-
-def refuses(call: Call) -> str | None:
-    """It takes every call."""
-    del call
+def refuses(call: Call, platform: str | None) -> str | None:
+    """It takes every call, on every platform."""
+    del call, platform
     return None
 
 
-def work(call: Call, heads: int) -> Work:
+def forward(call: Call, layout: Layout, tile: TileShape) -> tuple[Table, Table]:
+    """Output and log-sum-exp, both in the accumulation dtype."""
+    return online_softmax.forward(call, layout, tile)
+
+
+def backward(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...]) -> Read:
+    """Gradients that are wanted, and None for the others."""
+    return online_softmax.gradients(pairs, residuals, layout, wanted)
+
+
+def work(call: Call, heads: int, platform: str) -> Work:
     """The tiles that the mask leaves; one at the edge counts as a whole tile."""
-    T, S = call.query.shape[0], call.key.shape[0]
+    (T, S), pairs = call.sizes, call.pairs
     if T == 0 or S == 0:
         return Work(jnp.ones((0, 0), bool), pairs=0)
-    visited, shape = plan(call)
-    shape = shape or tile_op.choose(T, S, heads, mask=visited.mask, is_wide=visited.is_wide)
-    if shape == (T, S):
-        return Work(jnp.ones((1, 1), bool), pairs=T * S)
-    grid = Grid.of(call.query_position, call.key_position, shape)
-    left = kinds(visited.mask, grid) if visited.lists is None else kinds_listed(visited.lists)
-    return Work(left.some, pairs=shape.queries * shape.keys)
-
-
-def as_read(call: Call) -> Read:
-    """The call with all that varies by query, key or pair in tables."""
-    return Read(
-        query=Table(call.query, "query"),
-        key=Table(call.key, "key"),
-        value=Table(call.value, "key"),
-        query_position=Table(call.query_position, "query"),
-        key_position=Table(call.key_position, "key"),
-        scale=call.scale,
-        score=call.score,
-        score_mod=call.score_mod,
-        dropout=call.dropout,
-        product_dtype=str(call.query.dtype),
-        precision=call.precision,
+    tile = pairs.tile or tile_shape.choose(
+        T, S, heads, mask=pairs.mask, is_wide=pairs.is_wide, platform=platform
     )
-
-
-def plan(call: Call) -> tuple[Plan, TileShape | None]:
-    """Which tiles to visit, and their shape where the call brings a block mask."""
-    where, is_wide = (call.query_position, call.key_position), call.score is not None
-    if not isinstance(call.mask, BlockMask):
-        return Plan(call.mask, *where, is_wide=is_wide), None
-    return Plan(call.mask.mask, *where, call.mask.lists, is_wide), call.mask.tile
-
-
-def _nothing(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-    T, V = call.query.shape[0], call.value.shape[1]
-    return jnp.zeros((T, V), call.query.dtype), jnp.full(T, -jnp.inf, call.scale.dtype)
+    if tile == (T, S):
+        return Work(jnp.ones((1, 1), bool), pairs=T * S)
+    return Work(kinds_of_tiles(pairs, tile).some, pairs=tile.queries * tile.keys)

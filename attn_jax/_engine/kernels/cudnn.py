@@ -1,28 +1,28 @@
 """NVIDIA's fused kernel, by way of `jax.nn`, for the calls that it can honour exactly.
 
-Output and first gradients are the kernel's; log-sum-exp, forward mode and all higher derivatives
-are those of the tile engine, so every transform goes through. What the kernel cannot honour, or is
-known to get wrong somewhere, is refused with the reason.
+Output and first gradients are the kernel's; log-sum-exp and what is made of it are sums over tiles.
+What the kernel cannot honour, or is known to get wrong somewhere, is refused with the reason.
 """
 
-import functools
+import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from attn_jax import masks
-from attn_jax._base import concrete, young_jax
+from attn_jax._base import concrete
+from attn_jax._base.axes import Axes, Layout, fit, in_front, map_levels
+from attn_jax._base.grid import TileShape
 from attn_jax._base.tables import Table
-from attn_jax._engine.call import Call, Work
-from attn_jax._engine.fold import Plan
-from attn_jax._engine.online_softmax import online_softmax
-from attn_jax._engine.primitive import Primitive
-from attn_jax._engine.tile import Read
+from attn_jax._engine import online_softmax
+from attn_jax._engine.call import Call, Pairs, Read, Work
+from attn_jax._engine.online_softmax import Residuals
+from attn_jax._engine.tile_sum import only
 
 _KERNEL = "cudnn"  # what `jax.nn` calls it
 _WIDEST = {8: 128, 9: 256}  # head by compute capability, as jax checks it
@@ -30,40 +30,76 @@ _DTYPES = (jnp.bfloat16, jnp.float16)
 _TILE = 128
 
 
-def refuses(call: Call) -> str | None:
+def refuses(call: Call, platform: str | None) -> str | None:
     """Why the kernel cannot honour a call exactly, and what would help; None where it can."""
-    reasons = [*_device_reasons(call.query.shape[1]), *_option_reasons(call), *_shape_reasons(call)]
-    return "; ".join(reasons) or None
+    H = call.read.query.values.shape[1]
+    device = () if platform is None else _device_reasons(H, platform)
+    return "; ".join([*device, *_option_reasons(call), *_shape_reasons(call)]) or None
 
 
-def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-    """Output in the query's dtype, and log-sum-exp.
+def forward(call: Call, layout: Layout, tile: TileShape) -> tuple[Table, Table]:
+    """Output and log-sum-exp, both in the accumulation dtype.
 
-    The kernel scales by 1/√H; another scale goes into the query before, and rounds it once. The
-    log-sum-exp that `jax.nn` returns is rounded to the query's dtype, so it is summed anew where a
-    caller uses it.
+    The log-sum-exp that `jax.nn` returns is rounded to the query's dtype, so it is summed anew; XLA
+    leaves that out where nobody uses it.
     """
-    wide = call.query.astype(call.scale.dtype)
-    query = (wide * (call.scale * math.sqrt(wide.shape[1]))).astype(call.query.dtype)
-    is_causal = call.mask is not None
-    out = _Attention.on(query, call.key, call.value, is_causal=is_causal, depth=0)
-    nothing = jnp.zeros_like(call.value[:, :1])
-    _, logsumexp = _read_by_tiles(call.query, call.key, nothing, call.scale, is_causal=is_causal)
-    return out, logsumexp
+    pairs, read = call
+    is_causal, axes = pairs.mask is not None, layout.inputs[1]
+    arrays, own = _arrays(read), _arrays(axes)
+    out = _by_kernel(arrays, own, layout.outputs[0].values, layout.sizes, is_causal=is_causal)
+    S = read.key.values.shape[own[1].core(read.key.values.ndim)[0]]
+    nothing = Table(jnp.zeros((S, 1), read.value.values.dtype), "key")
+    shared = Table(Axes((None,) * len(layout.sizes)), "key")
+    keys = Call(pairs, dataclasses.replace(read, value=nothing))
+    inputs = layout.inputs[0], dataclasses.replace(axes, value=shared)
+    _, logsumexp = online_softmax.forward(keys, layout._replace(inputs=inputs), tile)
+    return Table(out.astype(read.scale.dtype), "query"), logsumexp
 
 
-def work(call: Call, heads: int) -> Work:
+def backward(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...]) -> Read:
+    """Gradients that are wanted, and None for the others."""
+    is_causal, (_, axes) = pairs.mask is not None, layout.inputs
+    read, to = residuals.read, _arrays(layout.outputs)
+    spread = [
+        (array, own) if target is None else (_spread(array, own, target, layout.sizes), target)
+        for array, own, target in zip(_arrays(read), _arrays(axes.read), to, strict=True)
+    ]
+    arrays, own = zip(*spread, strict=True)
+    out_axes = axes.d_out.values
+    full = out_axes.like(residuals.d_out.values.ndim, 2)
+
+    def attend(*arrays: Array) -> Array:
+        return _by_kernel(arrays, own, full, layout.sizes, is_causal=is_causal)
+
+    out, pull = jax.vjp(attend, *arrays)
+    d_out = residuals.d_out.values.astype(out.dtype)
+    query, key, value, scale = pull(_spread(d_out, out_axes, full, layout.sizes))
+    found = dataclasses.replace(
+        read,
+        query=Table(query, "query"),
+        key=Table(key, "key"),
+        value=Table(value, "key"),
+        scale=scale,
+    )
+    found = only(wanted, found)
+    if residuals.d_logsumexp.values is None:
+        return found
+    alone = residuals._replace(d_out=jax.tree.map(jnp.zeros_like, residuals.d_out))
+    return jax.tree.map(jnp.add, found, online_softmax.gradients(pairs, alone, layout, wanted))
+
+
+def work(call: Call, heads: int, platform: str) -> Work:
     """All pairs, or those that a causal query may read: what tiles the kernel has is its own."""
-    del heads
-    T, S = call.query.shape[0], call.key.shape[0]
-    pairs = T * S if call.mask is None else T * (T + 1) // 2
+    del heads, platform
+    T, S = call.sizes
+    pairs = T * S if call.pairs.mask is None else T * (T + 1) // 2
     return Work(jnp.ones((1, 1), bool), pairs=pairs)
 
 
-def _device_reasons(H: int) -> Iterator[str]:
-    capability = _capability()
+def _device_reasons(H: int, platform: str) -> Iterator[str]:
+    capability = _capability(platform)
     if capability is None:
-        yield f"the platform is {jax.default_backend()}, and it needs an NVIDIA GPU"
+        yield f"the platform is {platform}, and it needs an NVIDIA GPU"
     elif capability not in _WIDEST:
         yield (
             f"the GPU has compute capability {capability}.x, and it is used on 8.x and 9.x only: "
@@ -76,23 +112,24 @@ def _device_reasons(H: int) -> Iterator[str]:
 
 
 def _option_reasons(call: Call) -> Iterator[str]:
-    if call.query.dtype not in _DTYPES:
-        yield f"the dtype is {call.query.dtype}, and it takes bfloat16 or float16"
-    if call.score is not None:
+    pairs, read = call
+    if read.query.values.dtype not in _DTYPES:
+        yield f"the dtype is {read.query.values.dtype}, and it takes bfloat16 or float16"
+    if read.score is not None:
         yield "score is given, and it knows the dot product alone"
-    if call.score_mod is not None:
+    if read.score_mod is not None:
         yield "bias or score_mod is given, and it takes the logits as they are"
-    if call.mask is not None and not (call.mask == masks.causal() and call.in_order):
+    if pairs.mask is not None and not (pairs.mask == masks.causal() and pairs.in_order):
         yield (
             "the mask is not causal() alone on positions 0, 1, 2, …, and it is given no documents, "
             "arrays, lengths, windows or positions"
         )
-    if call.dropout is not None:
+    if read.dropout is not None:
         yield "dropout_rate is given, and its random bits are not those of dropout_mask"
 
 
 def _shape_reasons(call: Call) -> Iterator[str]:
-    (T, H), (S, V) = call.query.shape, call.value.shape
+    (T, S), H, V = call.sizes, call.read.query.values.shape[1], call.read.value.values.shape[1]
     if V != H:
         yield f"values are {V} wide and queries {H}, and it takes one width"
     if not concrete.are_numbers(T, S) or T % _TILE or S % _TILE or not T or not S:
@@ -102,186 +139,77 @@ def _shape_reasons(call: Call) -> Iterator[str]:
         )
 
 
-def _capability() -> int | None:
+def _capability(platform: str) -> int | None:
     """The major compute capability of the GPU, or None where there is none of NVIDIA's."""
-    if jax.default_backend() not in ("gpu", "cuda"):
+    if platform not in ("gpu", "cuda") or jax.default_backend() not in ("gpu", "cuda"):
         return None
     found = re.match(r"(\d+)\.", str(getattr(jax.local_devices()[0], "compute_capability", "")))
     return int(found[1]) if found else None
 
 
-class _Kernel(Primitive):
-    """What the kernel computes and the tile engine differentiates.
+def _arrays(read: Read) -> tuple[Any, Any, Any, Any]:
+    """What the kernel knows of: query, key, value and scale, or their axes."""
+    return read.query.values, read.key.values, read.value.values, read.scale
 
-    Arrays have `depth` axes in front, one for each `vmap`, of size 1 where they are shared.
+
+def _spread(array: Array, own: Axes, to: Axes, sizes: tuple[int, ...]) -> Array:
+    """An array with all levels that `to` has: repeated along those that it shared."""
+    return map_levels(lambda core: core, (own,), to, sizes)(array)
+
+
+def _by_kernel(
+    arrays: tuple[Array, ...],
+    axes: tuple[Axes, ...],
+    out_axes: Axes,
+    sizes: tuple[int, ...],
+    *,
+    is_causal: bool,
+) -> Array:
+    """Folds all levels into the kernel's own axes: B T N H, with N/K queries a key head.
+
+    Levels that keys and values share become groups of query heads, the innermost of the others key
+    heads, the rest the batch; so nothing is repeated that was shared. The kernel scales by 1/√H;
+    another scale goes into the query before, and rounds it once.
     """
+    (query, key, value, scale), levels = arrays, len(sizes)
+    groups = [n for n in range(levels) if axes[1].at[n] is None and axes[2].at[n] is None]
+    others = [n for n in range(levels) if n not in groups]
+    batch, heads = others[:0:-1], [*others[:1], *groups]
 
-    depth: int
-    is_causal: bool
+    def folded(array: Array, own: Axes, shared: list[int]) -> Array:
+        full = tuple(1 if n in shared else size for n, size in enumerate(sizes))
+        array = _spread(array, own, in_front(levels), full)
+        front = [[levels - 1 - n for n in of] for of in (batch, heads)]
+        array = array.transpose(*front[0], levels, *front[1], levels + 1)
+        B, N = (math.prod(full[n] for n in of) for of in (batch, heads))
+        return array.reshape(B, array.shape[len(batch)], N, array.shape[-1])
 
-    def __init__(self, in_avals: tuple, **params):
-        self.in_avals = in_avals
-        self.params = params
-        self.__dict__.update(params)
-        out = jax.eval_shape(self.by_tiles, *in_avals)
-        self.out_aval = jax.tree.map(jax.typeof, out)
-        super().__init__()
-
-    @classmethod
-    def on(cls, *arrays: Array, **params) -> Any:
-        return cls(tuple(map(jax.typeof, arrays)), **params)(*arrays)
-
-    def by_tiles(self, *args):
-        """The same function of the same arguments, with derivatives of every order."""
-        raise NotImplementedError
-
-    def batch(self, axis_data, args, dims):
-        front = [
-            jnp.expand_dims(array, 0) if axis is None else jnp.moveaxis(array, axis, 0)
-            for array, axis in zip(args, dims, strict=True)
-        ]
-        out = self.on(*front, **self.params | {"depth": self.depth + 1})
-        return out, jax.tree.map(lambda _: 0, out)
-
-    def jvp(self, primals, tangents):
-        _, moved = jax.jvp(self.by_tiles, primals, _written_out(tangents))
-        return self(*primals), moved
-
-    lin, linearized = young_jax.linearize_from_jvp
-
-    def vjp_fwd(self, nzs_in, /, *args):
-        return self(*args), args
-
-    def vjp_bwd_retval(self, res, outgrad, /):
-        _, pull = jax.vjp(self.by_tiles, *res)
-        return pull(_written_out(outgrad))
-
-
-class _Attention(_Kernel):
-    """Output [*L T H] of query [*L T H], key and value [*L S H]."""
-
-    def expand(self, *args):
-        return _by_kernel(*args, depth=self.depth, is_causal=self.is_causal)
-
-    def by_tiles(self, *args):
-        return _by_tiles(*args, depth=self.depth, is_causal=self.is_causal)
-
-    def vjp_bwd_retval(self, res, outgrad, /):
-        cotangent = _written_out(outgrad)
-        return _Gradients.on(*res, cotangent, own=self.depth, **self.params)
-
-
-class _Gradients(_Kernel):
-    """Gradients of query, key and value, given them and the cotangent of the output.
-
-    The last `own` leading axes are those of the read, over which what is shared sums its gradient;
-    the axes before came by `vmap` of the gradient, and have one gradient an entry.
-    """
-
-    own: int
-
-    def expand(self, *args):
-        added = self.depth - self.own
-        each = jnp.broadcast_shapes(*(array.shape[:added] for array in args))
-        args = [jnp.broadcast_to(array, each + array.shape[added:]) for array in args]
-        *operands, cotangent = args
-        read = functools.partial(_by_kernel, depth=self.depth, is_causal=self.is_causal)
-        return jax.vjp(read, *operands)[1](cotangent)
-
-    def by_tiles(self, *args):
-        def gradients(query, key, value, cotangent):
-            read = functools.partial(_by_tiles, depth=self.own, is_causal=self.is_causal)
-            return jax.vjp(read, query, key, value)[1](cotangent)
-
-        return _map_leading(gradients, self.depth - self.own)(*args)
-
-
-def _by_kernel(query: Array, key: Array, value: Array, *, depth: int, is_causal: bool) -> Array:
-    """Folds the leading axes into the kernel's own: B T N H, with N/K queries a key head.
-
-    Axes that keys and values share become groups of query heads, the last of the others key heads,
-    the rest the batch. So nothing is repeated that was shared, and `vmap` never meets the batching
-    rule of jax for this kernel, which merges axes by the shape of another operand.
-    """
-    leading = jnp.broadcast_shapes(*(array.shape[:depth] for array in (query, key, value)))
-    groups = [axis for axis in range(depth) if key.shape[axis] == value.shape[axis] == 1]
-    others = [axis for axis in range(depth) if axis not in groups]
-    order = (*others[:-1], depth, *others[-1:], *groups, depth + 1)
-
-    def fold(array: Array, sizes: tuple[int, ...]) -> Array:
-        array = jnp.broadcast_to(array, sizes + array.shape[depth:]).transpose(order)
-        batch, heads = len(others[:-1]), array.shape[len(others[:-1]) + 1 : -1]
-        lengths = (math.prod(array.shape[:batch]), array.shape[batch], math.prod(heads))
-        return array.reshape(*lengths, array.shape[-1])
-
-    shared = tuple(1 if axis in groups else size for axis, size in enumerate(leading))
     out, _ = jax.nn.dot_product_attention(
-        fold(query, leading),
-        fold(key, shared),
-        fold(value, shared),
+        folded(_scaled(query, scale, axes, sizes), in_front(levels), []),
+        folded(key, axes[1], groups),
+        folded(value, axes[2], groups),
         is_causal=is_causal,
         implementation=_KERNEL,
         return_residual=True,  # as its gradient asks for: one call serves both
     )
-    sizes = (*leading, *query.shape[depth:])
-    out = out.reshape([sizes[axis] for axis in order])
-    return out.transpose([order.index(axis) for axis in range(depth + 2)])
+    return _unfolded(out, batch, heads, sizes, out_axes)
 
 
-def _by_tiles(query: Array, key: Array, value: Array, *, depth: int, is_causal: bool) -> Array:
-    """The same by the tile engine."""
+def _scaled(query: Array, scale: Array, axes: tuple[Axes, ...], sizes: tuple[int, ...]) -> Array:
+    """The query times what the kernel's own scale lacks, with all levels in front."""
 
-    def head(query, key, value):
-        scale = jnp.float32(1 / math.sqrt(query.shape[1]))
-        out, _ = _read_by_tiles(query, key, value, scale, is_causal=is_causal)
-        return out.astype(query.dtype)
+    def one(query: Array, scale: Array) -> Array:
+        factor = scale * math.sqrt(query.shape[1])
+        return (query.astype(scale.dtype) * factor).astype(query.dtype)
 
-    return _map_leading(head, depth)(query, key, value)
-
-
-def _read_by_tiles(query, key, value, scale, *, is_causal: bool) -> tuple[Array, Array]:
-    """Output and log-sum-exp in float32 of one head."""
-    i, j = (jnp.arange(rows.shape[0], dtype=jnp.int32) for rows in (query, key))
-    read = Read(
-        query=Table(query, "query"),
-        key=Table(key, "key"),
-        value=Table(value, "key"),
-        query_position=Table(i, "query"),
-        key_position=Table(j, "key"),
-        scale=scale,
-        score=None,
-        score_mod=None,
-        dropout=None,
-        product_dtype=str(query.dtype),
-    )
-    out, logsumexp = online_softmax(Plan(masks.causal() if is_causal else None, i, j), read)
-    return out.values, logsumexp.values
+    return map_levels(one, (axes[0], axes[3]), in_front(len(sizes)), sizes)(query, scale)
 
 
-def _map_leading(function: Callable, depth: int) -> Callable:
-    """Maps over `depth` leading axes; one of size 1 is shared by all."""
-    if depth == 0:
-        return function
-    inner = _map_leading(function, depth - 1)
-
-    def mapped(*arrays):
-        axes = tuple(None if array.shape[0] == 1 else 0 for array in arrays)
-        arrays = [array[0] if array.shape[0] == 1 else array for array in arrays]
-        if all(axis is None for axis in axes):
-            return jax.tree.map(lambda leaf: leaf[None], inner(*arrays))
-        return jax.vmap(inner, in_axes=axes)(*arrays)
-
-    return mapped
-
-
-def _written_out(changes: Any) -> Any:
-    """Tangents or cotangents with symbolic zeros as arrays."""
-
-    def is_zero(change):
-        return isinstance(change, young_jax.Zero)
-
-    return jax.tree.map(
-        lambda change: young_jax.instantiate_zeros(change) if is_zero(change) else change,
-        changes,
-        is_leaf=is_zero,
-    )
+def _unfolded(
+    out: Array, batch: list[int], heads: list[int], sizes: tuple[int, ...], axes: Axes
+) -> Array:
+    """[B T N H] with the axes that a layout wants."""
+    _, T, _, H = out.shape
+    out = out.reshape(*(sizes[n] for n in batch), T, *(sizes[n] for n in heads), H)
+    order = [*batch, None, *heads]
+    return fit(out, Axes(tuple(order.index(n) for n in range(len(sizes)))), axes)

@@ -1,0 +1,57 @@
+"""How large a tile is: measured on CPUs (docs/adr/0008 and 0014), stated for accelerators."""
+
+from typing import Any
+
+from attn_jax import masks
+from attn_jax._base import concrete
+from attn_jax._base.grid import TileShape
+
+_MOST_KEYS = 2048
+# Of logits that one tile may have: half of the 32 MiB that cores share in today's servers; and a
+# quarter of that where a mask compares positions, for smaller tiles are left empty by it.
+_MOST_BYTES = 16 * 2**20
+_MOST_BYTES_IF_CUT = 4 * 2**20
+# On an accelerator a loop of small products is slow, and there is memory for larger ones.
+_MOST_BYTES_BESIDE_CPU = 512 * 2**20
+_SIDE_BESIDE_CPU = 1024
+
+
+def choose(T: int, S: int, heads: int, *, mask: Any, is_wide: bool, platform: str) -> TileShape:
+    """All pairs as one tile while the logits of all heads are few, else tiles of a fixed size.
+
+    On a CPU, few are 16 MiB, or 4 MiB and 2048 keys where the mask compares positions (adr/0014);
+    a tile is 512×512 for up to 4 heads, 256×256 for up to 16, 128×128 for more (adr/0008). Where no
+    mask cuts them tiles take twice as many queries, and where there are fewer queries than that
+    more keys instead. On any other platform, few are 512 MiB, and a tile is 1024×1024.
+
+    Where a pair takes a vector, as additive scores do (`is_wide`), it is 128×128; and where a size
+    is a symbol of `jax.export`, which stands for any number.
+    """
+    if not concrete.are_numbers(T, S, heads):
+        return TileShape(*(min(L, 128) if concrete.are_numbers(L) else 128 for L in (T, S)))
+    is_cut = mask is not None and masks.is_aligned(mask)
+    if not is_wide and 4 * heads * T * S <= _most_bytes(S, is_cut, platform):
+        return TileShape(T, S)
+    side = 128 if is_wide else _side(heads, platform)
+    t = _even_part(T, 2 * side if mask is None else side)
+    return TileShape(t, _even_part(S, max(side, min(side * side // max(t, 1), _MOST_KEYS))))
+
+
+def _most_bytes(S: int, is_cut: bool, platform: str) -> int:
+    if platform != "cpu":
+        return _MOST_BYTES_BESIDE_CPU
+    if is_cut and S > _MOST_KEYS:  # slots of a cache, of which few may hold anything
+        return 0
+    return _MOST_BYTES_IF_CUT if is_cut else _MOST_BYTES
+
+
+def _side(heads: int, platform: str) -> int:
+    if platform != "cpu":
+        return _SIDE_BESIDE_CPU
+    return 128 if heads > 16 else 256 if heads > 4 else 512
+
+
+def _even_part(L: int, limit: int) -> int:
+    """The size of equal parts of L, none above the limit, that leave little to fill up."""
+    parts = max(1, -(-L // limit))
+    return L if parts == 1 else -(-L // (16 * parts)) * 16
