@@ -17,9 +17,9 @@ from attn_jax._base.leading import lead
 from attn_jax._base.log import compiles
 from attn_jax._base.sharding import axes_of, on_automatic_axes
 from attn_jax._base.tables import Table
-from attn_jax._engine.call import TableMask
+from attn_jax._engine.call import TableMask, prepare
 from attn_jax._engine.dispatch import Implementation
-from attn_jax._engine.read import checked, compute
+from attn_jax._engine.read import compute
 
 
 def out_spec(query: Array, key: Array, value: Array, *_: Any) -> PartitionSpec:
@@ -57,7 +57,9 @@ def attend_heads(
     compiles("a read of many heads", query=query, key=key, value=value, options=options)
 
     def head(query, key, value, options: dict) -> Any:
-        call, sink = checked(query, key, value, **options, dropout_rate=dropout_rate)
+        sink, rng = options.pop("sink"), options.pop("dropout_rng")
+        dropout = None if rng is None else (rng, dropout_rate)
+        call = prepare(query, key, value, **options, dropout=dropout)
         return compute(call, sink, implementation=implementation)
 
     operands, inputs, outputs = lay_out(query, key, value, options)

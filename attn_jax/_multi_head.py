@@ -12,7 +12,7 @@ from attn_jax._attend import Scale
 from attn_jax._base import checks, concrete, numerics
 from attn_jax._base.distance import check_int32
 from attn_jax._block_mask import BlockMask
-from attn_jax._engine.dispatch import Implementation
+from attn_jax._engine.dispatch import Implementation, check_name
 from attn_jax._heads import attend_heads_out
 
 
@@ -173,6 +173,7 @@ def checked_heads(
     _check_rows(B, T, query_position=query_position, query_row=query_row)
     _check_rows(B, S, key_position=key_position, key_row=key_row)
     checks.check_scale(scale)
+    check_name(implementation)
     checks.check_dropout(dropout_rate, dropout_rng)
     _check_keys(dropout_rng, (*B, N))
     rule = _rule(is_causal, local_window_size)

@@ -11,6 +11,7 @@ import attn_jax
 from attn_jax import masks, score_mods
 from attn_jax._engine.operation import Primitive
 from tests import oracle
+from tests.primitives import primitives
 from tests.tolerance import assert_close, assert_differs
 
 T, S, L, H = 3, 4, 5, 2
@@ -58,20 +59,6 @@ def test_scores_that_differ_in_the_mask_of_a_read_inside_are_different_programs(
         assert_close(out, expected(may_read), dtype=jnp.float32)
         outs.append(out)
     assert_differs(outs[0], outs[1])
-
-
-def primitives(jaxpr) -> list[Primitive]:
-    """Every operation of ours in a program."""
-    found = []
-    for eqn in jaxpr.eqns:
-        for value in jax.tree.leaves(list(eqn.params.values())):
-            if isinstance(value, Primitive):
-                found.append(value)
-            elif hasattr(value, "eqns"):
-                found.extend(primitives(value))
-            elif hasattr(value, "jaxpr"):
-                found.extend(primitives(value.jaxpr))
-    return found
 
 
 def operations(mask, dtype=jnp.float32) -> list[Primitive]:

@@ -134,10 +134,13 @@ def without_ones(arrays: Any, axes: Any) -> tuple[Any, Any]:
 
 
 def fit(values: Any, own: Any, wanted: Any) -> Any:
-    """Arrays with the axes `wanted`: summed over levels that are shared there, the rest moved."""
+    """Arrays with the axes `wanted`: summed over levels that are shared there, the rest moved.
 
-    def one(axes: Axes, to: Axes, array: Any) -> Any:  # an array or a constant of a jaxpr, or None
-        if array is None:
+    None where there are no axes, or no array.
+    """
+
+    def one(axes: Axes, to: Axes | None, array: Any) -> Any:  # an array or a constant of a jaxpr
+        if array is None or to is None:
             return None
         for n in reversed(range(len(to.at))):
             if to.at[n] is None:

@@ -50,10 +50,12 @@ def on_automatic_axes(out_specs: Callable) -> Callable:
 def vary_alike(tree: Any) -> Any:
     """The same arrays, each varying over all manual axes over which one of them does."""
     union = frozenset().union(*map(young_jax.varying, jax.tree.leaves(tree)))
+    if not union:
+        return tree
     return jax.tree.map(lambda leaf: young_jax.vary(leaf, union - young_jax.varying(leaf)), tree)
 
 
 def types(tree: Any, like: Any) -> Any:
     """Types of arrays of these shapes, varying over the manual axes over which `like` does."""
-    first = jax.tree.leaves(like)[0]
-    return jax.tree.map(lambda x: young_jax.array_type(x.shape, x.dtype, first), tree)
+    type_like = young_jax.types_like(jax.tree.leaves(like)[0])
+    return jax.tree.map(lambda x: type_like(x.shape, x.dtype), tree)

@@ -41,13 +41,13 @@ __all__ = [
     "ShapedArray",
     "Var",
     "Zero",
-    "array_type",
     "by_platform",
     "explicit_mesh",
     "instantiate_zeros",
     "jaxpr_as_fun",
     "linearize_from_jvp",
     "threefry_2x32",
+    "types_like",
     "vary",
     "varying",
     "with_automatic_axes",
@@ -76,12 +76,13 @@ def vary(array: Any, axes: frozenset[str]) -> Any:
     return jax.lax.pcast(array, tuple(axes), to="varying") if axes else array
 
 
-def array_type(shape: tuple[int, ...], dtype: Any, like: Any) -> ShapedArray:
-    """The type of an array that varies over the manual axes over which the type `like` does."""
+def types_like(like: Any) -> Callable[..., ShapedArray]:
+    """Makes types of a shape and a dtype that vary over the manual axes over which `like` does."""
     if not varying(like):
-        return ShapedArray(shape, dtype)
+        return ShapedArray
     sharding = NamedSharding(like.sharding.mesh, PartitionSpec())
-    return ShapedArray(shape, dtype, sharding=sharding, manual_axis_type=like.manual_axis_type)
+    kind = like.manual_axis_type
+    return functools.partial(ShapedArray, sharding=sharding, manual_axis_type=kind)
 
 
 def by_platform(operation: HiPrim, *args: Any) -> Any:

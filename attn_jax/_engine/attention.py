@@ -11,18 +11,19 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from attn_jax._base import young_jax
-from attn_jax._base.axes import Axes, unmapped
+from attn_jax._base.axes import Axes, fit, in_front, unmapped
 from attn_jax._base.sharding import vary_alike
 from attn_jax._base.tables import Table
 from attn_jax._engine import dispatch, online_softmax
-from attn_jax._engine.call import Call, Pairs, Read
-from attn_jax._engine.online_softmax import Residuals
+from attn_jax._engine.call import Call, Read
+from attn_jax._engine.online_softmax import Moves, Residuals
 from attn_jax._engine.operation import Operation
 from attn_jax._engine.tile_sum import (
     Wanted,
     gradients_wanted,
     join,
     moved,
+    of_those,
     only,
     split,
     written_out,
@@ -76,73 +77,38 @@ class _Attention(_Computed):
         return kernel.forward(Call(*args), self.layout, self.tile(platform))
 
     def jvp(self, primals, tangents):
-        results = self(*primals)
-        changes = moved(tangents[1])
-        return results, online_softmax.pushed(Call(*primals), results, changes, self.layout)
+        (pairs, read), changes = primals, moved(tangents[1])
+        out, logsumexp = _named(self(pairs, read))
+        pair_axes, read_axes = self.layout.inputs
+        out_axes, row_axes = self.layout.outputs
+        axes = Moves(read_axes, out_axes, row_axes, of_those(changes, read_axes))
+        moves = Moves(read, out, logsumexp, changes)
+        how = {"sizes": self.sizes, "implementation": self.implementation}
+        push = _Push.of((pairs, moves), (pair_axes, axes), **how)
+        return (out, logsumexp), push(pairs, moves)
 
     lin, linearized = young_jax.linearize_from_jvp
 
     def vjp_fwd(self, nzs_in, /, *args):
-        out, logsumexp = self(*args)
-        out = jax.tree.map(lambda x: checkpoint_name(x, OUT), out)
-        logsumexp = jax.tree.map(lambda x: checkpoint_name(x, LOGSUMEXP), logsumexp)
-        wanted = Wanted(gradients_wanted(nzs_in[1], args[1]))
-        return (out, logsumexp), (args, (out, logsumexp), wanted)
+        results = _named(self(*args))
+        return results, (args, results, Wanted(gradients_wanted(nzs_in[1], args[1])))
 
     def vjp_bwd_retval(self, res, outgrad, /):
-        (pairs, read), (out, logsumexp), wanted = res
-        nothing = jax.tree.map(lambda _: None, pairs)
-        if not any(wanted.leaves):
-            return nothing, jax.tree.map(lambda _: None, read)
-        d_out, d_logsumexp = written_out(outgrad[0]), moved(outgrad[1])
-        residuals = Residuals(read, out, logsumexp, d_out, d_logsumexp)
+        (pairs, read), results, wanted = res
         pair_axes, read_axes = self.layout.inputs
         out_axes, row_axes = self.layout.outputs
-        d_axes = row_axes if d_logsumexp.values is not None else Table(None, "query")
-        inputs = pair_axes, Residuals(read_axes, out_axes, row_axes, out_axes, d_axes)
-        backward = _Gradients.of(
-            (pairs, residuals),
-            inputs,
-            sizes=self.sizes,
-            own=len(self.sizes),
-            wanted=wanted.leaves,
-            implementation=self.implementation,
-        )
-        return nothing, backward(pairs, residuals)
+        to = only(wanted.leaves, read_axes)
+        axes = pair_axes, Moves(read_axes, out_axes, row_axes, to)
+        nothing = jax.tree.map(lambda _: None, pairs)
+        return nothing, _pull(self, (pairs, read), results, outgrad, axes)
 
 
-class _Gradients(_Computed):
-    """Gradients of what is read; the first `own` levels of `vmap` are those of the read.
+class _Derivative(_Computed):
+    """One of two linear operations, a push and a pull, each the transposition of the other."""
 
-    Over these, what is shared sums its gradient. The levels after came by `vmap` of the gradient,
-    and have one gradient an entry.
-    """
-
-    own: int
-    wanted: tuple[bool, ...]
-
-    def of_one_head(self):
-        return only(self.wanted, self.operands.read)
-
-    def axes_of_results(self, inputs):
-        def axes(own: Axes) -> Axes:
-            later = len(self.sizes) - self.own
-            for n in range(later):
-                own = own.without(len(self.sizes) - 1 - n)
-            for _ in range(later):
-                own = own.mapped(0)
-            return own
-
-        return only(self.wanted, jax.tree.map(axes, inputs[1].read))
-
-    def on(self, platform, *args):
-        kernel = self.kernel(Call(self.pairs, self.operands.read), platform)
-        pairs, residuals = args
-        return kernel.backward(pairs, residuals, self.layout, self.wanted)
-
-    def by_tiles(self, pairs: Pairs, residuals: Residuals) -> Any:
-        """The same as sums over tiles, which have derivatives of every order."""
-        return online_softmax.gradients(pairs, residuals, self.layout, self.wanted)
+    def by_tiles(self, *args: Any) -> Any:
+        """It as sums over tiles, which have derivatives of every order."""
+        raise NotImplementedError
 
     def jvp(self, primals, tangents):
         function, moving, changes = self._of_moving(primals, moved(tangents[1]))
@@ -159,23 +125,115 @@ class _Gradients(_Computed):
         (found,) = jax.vjp(function, moving)[1](written_out(outgrad))
         return jax.tree.map(lambda _: None, args[0]), found
 
-    def transpose(self, out_ct, *maybe_accums):
-        """Gradients are linear in the cotangents of the results."""
-        pairs, operands = maybe_accums
-        linear = operands.d_out, operands.d_logsumexp
-
-        def of_cotangents(d_out, d_logsumexp):
-            given = operands._replace(d_out=d_out, d_logsumexp=d_logsumexp)
-            return self.by_tiles(pairs, given)
-
-        types = self.in_avals[1].d_out, self.in_avals[1].d_logsumexp
-        found = jax.linear_transpose(of_cotangents, *types)(written_out(out_ct))
-        for accumulator, value in zip(jax.tree.leaves(linear), jax.tree.leaves(found), strict=True):
-            if isinstance(accumulator, young_jax.GradAccum):
-                accumulator.accum(value)
-
     def _of_moving(self, args: tuple, changes: Any) -> tuple:
         """`by_tiles` as a function of the operands that move, with these and their changes."""
         pairs, operands = args
         moving, rest = split(operands, changes)
         return (lambda part: self.by_tiles(pairs, join(part, rest))), moving, changes
+
+
+class _Push(_Derivative):
+    """How the results move with what is read; linear in `changes`."""
+
+    def of_one_head(self):
+        return _results(self.operands.read)
+
+    def expand(self, *args):
+        return self.by_tiles(*args)
+
+    def by_tiles(self, *args):
+        pairs, moves = args
+        return online_softmax.pushed(pairs, moves, self.layout)
+
+    def transpose(self, out_ct, *maybe_accums):
+        pairs, (read, out, logsumexp, changes) = maybe_accums
+        call, results = (pairs, read), (out, logsumexp)
+        _accumulate(changes, _pull(self, call, results, out_ct, self.layout.inputs))
+
+
+class _Gradients(_Derivative):
+    """Gradients of what is read, with the axes `to`; linear in the cotangents of the results.
+
+    A level of the call that such axes lack is summed.
+    """
+
+    wanted: tuple[bool, ...]
+    to: tuple[Axes, ...]
+
+    def of_one_head(self):
+        return only(self.wanted, self.operands.read)
+
+    def axes_of_results(self, inputs):
+        structure = jax.tree.structure(only(self.wanted, inputs[1].read))
+        return jax.tree.unflatten(structure, self.to)
+
+    def one_level_more(self, size):
+        return super().one_level_more(size) | {"to": tuple(own.mapped(0) for own in self.to)}
+
+    def on(self, platform, *args):
+        kernel = self.kernel(Call(self.pairs, self.operands.read), platform)
+        pairs, residuals = args
+        return kernel.backward(pairs, residuals, self.layout, self.wanted)
+
+    def by_tiles(self, *args):
+        pairs, residuals = args
+        return online_softmax.gradients(pairs, residuals, self.layout, self.wanted)
+
+    def transpose(self, out_ct, *maybe_accums):
+        pairs, (read, out, logsumexp, *linear) = maybe_accums
+        changes = moved(out_ct)
+        pair_axes, axes = self.layout.inputs
+        own = Moves(axes.read, axes.out, axes.logsumexp, of_those(changes, self.layout.outputs))
+        moves = Moves(read, out, logsumexp, changes)
+        how = {"sizes": self.sizes, "implementation": self.implementation}
+        push = _Push.of((pairs, moves), (pair_axes, own), **how)
+        results = push(pairs, moves)
+        _accumulate(linear, fit(results, push.layout.outputs, (axes.d_out, axes.d_logsumexp)))
+
+
+def _pull(op: _Computed, call: tuple, results: tuple, cotangents: tuple, axes: tuple) -> Any:
+    """Gradients with the axes of what moves, from the cotangents of the results of an operation.
+
+    `axes` are those of pairs and `Moves`; a change has axes where its gradient is wanted.
+    """
+    (pairs, read), (pair_axes, own) = call, axes
+    wanted = jax.tree.map(lambda _, axes: axes is not None, own.read, own.changes)
+    wanted = tuple(jax.tree.leaves(wanted))
+    if not any(wanted):
+        return only(wanted, read)
+    d_out, d_logsumexp = written_out(cotangents[0]), moved(cotangents[1])
+    out_axes, row_axes = op.layout.outputs
+    d_axes = row_axes if d_logsumexp.values is not None else Table(None, "query")
+    out, logsumexp = results
+    residuals = Residuals(read, out, logsumexp, d_out, d_logsumexp)
+    inputs = pair_axes, Residuals(own.read, own.out, own.logsumexp, out_axes, d_axes)
+    to = jax.tree.map(_to, own.changes, only(wanted, own.read))
+    backward = _Gradients.of(
+        (pairs, residuals),
+        inputs,
+        sizes=op.sizes,
+        implementation=op.implementation,
+        wanted=wanted,
+        to=tuple(jax.tree.leaves(to)),
+    )
+    return fit(backward(pairs, residuals), to, own.changes)
+
+
+def _to(change: Axes, own: Axes) -> Axes:
+    """Axes of a gradient: those of the change, or all, where what it belongs to has more levels."""
+    lacks = any(at is None and a is not None for at, a in zip(change.at, own.at, strict=True))
+    return in_front(len(own.at)) if lacks else change
+
+
+def _named(results: tuple[Table, Table]) -> tuple[Table, Table]:
+    """The same with the names by which `jax.checkpoint` may keep them."""
+    out, logsumexp = (table.values for table in results)
+    out, logsumexp = checkpoint_name(out, OUT), checkpoint_name(logsumexp, LOGSUMEXP)
+    return Table(out, "query"), Table(logsumexp, "query")
+
+
+def _accumulate(accumulators: Any, values: Any) -> None:
+    leaves = zip(jax.tree.leaves(accumulators), jax.tree.leaves(values), strict=True)
+    for accumulator, value in leaves:
+        if isinstance(accumulator, young_jax.GradAccum):
+            accumulator.accum(value)

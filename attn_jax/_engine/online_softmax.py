@@ -19,7 +19,7 @@ from attn_jax._base.tables import Table
 from attn_jax._engine.call import Call, Pairs, Read
 from attn_jax._engine.fold import Walk, fold
 from attn_jax._engine.tile import logits, weigh, weighed_values
-from attn_jax._engine.tile_sum import Pulled, Pushed, narrow, of_those, tile_sum
+from attn_jax._engine.tile_sum import Pulled, Pushed, narrow, tile_sum
 
 
 class Residuals(NamedTuple):
@@ -33,6 +33,18 @@ class Residuals(NamedTuple):
     logsumexp: Table
     d_out: Table
     d_logsumexp: Table
+
+
+class Moves(NamedTuple):
+    """What moves the results of a call: the call, its results, and the tangents of what is read.
+
+    A tangent is None where nothing moves.
+    """
+
+    read: Read
+    out: Table
+    logsumexp: Table
+    changes: Read
 
 
 def forward(call: Call, layout: Layout, tile: TileShape) -> tuple[Table, Table]:
@@ -72,20 +84,17 @@ def gradients(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[
     return narrow(read, found)
 
 
-def pushed(
-    call: Call, results: tuple[Table, Table], changes: Read, layout: Layout
-) -> tuple[Table, Table]:
-    """How output and log-sum-exp of all heads move, where what is read moves by `changes`."""
-    pairs, read = call
-    out, logsumexp = results
-    pair_axes, read_axes = layout.inputs
+def pushed(pairs: Pairs, moves: Moves, layout: Layout) -> tuple[Table, Table]:
+    """How output and log-sum-exp of all heads move."""
+    read, out, logsumexp, changes = moves
+    pair_axes, axes = layout.inputs
     out_axes, row_axes = layout.outputs
-    operands, axes = (read, logsumexp), (read_axes, row_axes)
-    moves = changes, Table(None, "query")
-    inputs = pair_axes, (axes, of_those(moves, axes))
+    operands, own = (read, logsumexp), (axes.read, axes.logsumexp)
+    tangents = changes, Table(None, "query")
+    inputs = pair_axes, (own, (axes.changes, Table(None, "query")))
     sums = Layout(inputs, (row_axes, out_axes), layout.sizes)
-    d_unit, d_mean = tile_sum(Pushed(weigh), pairs, (operands, moves), sums)
-    change = map_levels(_d_out, (out_axes, row_axes, out_axes), out_axes)
+    d_unit, d_mean = tile_sum(Pushed(weigh), pairs, (operands, tangents), sums)
+    change = map_levels(_d_out, (axes.out, row_axes, out_axes), out_axes, layout.sizes)
     return change(out, d_unit, d_mean), d_unit
 
 

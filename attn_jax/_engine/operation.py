@@ -86,10 +86,13 @@ class Operation(Primitive):
             out = self(*args)
             return out, jax.tree.map(lambda _: None, out)
         inputs = jax.tree.map(Axes.mapped, self.layout.inputs, dims)
-        sizes = (*self.sizes, axis_data.size)
-        mapped = self.of(args, inputs, **self.params | {"sizes": sizes})
+        mapped = self.of(args, inputs, **self.one_level_more(axis_data.size))
         out_dims, _ = level(mapped.layout.outputs, -1)
         return mapped(*args), out_dims
+
+    def one_level_more(self, size: int) -> dict[str, Any]:
+        """The parameters of the operation that `vmap` makes of this one."""
+        return self.params | {"sizes": (*self.sizes, size)}
 
     def _full(self, leaf, axes):
         return jax.ShapeDtypeStruct(axes.full_shape(leaf.shape, self.sizes), leaf.dtype)
