@@ -25,6 +25,12 @@ from attn_jax._multi_head import dot_product_attention as dot_product_attention
 from attn_jax._multi_head_logsumexp import (
     dot_product_attention_with_logsumexp as dot_product_attention_with_logsumexp,
 )
+from attn_jax._multi_head_stats import (
+    dot_product_attention_stats as dot_product_attention_stats,
+)
+from attn_jax._multi_head_stats import (
+    dot_product_attention_weights as dot_product_attention_weights,
+)
 from attn_jax._self_attention import causal_self_attention as causal_self_attention
 from attn_jax._self_attention import multi_head_self_attention as multi_head_self_attention
 from attn_jax._self_attention import self_attention as self_attention

@@ -23,10 +23,10 @@ from attn_jax.score_mods import ScoreModFunction
 
 
 class AttentionStats(NamedTuple):
-    """Figures of the weights of one head, a query or a key at a time.
+    """Figures of attention weights, a query or a key at a time; of many heads with axes in front.
 
-    `attention_stats` makes it. A query that may read nothing has log-sum-exp and greatest logit
-    −inf, entropy 0 and weights 0.
+    `attention_stats` and `dot_product_attention_stats` make it. A query that may read nothing has
+    log-sum-exp and greatest logit −inf, entropy 0 and weights 0.
 
     Example:
       >>> x = jnp.zeros((4, 2))
@@ -35,12 +35,12 @@ class AttentionStats(NamedTuple):
       [1. 2. 3. 4.]
     """
 
-    logsumexp: Float[Array, " T"]
-    max_logit: Float[Array, " T"]
-    entropy: Float[Array, " T"]
-    received: Float[Array, " S"]
-    top_weight: Float[Array, "T k"]
-    top_key: Int[Array, "T k"]
+    logsumexp: Float[Array, "*B T"]
+    max_logit: Float[Array, "*B T"]
+    entropy: Float[Array, "*B T"]
+    received: Float[Array, "*B S"]
+    top_weight: Float[Array, "*B T k"]
+    top_key: Int[Array, "*B T k"]
 
 
 def attention_stats(

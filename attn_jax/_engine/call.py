@@ -141,23 +141,13 @@ def prepare(
     places = query_position, key_position, query_row, key_row
     if isinstance(mask, BlockMask):
         places = _block_places(mask, places, T, S)
-    i, j, query_row, key_row = places
+    i, j, *numbers = places
     _check_alignment(mask, score_mod, i, j, T, S)
-    rows = rows_of(T, S, query_row, key_row)
+    rows = rows_of(T, S, *numbers)
     change = None if score_mod is None else score_mods.as_pytree(score_mod, dtype)
     rules = concrete.at_run_time((_mask(mask, T, S), change), beside=query)
     rule, change = tables.order(rules, rows)
-    pairs = Pairs(
-        mask=rule,
-        query_position=Table(positions_or_default("query_position", i, T), "query"),
-        key_position=Table(positions_or_default("key_position", j, S), "key"),
-        lists=mask.lists if isinstance(mask, BlockMask) else None,
-        tile=mask.tile if isinstance(mask, BlockMask) else None,
-        in_order=query_position is None
-        and key_position is None
-        and not isinstance(mask, BlockMask),
-        is_wide=score is not None,
-    )
+    pairs = _pairs(mask, rule, (i, j), (T, S), is_wide=score is not None)
     read = Read(
         query=Table(query, "query"),
         key=Table(key, "key"),
@@ -172,6 +162,23 @@ def prepare(
         precision=jax.config.jax_default_matmul_precision,
     )
     return Call(pairs, read)
+
+
+def _pairs(
+    mask: Any, rule: Any, positions: tuple, sizes: tuple[int, int], *, is_wide: bool
+) -> Pairs:
+    """The rule of a mask, and positions, from 0 on where none are given."""
+    (i, j), (T, S) = positions, sizes
+    is_block = isinstance(mask, BlockMask)
+    return Pairs(
+        mask=rule,
+        query_position=Table(positions_or_default("query_position", i, T), "query"),
+        key_position=Table(positions_or_default("key_position", j, S), "key"),
+        lists=mask.lists if is_block else None,
+        tile=mask.tile if is_block else None,
+        in_order=i is None and j is None,
+        is_wide=is_wide,
+    )
 
 
 def _block_places(block: BlockMask, given: tuple, T: int, S: int) -> tuple:

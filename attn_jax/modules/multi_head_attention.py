@@ -13,13 +13,13 @@ from attn_jax._block_mask import BlockMask
 from attn_jax._cached import cached_attention
 from attn_jax._engine.dispatch import Implementation
 from attn_jax._multi_head import dot_product_attention
+from attn_jax._multi_head_stats import dot_product_attention_stats
 from attn_jax._stats import AttentionStats
 from attn_jax.caches import Cache
 from attn_jax.modules import _rules
 from attn_jax.modules._linear import gather, spread
 from attn_jax.modules._memory import check_no_values_alone, values_from
 from attn_jax.modules._parameters import GLOROT_UNIFORM, Parameters, head_sizes
-from attn_jax.modules._stats import head_stats
 from attn_jax.modules.norms import Norm, make_qk_norm, normalise
 from attn_jax.modules.rotary import Rotary
 
@@ -265,7 +265,7 @@ class MultiHeadAttention(nnx.Module):
             memory, key_position = x, query_position if key_position is None else key_position
         key = self._key(memory, key_position)
         rule = self._rule(query, key, mask, (query_position, key_position))
-        return head_stats(query, key, top=top, **rule, **self._options())
+        return dot_product_attention_stats(query, key, top=top, **rule, **self._options())
 
     def _key(self, memory, position) -> Float[Array, "*B S K H"]:
         key = spread("memory", memory, self.w_key, self.b_key, self.dtype)

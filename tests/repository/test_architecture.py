@@ -56,6 +56,7 @@ FLOORS = [
     "_heads",
     "_multi_head",
     "_multi_head_logsumexp",
+    "_multi_head_stats",
     "_cached",
     "_explain",
     "_self_attention",
