@@ -84,10 +84,14 @@ def explain(
       reference where T S <= 128², else blockwise; FLOPs = 2 (H + V) pairs in the tiles visited
 
     "blockwise" takes all pairs as one tile, without a loop, while the float32 logits of all heads
-    and examples that are mapped are at most 16 MiB, or 4 MiB and 2048 keys where the mask compares
-    positions and so leaves tiles empty. Else tiles have 512×512, 256×256 or 128×128 pairs
-    (docs/adr/0008). A size that is a symbol of `jax.export` gets "blockwise" with tiles of 128×128,
-    whatever comes later.
+    and examples that are mapped are few. What is few, and how large a tile is beyond that, goes by
+    the platform for which the program is lowered:
+
+      CPU     16 MiB, or 4 MiB and 2048 keys where the mask compares positions and so leaves tiles
+              empty (docs/adr/0014); then 512×512, 256×256 or 128×128 pairs (docs/adr/0008)
+      others  512 MiB; then 1024×1024 pairs (docs/adr/0018)
+
+    A size that is a symbol of `jax.export` gets tiles of 128×128, whatever comes later.
 
     Args:
       query: as `dot_product_attention`; or as `attend`, where it has two axes. So all that follow.
