@@ -7,10 +7,12 @@ from attn_jax._base import concrete
 from attn_jax._base.grid import TileShape
 
 _MOST_KEYS = 2048
-# Of logits that one tile may have: half of the 32 MiB that cores share in today's servers; and a
-# quarter of that where a mask compares positions, for smaller tiles are left empty by it.
-_MOST_BYTES = 16 * 2**20
-_MOST_BYTES_IF_CUT = 4 * 2**20
+_SHARED_CACHE = 32 * 2**20  # bytes that the cores of today's servers share
+# Of logits that one tile of all heads may have: half of that cache; an eighth of it where a mask
+# compares positions, for smaller tiles are left empty by it, and where there is a loop over tiles.
+_MOST_BYTES = _SHARED_CACHE // 2
+_MOST_BYTES_OF_MANY = _SHARED_CACHE // 8
+_SIDES = (512, 256, 128)
 # On an accelerator a loop of small products is slow, and there is memory for larger ones.
 _MOST_BYTES_BESIDE_CPU = 512 * 2**20
 _SIDE_BESIDE_CPU = 1024
@@ -20,9 +22,10 @@ def choose(T: int, S: int, heads: int, *, mask: Any, is_wide: bool, platform: st
     """All pairs as one tile while the logits of all heads are few, else tiles of a fixed size.
 
     On a CPU, few are 16 MiB, or 4 MiB and 2048 keys where the mask compares positions (adr/0014);
-    a tile is 512×512 for up to 4 heads, 256×256 for up to 16, 128×128 for more (adr/0008). Where no
-    mask cuts them tiles take twice as many queries, and where there are fewer queries than that
-    more keys instead. On any other platform, few are 512 MiB, and a tile is 1024×1024.
+    a tile has the greatest side of 512, 256 and 128 with which the logits of all heads take 4 MiB
+    (adr/0008). Where no mask cuts them tiles take twice as many queries, and where there are fewer
+    queries than that more keys instead. On any other platform, few are 512 MiB, and a tile is
+    1024×1024.
 
     Where a pair takes a vector, as additive scores do (`is_wide`), it is 128×128; and where a size
     is a symbol of `jax.export`, which stands for any number.
@@ -42,13 +45,14 @@ def _most_bytes(S: int, is_cut: bool, platform: str) -> int:
         return _MOST_BYTES_BESIDE_CPU
     if is_cut and S > _MOST_KEYS:  # slots of a cache, of which few may hold anything
         return 0
-    return _MOST_BYTES_IF_CUT if is_cut else _MOST_BYTES
+    return _MOST_BYTES_OF_MANY if is_cut else _MOST_BYTES
 
 
 def _side(heads: int, platform: str) -> int:
     if platform != "cpu":
         return _SIDE_BESIDE_CPU
-    return 128 if heads > 16 else 256 if heads > 4 else 512
+    fitting = (side for side in _SIDES if 4 * heads * side * side <= _MOST_BYTES_OF_MANY)
+    return next(fitting, _SIDES[-1])
 
 
 def _even_part(L: int, limit: int) -> int:
