@@ -158,7 +158,7 @@ def prepare(
         score=None if score is None else _pair_score(score, H, E, dtype),
         score_mod=change,
         dropout=None if dropout is None else Dropout.of(dropout[0], dropout[1], rows),
-        product_dtype=str(query.dtype),
+        product_dtype=str(jax.dtypes.canonicalize_dtype(query.dtype)),
         precision=jax.config.jax_default_matmul_precision,
     )
     return Call(pairs, read)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Key
 from attn_jax._base import checks, numerics
 from attn_jax._base.log import compiles
 from attn_jax._base.sharding import axes_of, on_automatic_axes
+from attn_jax._base.tables import is_table
 from attn_jax._engine import dispatch
 from attn_jax._engine.attention import attention
 from attn_jax._engine.call import Call, prepare
@@ -70,8 +71,9 @@ def read(
     call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
 ) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
     """`compute`, compiled once for all calls that do the same."""
-    parts = vars(call.read) | vars(call.pairs)
-    compiles("a read of one head", **parts, sink=sink, implementation=implementation)
+    parts = (vars(call.read) | vars(call.pairs)).items()
+    arrays = {name: part.values if is_table(part) else part for name, part in parts}
+    compiles("a read of one head", **arrays, sink=sink, implementation=implementation)
     return compute(call, sink, implementation=implementation)
 
 
