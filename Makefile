@@ -95,7 +95,7 @@ $(OLDEST): requirements/oldest.txt $(STAMP)
 	  .venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/oldest.txt; \
 	fi && touch $@
 
-ON_THE_OLDEST := $(addprefix tests/,test_every_module.py test_score_mods.py test_modules_self_attention.py)
+ON_THE_OLDEST := $(addprefix tests/,test_every_module.py test_operation.py test_score_mods.py test_modules_self_attention.py)
 test-oldest: $(OLDEST)
 	$(COMPILED) .venv-oldest/bin/python -m pytest -q -p no:cacheprovider $(ON_THE_OLDEST)
 
