@@ -7,6 +7,7 @@ https://arxiv.org/abs/2205.14135, forward and backward. What is carried along is
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from attn_jax._base.axes import Layout, fit, in_front, level, map_levels
+from attn_jax._base.concrete import are_numbers
 from attn_jax._base.grid import Grid, Kinds, TileShape
 from attn_jax._base.sharding import vary_alike
 from attn_jax._base.tables import is_table
@@ -22,6 +24,8 @@ from attn_jax._block_mask import TileLists, kinds, kinds_listed, listed, only_wh
 from attn_jax._engine.call import Pairs
 from attn_jax._engine.cut import Place, add_at, cut, cut_down, entry, filled_up, put_at
 from attn_jax.masks import evaluate
+
+_FEW_TILES = 16  # a loop for full tiles alone takes as long to compile as hundreds of them to run
 
 type Readable = Bool[Array, "t s"] | None
 
@@ -131,16 +135,25 @@ class _Ground:
         return self.tiles[0] * self.shape.queries, self.tiles[1] * self.shape.keys
 
     def walk(self, i: Int[Array, ""], visit: Callable, carry: Any) -> Any:
-        """`carry = visit(place, is_full, carry)` along one row: full tiles, then partial ones."""
+        """`carry = visit(place, is_full, carry)` along one row: full tiles, then partial ones.
+
+        Where there are few tiles, full ones are visited as partial ones: a loop less to compile.
+        """
         columns, full, partial = (entry(of, i) for of in jax.tree.leaves(self.lists))
+        visited = jax.lax.add(full, partial)
 
-        def at(is_full):
-            return lambda n, carry: visit(Place(i, entry(columns, n)), is_full, carry)
+        def loop(first, last, carry, *, is_full: bool):
+            def one(n, carry):
+                return visit(Place(i, entry(columns, n)), is_full, carry)
 
-        carry = jax.lax.fori_loop(0, full, at(True), carry)
+            return jax.lax.fori_loop(first, last, one, carry)
+
         if self.pairs.mask is None and self.full == self.sizes:
-            return carry
-        return jax.lax.fori_loop(full, jax.lax.add(full, partial), at(False), carry)
+            return loop(0, full, carry, is_full=True)
+        if are_numbers(*self.tiles) and math.prod(self.tiles) <= _FEW_TILES:
+            return loop(0, visited, carry, is_full=False)
+        carry = loop(0, full, carry, is_full=True)
+        return loop(full, visited, carry, is_full=False)
 
     def at(self, place: Place) -> tuple[Pairs, Pairs]:
         """What belongs to one tile, and its axes."""
