@@ -81,6 +81,8 @@ def dot_product_attention_weights(
     not grow with T S.
     """
     options = {
+        "bias": bias,
+        "mask": mask,
         "score_mod": score_mod,
         "scale": scale,
         "is_causal": is_causal,
@@ -92,7 +94,7 @@ def dot_product_attention_weights(
         "query_row": query_row,
         "key_row": key_row,
     }
-    return _of_heads(attention_weights, query, key, bias, mask, options)
+    return of_heads(attention_weights, query, key, options)
 
 
 def dot_product_attention_stats(
@@ -114,10 +116,10 @@ def dot_product_attention_stats(
     sink: Float[Array, " N"] | None = None,
     top: int = 4,
 ) -> AttentionStats:
-    """`attention_stats` of every head of every example: log-sum-exp, entropy, mass received, …
+    """Log-sum-exp, entropy, mass received and greatest weights of every head of every example.
 
-    What a trainer watches for a collapse of entropy (Zhai et al. 2023,
-    https://arxiv.org/abs/2303.06296), a head at a time.
+    `attention_stats` of many heads: what a trainer watches for a collapse of entropy (Zhai et al.
+    2023, https://arxiv.org/abs/2303.06296), a head at a time.
 
     Args:
       query: as `dot_product_attention`, and so all that follow.
@@ -161,6 +163,8 @@ def dot_product_attention_stats(
     See also: `attention_stats`, the same of one head.
     """
     options = {
+        "bias": bias,
+        "mask": mask,
         "score_mod": score_mod,
         "scale": scale,
         "is_causal": is_causal,
@@ -173,18 +177,19 @@ def dot_product_attention_stats(
         "key_row": key_row,
         "sink": sink,
     }
-    return _of_heads(attention_stats, query, key, bias, mask, options, top=top)
+    return of_heads(attention_stats, query, key, options, top=top)
 
 
-def _of_heads(
-    look: Any, query: Array, key: Array, bias: Any, mask: Any, options: dict[str, Any], **more: Any
-) -> Any:
-    """What a function of one head's query and key says of every head, [*B N …]."""
-    (*_, checked), _ = checked_heads(query, key, key, bias, mask, **options)
-    unknown = {"dropout_rng"} if "sink" in options else {"dropout_rng", "sink"}
+def of_heads(look: Any, query: Array, key: Array, options: dict[str, Any], **more: Any) -> Any:
+    """What a function of one head's query and key says of every head, [*B N …].
+
+    Options are those of `dot_product_attention`; what has no effect on weights is left out.
+    """
+    (*_, checked), _ = checked_heads(query, key, key, **options)
+    others = {"dropout_rng"} if look is attention_stats else {"dropout_rng", "sink"}
 
     def head(query: Array, key: Array, _: Array, options: dict) -> Any:
-        known = {name: option for name, option in options.items() if name not in unknown}
+        known = {name: option for name, option in options.items() if name not in others}
         return look(query, key, **known, **more)
 
     operands, inputs, _ = lay_out(query, key, key, checked)

@@ -210,3 +210,11 @@ def test_a_scale_of_a_wider_dtype_widens_nothing(implementation):
     ):
         assert ours.dtype == jnp.float32
         assert_equal(ours, wanted)
+
+
+@every_implementation
+@pytest.mark.usefixtures("no_type_hook")
+def test_the_dot_product_by_name_asks_for_one_width_too(implementation):
+    query, key = jnp.ones((4, 3)), jnp.ones((5, 2))
+    with pytest.raises(ValueError, match="key must be as wide as query, H = 3; got 2"):
+        attn_jax.attend(query, key, key, score=scores.dot, implementation=implementation)

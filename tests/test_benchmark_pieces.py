@@ -5,7 +5,7 @@ from attn_jax.benchmark.timing import Patience
 
 
 def test_the_call_and_each_of_its_pieces_are_timed():
-    seconds = pieces.measured("float32", Patience(rounds=3, seconds=1), length=1024)
+    seconds = pieces.measured("float32", Patience(rounds=3, seconds=1.0), length=1024)
     assert list(seconds) == ["call", "logits", "softmax", "weighed values"]
     assert min(spread.median for spread in seconds.values()) > 0
 

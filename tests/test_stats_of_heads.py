@@ -97,6 +97,7 @@ def test_what_fills_up_the_last_tile_has_no_share_of_the_mass_received(tiles):
     assert_close(stats.received.sum(axis=-1), jnp.full((B, N), float(T)))
 
 
+@pytest.mark.usefixtures("no_type_hook")
 def test_bad_input_is_named():
     query, key, _ = rows()
     with pytest.raises(ValueError, match="top must be an int between 1 and S = 7; got 8"):

@@ -1,7 +1,7 @@
 """Attention as one operation: what `vmap`, differentiation and a platform make of a call.
 
-A kernel computes the operation and its gradient; it needs no rule of its own for any transform. All
-other derivatives (forward mode, and every higher order) are sums over tiles, `tile_sum`.
+A kernel computes the operation and its gradient; it needs no rule of its own for any transform.
+Forward mode, and every derivative of a higher order, are sums over tiles, whatever the kernel.
 """
 
 from typing import Any
@@ -20,6 +20,7 @@ from attn_jax._engine.online_softmax import Moves, Residuals
 from attn_jax._engine.operation import Operation
 from attn_jax._engine.tile_sum import (
     Wanted,
+    accumulate,
     gradients_wanted,
     join,
     moved,
@@ -104,14 +105,15 @@ class _Attention(_Computed):
 
 
 class _Derivative(_Computed):
-    """One of two linear operations, a push and a pull, each the transposition of the other."""
+    """One of two linear operations, `_Push` and `_Gradients`: each is the other one transposed."""
 
     def by_tiles(self, *args: Any) -> Any:
         """It as sums over tiles, which have derivatives of every order."""
         raise NotImplementedError
 
     def jvp(self, primals, tangents):
-        function, moving, changes = self._of_moving(primals, moved(tangents[1]))
+        changes = moved(tangents[1])
+        function, moving = self._of_moving(primals, changes)
         return self(*primals), jax.jvp(function, (moving,), (changes,))[1]
 
     lin, linearized = young_jax.linearize_from_jvp
@@ -121,15 +123,15 @@ class _Derivative(_Computed):
 
     def vjp_bwd_retval(self, res, outgrad, /):
         args, wanted = res
-        function, moving, _ = self._of_moving(args, only(wanted.leaves, args[1]))
+        function, moving = self._of_moving(args, only(wanted.leaves, args[1]))
         (found,) = jax.vjp(function, moving)[1](written_out(outgrad))
         return jax.tree.map(lambda _: None, args[0]), found
 
-    def _of_moving(self, args: tuple, changes: Any) -> tuple:
-        """`by_tiles` as a function of the operands that move, with these and their changes."""
+    def _of_moving(self, args: tuple, present: Any) -> tuple:
+        """`by_tiles` as a function of the operands that are present in a tree, and these."""
         pairs, operands = args
-        moving, rest = split(operands, changes)
-        return (lambda part: self.by_tiles(pairs, join(part, rest))), moving, changes
+        moving, rest = split(operands, present)
+        return (lambda part: self.by_tiles(pairs, join(part, rest))), moving
 
 
 class _Push(_Derivative):
@@ -148,7 +150,7 @@ class _Push(_Derivative):
     def transpose(self, out_ct, *maybe_accums):
         pairs, (read, out, logsumexp, changes) = maybe_accums
         call, results = (pairs, read), (out, logsumexp)
-        _accumulate(changes, _pull(self, call, results, out_ct, self.layout.inputs))
+        accumulate(changes, _pull(self, call, results, out_ct, self.layout.inputs))
 
 
 class _Gradients(_Derivative):
@@ -188,7 +190,7 @@ class _Gradients(_Derivative):
         how = {"sizes": self.sizes, "implementation": self.implementation}
         push = _Push.of((pairs, moves), (pair_axes, own), **how)
         results = push(pairs, moves)
-        _accumulate(linear, fit(results, push.layout.outputs, (axes.d_out, axes.d_logsumexp)))
+        accumulate(linear, fit(results, push.layout.outputs, (axes.d_out, axes.d_logsumexp)))
 
 
 def _pull(op: _Computed, call: tuple, results: tuple, cotangents: tuple, axes: tuple) -> Any:
@@ -230,10 +232,3 @@ def _named(results: tuple[Table, Table]) -> tuple[Table, Table]:
     out, logsumexp = (table.values for table in results)
     out, logsumexp = checkpoint_name(out, OUT), checkpoint_name(logsumexp, LOGSUMEXP)
     return Table(out, "query"), Table(logsumexp, "query")
-
-
-def _accumulate(accumulators: Any, values: Any) -> None:
-    leaves = zip(jax.tree.leaves(accumulators), jax.tree.leaves(values), strict=True)
-    for accumulator, value in leaves:
-        if isinstance(accumulator, young_jax.GradAccum):
-            accumulator.accum(value)

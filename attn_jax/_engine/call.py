@@ -132,12 +132,12 @@ def prepare(
     `dropout` is a key and a rate, or None.
     """
     (T, H), (S, E) = query.shape, key.shape
+    default_scale = 1.0 if score is not None else 1 / math.sqrt(max(H, 1))
+    score = None if score is scores.dot else score
     if score is None and E != H:
         raise ValueError(f"key must be as wide as query, H = {H}; got {E}; or pass score=")
     checks.check_scale(scale)
     dtype = numerics.accumulation_dtype(query.dtype)
-    default_scale = 1.0 if score is not None else 1 / math.sqrt(max(H, 1))
-    score = None if score is scores.dot else score
     places = query_position, key_position, query_row, key_row
     if isinstance(mask, BlockMask):
         places = _block_places(mask, places, T, S)

@@ -28,7 +28,10 @@ class Kernel(Protocol):
     """
 
     def refuses(self, call: Call, platform: str | None) -> str | None:
-        """Why it cannot honour a call of one head exactly; None for a platform yet unknown."""
+        """Why it cannot honour a call of one head exactly, or None where it can.
+
+        The platform is None while nobody knows for which one the program will be lowered.
+        """
         ...
 
     def forward(self, call: Call, layout: Layout, tile: TileShape) -> tuple[Table, Table]:
@@ -145,9 +148,9 @@ def kernel(call: Call, implementation: str | None, platform: str) -> Kernel:
 
 
 def needs_devices(implementation: str | None) -> bool:
-    """Whether a kernel is a call of which JAX must know while it still traces the program.
+    """Whether JAX must see the kernel's own call while it traces the program.
 
-    cuDNN's asks for the devices when it is lowered, and JAX keeps them for no call that it did not
-    see. So such a kernel is for the platform that is here.
+    cuDNN's call asks which devices there are when it is lowered, and JAX answers only for calls
+    that it has traced. So the kernel is traced at once, for the platform of this machine.
     """
     return implementation == "cudnn"

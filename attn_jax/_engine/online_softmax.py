@@ -1,9 +1,9 @@
 """Softmax-weighted means of values, tile by tile: of all heads, forward and backward.
 
-With unit = Σ exp(logit - logsumexp) = 1 and mean = Σ exp(logit - logsumexp) value, both sums over
-tiles, out = mean / unit and logsumexp = logsumexp + log(unit) hold whatever the arguments; so the
-derivative of attention is that of two sums over tiles. Backward this is algorithm 4 of Dao et al.
-(2022), https://arxiv.org/abs/2205.14135.
+For any shift c let unit = Σ exp(logit - c) and mean = Σ exp(logit - c) value, both sums over tiles.
+Then out = mean / unit and logsumexp = c + log(unit). With c = logsumexp, held constant, unit is 1,
+and the derivative of attention is that of two sums over tiles. Backward this is algorithm 4 of Dao
+et al. (2022), https://arxiv.org/abs/2205.14135.
 """
 
 from typing import Any, NamedTuple
@@ -108,7 +108,7 @@ def _d_out(out: Table, d_unit: Table, d_mean: Table) -> Table:
 
 
 def _d_unit(out: Table, d_out: Table, d_logsumexp: Table) -> Table:
-    """The cotangent of the first sum, from those of the results; d_out is that of the other."""
+    """The cotangent of unit, from those of the results; that of mean is d_out."""
     own = jax.lax.neg(jax.lax.reduce_sum(jax.lax.mul(d_out.values, out.values), (1,)))
     return Table(own if d_logsumexp.values is None else d_logsumexp.values + own, "query")
 

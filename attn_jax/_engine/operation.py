@@ -87,7 +87,7 @@ class Operation(Primitive):
             return out, jax.tree.map(lambda _: None, out)
         inputs = jax.tree.map(Axes.mapped, self.layout.inputs, dims)
         mapped = self.of(args, inputs, **self.one_level_more(axis_data.size))
-        out_dims, _ = level(mapped.layout.outputs, -1)
+        out_dims, _ = level(mapped.layout.outputs, len(self.sizes))
         return mapped(*args), out_dims
 
     def one_level_more(self, size: int) -> dict[str, Any]:

@@ -189,11 +189,15 @@ class _TileSum(Operation):
         layout = Layout(inputs, linear_axes, self.sizes)
         change = tile_sum(function, pairs, (primals, changes), layout)
         change = narrow(self.in_avals[1][1], change)
-        for accumulator, value in zip(
-            jax.tree.leaves(linear), jax.tree.leaves(change), strict=True
-        ):
-            if isinstance(accumulator, young_jax.GradAccum):
-                accumulator.accum(value)
+        accumulate(linear, change)
+
+
+def accumulate(accumulators: Any, values: Any) -> None:
+    """Adds cotangents of what an operation is linear in, as JAX asks when it transposes."""
+    leaves = zip(jax.tree.leaves(accumulators), jax.tree.leaves(values), strict=True)
+    for accumulator, value in leaves:
+        if isinstance(accumulator, young_jax.GradAccum):
+            accumulator.accum(value)
 
 
 def _is_none(leaf: Any) -> bool:

@@ -20,7 +20,7 @@ from attn_jax.benchmark import machine
 from attn_jax.benchmark.timing import Patience, alternate
 
 T, N, H = 4096, 8, 64
-PATIENCE = Patience(rounds=7, seconds=40)
+PATIENCE = Patience(rounds=7, seconds=40.0)
 type Function = Callable[[int], object]
 
 

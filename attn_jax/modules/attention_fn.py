@@ -9,8 +9,9 @@ from flax import nnx
 from flax.nnx.nn.dtypes import promote_dtype
 from jaxtyping import Array, DTypeLike, Float, Key, UInt32
 
+from attn_jax._attend import attention_weights
 from attn_jax._multi_head import dot_product_attention
-from attn_jax._multi_head_stats import dot_product_attention_weights
+from attn_jax._multi_head_stats import of_heads
 from attn_jax.masks import MaskFunction
 
 # Names of jax.lax.Precision that jax.default_matmul_precision does not know, and its own for them.
@@ -141,7 +142,7 @@ def _sow(module: Any, query: Array, key: Array, options: dict[str, Any]) -> None
     """As Flax's function: into `nnx.Intermediate`, or Linen's collection "intermediates"."""
     if options.get("sink") is not None:
         raise NotImplementedError("weights are not sown beside a sink; leave sow_weights False")
-    weights = dot_product_attention_weights(query, key, **options).astype(query.dtype)
+    weights = of_heads(attention_weights, query, key, options).astype(query.dtype)
     kind = nnx.Intermediate if isinstance(module, nnx.Module) else "intermediates"
     module.sow(kind, "attention_weights", weights)
 

@@ -13,8 +13,8 @@ from attn_jax._block_mask import BlockMask
 from attn_jax._cached import cached_attention
 from attn_jax._engine.dispatch import Implementation
 from attn_jax._multi_head import dot_product_attention
-from attn_jax._multi_head_stats import dot_product_attention_stats
-from attn_jax._stats import AttentionStats
+from attn_jax._multi_head_stats import of_heads
+from attn_jax._stats import AttentionStats, attention_stats
 from attn_jax.caches import Cache
 from attn_jax.modules import _rules
 from attn_jax.modules._linear import gather, spread
@@ -265,7 +265,7 @@ class MultiHeadAttention(nnx.Module):
             memory, key_position = x, query_position if key_position is None else key_position
         key = self._key(memory, key_position)
         rule = self._rule(query, key, mask, (query_position, key_position))
-        return dot_product_attention_stats(query, key, top=top, **rule, **self._options())
+        return of_heads(attention_stats, query, key, {**rule, **self._options()}, top=top)
 
     def _key(self, memory, position) -> Float[Array, "*B S K H"]:
         key = spread("memory", memory, self.w_key, self.b_key, self.dtype)
