@@ -125,7 +125,7 @@ def _backward(query, key, value, d_out, d_query, d_key, d_value):
 @pytest.fixture
 def toy(monkeypatch, no_type_hook):  # the hook knows the names of the library's own kernels
     kernel = ToyKernel()
-    row = dispatch.Choice(kernel.refuses, kernel.work, kernel, "it is a toy")
+    row = dispatch.Choice(kernel, "it is a toy")
     monkeypatch.setitem(dispatch._CHOICES, "toy", row)
     jax.clear_caches()
     yield kernel

@@ -132,3 +132,19 @@ def test_the_gradient_of_a_cotangent_is_transposed():
     moves = draw(6, (T, H), (S, H), (S, V), dtype=jnp.float32)
     _, pushed = jax.jvp(ATTEND, tuple(arrays), tuple(moves))
     assert_close(transposed(tuple(moves))[0], pushed, gradient=True)
+
+
+def test_a_move_that_examples_share_has_the_sum_of_their_gradients():
+    """Keys of their own, moved alike: the transposition sums over the examples."""
+    query, key, value = draw(7, (T, H), (B, S, H), (S, V), dtype=jnp.float32)
+    (cotangent,) = draw(8, (B, T, V), dtype=jnp.float32)
+
+    def moves(move):
+        def one(key):
+            return jax.jvp(lambda key: ATTEND(query, key, value), (key,), (move,))[1]
+
+        return jax.vmap(one)(key)
+
+    (ours,) = jax.linear_transpose(moves, key[0])(cotangent)
+    each = jax.vmap(lambda key, c: jax.vjp(lambda k: ATTEND(query, k, value), key)[1](c)[0])
+    assert_close(ours, each(key, cotangent).sum(axis=0), gradient=True)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from attn_jax._base import young_jax
-from attn_jax._base.axes import Axes, fit, in_front, unmapped
+from attn_jax._base.axes import Axes, fit, unmapped
 from attn_jax._base.sharding import vary_alike
 from attn_jax._base.tables import Table
 from attn_jax._engine import dispatch, online_softmax
@@ -209,22 +209,15 @@ def _pull(op: _Computed, call: tuple, results: tuple, cotangents: tuple, axes: t
     out, logsumexp = results
     residuals = Residuals(read, out, logsumexp, d_out, d_logsumexp)
     inputs = pair_axes, Residuals(own.read, own.out, own.logsumexp, out_axes, d_axes)
-    to = jax.tree.map(_to, own.changes, only(wanted, own.read))
     backward = _Gradients.of(
         (pairs, residuals),
         inputs,
         sizes=op.sizes,
         implementation=op.implementation,
         wanted=wanted,
-        to=tuple(jax.tree.leaves(to)),
+        to=tuple(jax.tree.leaves(own.changes)),
     )
-    return fit(backward(pairs, residuals), to, own.changes)
-
-
-def _to(change: Axes, own: Axes) -> Axes:
-    """Axes of a gradient: those of the change, or all, where what it belongs to has more levels."""
-    lacks = any(at is None and a is not None for at, a in zip(change.at, own.at, strict=True))
-    return in_front(len(own.at)) if lacks else change
+    return backward(pairs, residuals)
 
 
 def _named(results: tuple[Table, Table]) -> tuple[Table, Table]:

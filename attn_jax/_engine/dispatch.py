@@ -1,7 +1,6 @@
 """Which kernel takes a call on which platform, and why another does not."""
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -19,7 +18,7 @@ type Implementation = Literal["reference", "blockwise", "cudnn"]
 SMALL = 128 * 128
 
 
-@runtime_checkable
+@runtime_checkable  # the suite's type hook asks of each kernel whether it is one
 class Kernel(Protocol):
     """Attention of all heads and examples at once; a file of `kernels/` is one.
 
@@ -41,7 +40,10 @@ class Kernel(Protocol):
     def backward(
         self, pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...]
     ) -> Read:
-        """The gradient of each leaf of what is read that is wanted, and None for the others."""
+        """The gradient of each leaf of what is read that is wanted, and None for the others.
+
+        It has the layout's axes: a level that they lack is summed.
+        """
         ...
 
     def work(self, call: Call, heads: int, platform: str) -> Work:
@@ -50,33 +52,20 @@ class Kernel(Protocol):
 
 
 class Choice(NamedTuple):
-    """A name that `implementation` may have, and when it is not the library's choice.
+    """What a name of `implementation` stands for, and when it is not the library's choice.
 
-    "reference" has no kernel: it is computed head by head as its definition reads.
+    "reference" is no kernel, and has `refuses` and `work` alone: it is computed head by head, as
+    its definition reads.
     """
 
-    refuses: Callable[[Call, str | None], str | None]
-    work: Callable[[Call, int, str], Work]
     kernel: Any
     passed_over: str
 
 
 _CHOICES = {
-    "reference": Choice(
-        reference.refuses,
-        reference.work,
-        None,
-        f"it writes out all T×S logits, and they are more than {SMALL}",
-    ),
-    "blockwise": Choice(
-        blockwise.refuses,
-        blockwise.work,
-        blockwise,
-        f"up to {SMALL} logits a head need no tiles",
-    ),
+    "reference": Choice(reference, f"it writes out all T×S logits, and they are more than {SMALL}"),
+    "blockwise": Choice(blockwise, f"up to {SMALL} logits a head need no tiles"),
     "cudnn": Choice(
-        cudnn.refuses,
-        cudnn.work,
         cudnn,
         "it is used by name only: its gradients may differ in their last bits from run to run, "
         "arrays sharded along the sequence fail, and log-sum-exp or a sink costs a pass by tiles",
@@ -97,7 +86,7 @@ def check_name(implementation: str | None) -> None:
 
 def refusals(call: Call, platform: str | None) -> dict[str, str]:
     """The implementations that cannot honour a call exactly, each with its reason."""
-    reasons = {name: choice.refuses(call, platform) for name, choice in _CHOICES.items()}
+    reasons = {name: choice.kernel.refuses(call, platform) for name, choice in _CHOICES.items()}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
@@ -112,7 +101,7 @@ def choice(call: Call, implementation: str | None, platform: str | None = None) 
     if implementation is None:
         small = concrete.are_numbers(*call.sizes) and math.prod(call.sizes) <= SMALL
         return "reference" if small else "blockwise"
-    refuses = _CHOICES[implementation].refuses
+    refuses = _CHOICES[implementation].kernel.refuses
     if refuses(call, platform) is not None:
         reason = refuses(call, platform or jax.default_backend())
         raise NotImplementedError(
@@ -135,7 +124,7 @@ def others(call: Call, implementation: str | None, platform: str) -> dict[str, s
 
 def work(call: Call, implementation: str | None, heads: int, platform: str) -> Work:
     """How much the chosen implementation computes of one head."""
-    return _CHOICES[choice(call, implementation, platform)].work(call, heads, platform)
+    return _CHOICES[choice(call, implementation, platform)].kernel.work(call, heads, platform)
 
 
 def kernel(call: Call, implementation: str | None, platform: str) -> Kernel:

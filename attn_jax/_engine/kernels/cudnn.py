@@ -22,7 +22,6 @@ from attn_jax._base.tables import Table
 from attn_jax._engine import online_softmax
 from attn_jax._engine.call import Call, Pairs, Read, Work
 from attn_jax._engine.online_softmax import Residuals
-from attn_jax._engine.tile_sum import only
 
 _KERNEL = "cudnn"  # what `jax.nn` calls it
 _WIDEST = {8: 128, 9: 256}  # head by compute capability, as jax checks it
@@ -60,11 +59,9 @@ def backward(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[b
     """Gradients that are wanted, and None for the others."""
     is_causal, (_, axes) = pairs.mask is not None, layout.inputs
     read, to = residuals.read, _arrays(layout.outputs)
-    spread = [
-        (array, own) if target is None else (_spread(array, own, target, layout.sizes), target)
-        for array, own, target in zip(_arrays(read), _arrays(axes.read), to, strict=True)
-    ]
-    arrays, own = zip(*spread, strict=True)
+    own = tuple(map(_with_levels_of, _arrays(axes.read), to))
+    sides = zip(_arrays(read), _arrays(axes.read), own, strict=True)
+    arrays = [_spread(array, given, wide, layout.sizes) for array, given, wide in sides]
     out_axes = axes.d_out.values
     full = out_axes.like(residuals.d_out.values.ndim, 2)
 
@@ -73,7 +70,8 @@ def backward(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[b
 
     out, pull = jax.vjp(attend, *arrays)
     d_out = residuals.d_out.values.astype(out.dtype)
-    query, key, value, scale = pull(_spread(d_out, out_axes, full, layout.sizes))
+    each = pull(_spread(d_out, out_axes, full, layout.sizes))
+    query, key, value, scale = map(fit, each, own, to)
     found = dataclasses.replace(
         read,
         query=Table(query, "query"),
@@ -81,7 +79,6 @@ def backward(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[b
         value=Table(value, "key"),
         scale=scale,
     )
-    found = only(wanted, found)
     if residuals.d_logsumexp.values is None:
         return found
     alone = residuals._replace(d_out=jax.tree.map(jnp.zeros_like, residuals.d_out))
@@ -150,6 +147,14 @@ def _capability(platform: str) -> int | None:
 def _arrays(read: Read) -> tuple[Any, Any, Any, Any]:
     """What the kernel knows of: query, key, value and scale, or their axes."""
     return read.query.values, read.key.values, read.value.values, read.scale
+
+
+def _with_levels_of(own: Axes, to: Axes | None) -> Axes:
+    """The axes that an operand has while its gradient is computed: `to`, or all, to be summed."""
+    if to is None:
+        return own
+    lacks = any(t is None and a is not None for t, a in zip(to.at, own.at, strict=True))
+    return in_front(len(own.at)) if lacks else to
 
 
 def _spread(array: Array, own: Axes, to: Axes, sizes: tuple[int, ...]) -> Array:
