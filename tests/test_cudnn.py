@@ -255,3 +255,21 @@ def test_one_head_causal_by_rule_is_taken():
     program = lowered_for_cuda(causal, *head)
     assert calls(program) == [("fmhaSoftmax", *3 * [f"1x128x1x{H}"])]
     assert "CAUSAL" in program
+
+
+@pytest.mark.usefixtures("kernel")
+def test_a_move_that_examples_share_has_the_sum_of_their_gradients():
+    query, keys, value, cotangents = draw(
+        10, (T, H), (B, S, H), (S, H), (B, T, H), dtype=jnp.float32
+    )
+
+    def moves(name, move):
+        head = partial(attn_jax.attend, implementation=name)
+        one = lambda key: jax.jvp(lambda k: head(query, k, value), (key,), (move,))[1]  # noqa: E731
+        return jax.vmap(one)(keys)
+
+    ours, wanted = (
+        jax.linear_transpose(partial(moves, name), keys[0])(cotangents)[0]
+        for name in ("cudnn", "reference")
+    )
+    assert_close(ours, wanted, gradient=True)
