@@ -233,8 +233,6 @@ def test_a_read_is_one_call_of_the_kernel_with_keys_that_are_not_repeated(option
     query, key = f"{B}x{L}x{N}x{H}", f"{B}x{L}x{K}x{H}"
     assert calls(program) == [("fmhaSoftmax", query, key, key)]
     assert ("CAUSAL" in program) == ("is_causal" in options)
-    assert "stablehlo.while" not in program  # log-sum-exp, which nobody asked for
-    assert f"{L}x{L}x" not in program
     gradient = jax.grad(lambda *arrays: jnp.sum(read("cudnn", **options)(*arrays)), argnums=(0, 1))
     called = calls(lowered_for_cuda(gradient, *arrays))
     assert ("fmhaSoftmaxBackward", query, key, key) in called

@@ -6,6 +6,7 @@ numbers of the definition, and forward and backward passes are the kernel's.
 
 import dataclasses
 import math
+import re
 from functools import partial
 
 import jax
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import pytest
 from draws import draw
 from jax.experimental import pallas as pl
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from tolerance import assert_close
 
 import attn_jax
@@ -28,8 +30,11 @@ B, T, S, N, K, H, V = 2, 5, 7, 6, 3, 4, 8
 class ToyKernel:
     """Plain attention, a head a grid step, all of its pairs at once."""
 
+    divided_by = "engine"
+
     def __init__(self):
         self.passes = []
+        self.heads = []
 
     def refuses(self, call, platform):
         del platform
@@ -40,6 +45,7 @@ class ToyKernel:
     def forward(self, call, layout, tile):
         del tile
         self.passes.append("forward")
+        self.heads.append(math.prod(layout.sizes))
         arrays = [*_folded(call.read, layout.inputs[1], layout.sizes)]
         L, rows, width = *arrays[0].shape[:2], arrays[2].shape[2]
         shapes = _shapes(arrays[0].dtype, (L, rows, width), (L, 1, rows))
@@ -54,6 +60,7 @@ class ToyKernel:
     def backward(self, pairs, residuals, layout, wanted):
         del pairs
         self.passes.append("backward")
+        self.heads.append(math.prod(layout.sizes))
         assert residuals.d_logsumexp.values is None, "the toy knows no such cotangent"
         read, own = residuals.read, layout.inputs[1]
         arrays = [*_folded(read, own.read, layout.sizes)]
@@ -192,6 +199,49 @@ def test_a_gradient_of_the_key_alone_is_that_of_all(toy):
     alone = jax.jit(jax.grad(partial(loss, attention("toy")), argnums=1))(*arrays)
     assert_close(alone, gradients(attention("reference"), *arrays)[1], gradient=True, roundings=2)
     assert sorted(toy.passes) == ["backward", "forward"]
+
+
+GATHERED = re.compile(r"\b(all-gather|all-to-all|collective-permute|reduce-scatter)(?:-start)?\(")
+
+
+@pytest.mark.parametrize(("key_heads", "gathers"), [(4, 0), (2, 2), (1, 0)])
+def test_on_a_mesh_each_device_computes_the_heads_that_it_holds(toy, key_heads, gathers):
+    """Key heads that several devices share have gradients that are summed over these devices.
+
+    Gradients of two key heads on four devices are gathered: the mesh has no axis of two for heads.
+    """
+    mesh = jax.make_mesh((2, 4), ("data", "heads"), axis_types=(AxisType.Auto, AxisType.Auto))
+    arrays = draw(1, (2, T, 4, H), (2, S, key_heads, H), (2, S, key_heads, V), dtype=jnp.float32)
+    specs = [("data", None, "heads" if heads == 4 else None) for heads in (4, key_heads, key_heads)]
+    sharded = [
+        jax.device_put(array, NamedSharding(mesh, PartitionSpec(*spec)))
+        for array, spec in zip(arrays, specs, strict=True)
+    ]
+    step = jax.jit(jax.value_and_grad(partial(loss, attention("toy")), argnums=(0, 1, 2)))
+    compiled = step.lower(*sharded).compile()
+    assert len(GATHERED.findall(compiled.as_text())) == gathers
+    assert toy.heads[-2:] == [1, 1]
+    ours, wanted = compiled(*sharded), gradients(attention("reference"), *arrays)
+    for one, other in zip(ours[1], wanted, strict=True):
+        assert_close(one, other, gradient=True, roundings=2)
+
+
+def test_inside_of_shard_map_it_is_called_as_it_is(toy):
+    arrays = rows()
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    spec = PartitionSpec("data")
+    mapped = jax.shard_map(
+        partial(gradients, attention("toy")),
+        mesh=mesh,
+        in_specs=spec,
+        out_specs=spec,
+        check_vma=False,  # a Pallas call would have to tell over which axes its results vary
+    )
+    for one, wanted in zip(
+        mapped(*arrays), gradients(attention("reference"), *arrays), strict=True
+    ):
+        assert_close(one, wanted, gradient=True, roundings=2)
+    assert toy.heads == [N, N]
 
 
 def test_it_refuses_by_name_and_explain_tells(toy):

@@ -8,6 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from jax.experimental.custom_partitioning import (
+    ArrayMapping,
+    SdyShardingRule,
+    custom_partitioning,
+)
 from jax.experimental.hijax import (
     GradAccum,
     HiPrim,
@@ -46,6 +51,7 @@ __all__ = [
     "instantiate_zeros",
     "jaxpr_as_fun",
     "linearize_from_jvp",
+    "partitioned",
     "threefry_2x32",
     "types_like",
     "vary",
@@ -85,13 +91,42 @@ def types_like(like: Any) -> Callable[..., ShapedArray]:
     return functools.partial(ShapedArray, sharding=sharding, manual_axis_type=kind)
 
 
-def by_platform(operation: HiPrim, *args: Any) -> Any:
+def partitioned(
+    function: Callable, plan: Callable, inputs: list[list[str]], outputs: list[list[str]]
+) -> Callable[..., list]:
+    """A function of arrays whose call is divided among devices along some of their axes.
+
+    Each axis of each operand and result has a name: axes of one name are divided alike, those
+    whose name starts with "whole" are not divided. `plan(mesh, operands, results)` gives a
+    mesh of the same devices, the function of one device, and the shardings of results and operands.
+    """
+    whole = {name for names in (*inputs, *outputs) for name in names if name.startswith("whole")}
+    sides = (tuple(ArrayMapping(*names) for names in side) for side in (inputs, outputs))
+    rule = SdyShardingRule(*sides, need_replication_factors=tuple(sorted(whole)))
+    divided = custom_partitioning(function)
+
+    divided.def_partition(plan, sharding_rule=rule, decode_shardings=False)
+    return divided
+
+
+def by_platform(operation: HiPrim, *args: Any, needs_devices: bool = False) -> Any:
     """`operation.on(platform, *args)`, traced when it is known for which platform that is.
 
-    A program may be lowered for a platform that is not here, and for several.
+    A program may be lowered for a platform that is not here, and for several. `needs_devices` says
+    that `on` may give a call that is divided among devices, such as one of `partitioned`.
     """
-    results = _by_platform.bind(*jax.tree.leaves(args), operation=operation)
+    beside = _divided_call() if needs_devices else None
+    results = _by_platform.bind(*jax.tree.leaves(args), operation=operation, beside=beside)
     return jax.tree.unflatten(operation.out_tree, results)
+
+
+@functools.cache
+def _divided_call() -> ClosedJaxpr:
+    """A program with a divided call: JAX tells the devices to lowerings of programs that have one.
+
+    It looks for such calls before the lowering, when a platform's own program is not traced yet.
+    """
+    return jax.make_jaxpr(partitioned(lambda x: [x], lambda *_: (), [[]], [[]]))(0.0)
 
 
 def _on(operation: HiPrim, platform: str) -> Callable:
@@ -102,7 +137,8 @@ def _on(operation: HiPrim, platform: str) -> Callable:
     return flat
 
 
-def _lowered(context: Any, *leaves: Any, operation: HiPrim) -> Any:
+def _lowered(context: Any, *leaves: Any, operation: HiPrim, beside: ClosedJaxpr | None) -> Any:
+    del beside
     platforms = context.platforms or context.module_context.platforms
     each = {platform: _on(operation, platform) for platform in platforms}
     (function, *others) = each.values()
@@ -115,7 +151,9 @@ def _lowered(context: Any, *leaves: Any, operation: HiPrim) -> Any:
 
 _by_platform = Primitive("by_platform")
 _by_platform.multiple_results = True
-_by_platform.def_abstract_eval(lambda *_, operation: operation.out_avals_flat)
-_by_platform.def_impl(lambda *leaves, operation: _on(operation, jax.default_backend())(*leaves))
+_by_platform.def_abstract_eval(lambda *_, operation, beside: operation.out_avals_flat)
+_by_platform.def_impl(
+    lambda *leaves, operation, beside: _on(operation, jax.default_backend())(*leaves)
+)
 # One function of the program, which equal operations call: each layer of a model is one.
 mlir.register_lowering(_by_platform, _lowered, inline=False)

@@ -4,6 +4,7 @@ A kernel computes the operation and its gradient; it needs no rule of its own fo
 Forward mode, and every derivative of a higher order, are sums over tiles, whatever the kernel.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,13 +12,14 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from attn_jax._base import young_jax
-from attn_jax._base.axes import Axes, fit, unmapped
+from attn_jax._base.axes import Axes, Layout, fit, unmapped
 from attn_jax._base.sharding import vary_alike
 from attn_jax._base.tables import Table
 from attn_jax._engine import dispatch, online_softmax
-from attn_jax._engine.call import Call, Read
+from attn_jax._engine.call import Call, Pairs, Read
 from attn_jax._engine.online_softmax import Moves, Residuals
 from attn_jax._engine.operation import Operation
+from attn_jax._engine.partition import on_each_device
 from attn_jax._engine.tile_sum import (
     Wanted,
     accumulate,
@@ -61,12 +63,17 @@ class _Computed(Operation):
     implementation: str | None
 
     def expand(self, *args):
-        if dispatch.needs_devices(self.implementation):
-            return self.on(jax.default_backend(), *args)
-        return super().expand(*args)
+        needs_devices = dispatch.needs_devices(self.implementation)
+        return young_jax.by_platform(self, *args, needs_devices=needs_devices)
 
     def kernel(self, call: Call, platform: str) -> dispatch.Kernel:
         return dispatch.kernel(call, self.implementation, platform)
+
+    def computed(self, kernel: dispatch.Kernel, function: Callable, *args: Any) -> Any:
+        """`function(layout, *args)`, on each device alone where the compiler cannot divide it."""
+        if kernel.divided_by == "engine":
+            return on_each_device(function, self.layout, self.out_aval)(*args)
+        return function(self.layout, *args)
 
 
 class _Attention(_Computed):
@@ -75,7 +82,12 @@ class _Attention(_Computed):
 
     def on(self, platform, *args):
         kernel = self.kernel(Call(self.pairs, self.operands), platform)
-        return kernel.forward(Call(*args), self.layout, self.tile(platform))
+        tile = self.tile(platform)
+
+        def forward(layout: Layout, *args: Any) -> tuple[Table, Table]:
+            return kernel.forward(Call(*args), layout, tile)
+
+        return self.computed(kernel, forward, *args)
 
     def jvp(self, primals, tangents):
         (pairs, read), changes = primals, moved(tangents[1])
@@ -174,8 +186,11 @@ class _Gradients(_Derivative):
 
     def on(self, platform, *args):
         kernel = self.kernel(Call(self.pairs, self.operands.read), platform)
-        pairs, residuals = args
-        return kernel.backward(pairs, residuals, self.layout, self.wanted)
+
+        def backward(layout: Layout, pairs: Pairs, residuals: Residuals) -> Read:
+            return kernel.backward(pairs, residuals, layout, self.wanted)
+
+        return self.computed(kernel, backward, *args)
 
     def by_tiles(self, *args):
         pairs, residuals = args

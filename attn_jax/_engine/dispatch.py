@@ -26,6 +26,11 @@ class Kernel(Protocol):
     the engine makes every other derivative of sums over tiles.
     """
 
+    divided_by: Literal["compiler", "kernel", "engine"]
+    """What divides the call among devices: the compiler, which cannot divide a Pallas call; the
+    kernel itself; or the engine, which calls it on each device with the heads that are there.
+    """
+
     def refuses(self, call: Call, platform: str | None) -> str | None:
         """Why it cannot honour a call of one head exactly, or None where it can.
 
@@ -137,9 +142,6 @@ def kernel(call: Call, implementation: str | None, platform: str) -> Kernel:
 
 
 def needs_devices(implementation: str | None) -> bool:
-    """Whether JAX must see the kernel's own call while it traces the program.
-
-    cuDNN's call asks which devices there are when it is lowered, and JAX answers only for calls
-    that it has traced. So the kernel is traced at once, for the platform of this machine.
-    """
-    return implementation == "cudnn"
+    """Whether a kernel that may be chosen tells how its call is divided among devices."""
+    named = _CHOICES.get(implementation or "")
+    return named is not None and named.kernel.divided_by != "compiler"

@@ -41,6 +41,7 @@ FLOORS = [
     "_engine.call",
     "_engine.tile_shape",
     "_engine.operation",
+    "_engine.partition",
     "_engine.cut",
     "_engine.contract",
     "_engine.fold",

@@ -15,6 +15,8 @@ from attn_jax._engine.call import Call, Pairs, Read, Work
 from attn_jax._engine.fold import kinds_of_tiles
 from attn_jax._engine.online_softmax import Residuals
 
+divided_by = "compiler"
+
 
 def refuses(call: Call, platform: str | None) -> str | None:
     """It takes every call, on every platform."""

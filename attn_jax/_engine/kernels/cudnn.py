@@ -27,6 +27,7 @@ _KERNEL = "cudnn"  # what `jax.nn` calls it
 _WIDEST = {8: 128, 9: 256}  # head by compute capability, as jax checks it
 _DTYPES = (jnp.bfloat16, jnp.float16)
 _TILE = 128
+divided_by = "kernel"
 
 
 def refuses(call: Call, platform: str | None) -> str | None:
@@ -39,8 +40,8 @@ def refuses(call: Call, platform: str | None) -> str | None:
 def forward(call: Call, layout: Layout, tile: TileShape) -> tuple[Table, Table]:
     """Output and log-sum-exp, both in the accumulation dtype.
 
-    The log-sum-exp that `jax.nn` returns is rounded to the query's dtype, so it is summed anew; XLA
-    leaves that out where nobody uses it.
+    The log-sum-exp that `jax.nn` returns is rounded to the query's dtype, so it is summed anew; the
+    compiler removes that sum from a program that does not use it.
     """
     pairs, read = call
     is_causal, axes = pairs.mask is not None, layout.inputs[1]

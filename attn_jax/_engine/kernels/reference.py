@@ -15,6 +15,8 @@ from attn_jax._base import numerics
 from attn_jax._base.tables import on_readable_pairs, on_readable_rows
 from attn_jax._engine.call import Call, Pairs, Read, Work
 
+divided_by = "compiler"
+
 
 def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
     """Weights times values in the query's dtype, and log-sum-exp."""
