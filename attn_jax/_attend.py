@@ -1,5 +1,4 @@
-"""Attention of one head on one example: the function that everything else here maps, wraps or
-trains.
+"""Attention of one head on one batch example: the function that all others map, wrap or train.
 
 logits  = scale * score(query, key)
 logits  = score_mod(logits, query_position, key_position)
@@ -18,7 +17,7 @@ from attn_jax._block_mask import BlockMask
 from attn_jax._engine.call import Call, prepare
 from attn_jax._engine.dispatch import Implementation
 from attn_jax._engine.kernels import reference
-from attn_jax._engine.read import checked, read, read_out
+from attn_jax._engine.one_head import checked_call, compute_jitted, output_jitted
 from attn_jax.score_mods import ScoreModFunction
 
 type Scale = float | int | np.floating | Float[Array, ""]
@@ -43,58 +42,60 @@ def attend(
     dropout_rng: Key[Array, ""] | None = None,
     implementation: Implementation | None = None,
 ) -> Float[Array, "T V"]:
-    """Reads from values what the queries ask of the keys, for one head of one example.
+    """Attention of one head on one batch example.
 
     Vaswani et al., "Attention Is All You Need" (2017), eq. 1, https://arxiv.org/abs/1706.03762;
-    with `score` it is also the read of Bahdanau et al. (2014) and Luong et al. (2015). Batch and
-    heads are `jax.vmap`.
+    with `score` it is also the attention of Bahdanau et al. (2014) and Luong et al. (2015). Map it
+    over batch and heads with `jax.vmap`.
 
       softmax(where(mask, score_mod(scale * score(query, key)), -inf)) @ value
 
     Args:
-      query: one row for each position that asks.
-      key: one row for each position that may be read; as wide as the query unless `score` says
-        otherwise.
-      value: what is read.
-      score: all logits from all queries and keys, one of `attn_jax.scores` or a callable, which
-        receives both in float32 (float64 for float64). None is the scaled dot product.
-      mask: who may read whom: an array (True = may read), one of `attn_jax.masks`, or a callable
-        `(query_position, key_position) -> bool` on scalars.
+      query: one row for each query position.
+      key: one row for each key position; as wide as the query unless `score` takes another width.
+      value: one row for each key.
+      score: a function from all queries and keys to all logits: one of `attn_jax.scores` or a
+        callable, which receives both in float32 (float64 for float64). None is the scaled dot
+        product.
+      mask: which queries may attend to which keys: an array (True = may attend), one of
+        `attn_jax.masks`, or a callable `(query_position, key_position) -> bool` on scalars.
       score_mod: a callable `(logit, query_position, key_position) -> logit` on scalars, applied
-        after `scale`. It is asked about pairs that may be read, and about no others.
+        after `scale`. Its results and derivatives are used at unmasked pairs only.
       scale: factor on the scores; 1/√H for the scaled dot product, 1 where `score` is given.
-      query_position: where each query stands in its sequence, for rules that compare positions;
-        from 0 on where T = S.
-      key_position: where each key stands; given where `query_position` is.
-      query_row: the number of each query in the whole sequence, by which `masks.segments`,
-        `masks.from_array` and `score_mods.dense_bias` look it up and weights are dropped; from 0
-        on. To be given where a call has a part of the queries; positions may restart, rows do not.
-      key_row: the number of each key; from 0 on.
-      sink: one more logit in the denominator, with nothing to read: attention that goes nowhere
-        (Xiao et al. 2023, https://arxiv.org/abs/2309.17453); 0 is the off-by-one softmax.
+      query_position: the position of each query in its sequence, for masks and score mods that
+        compare positions; 0, 1, 2, … by default where T = S.
+      key_position: the position of each key; required together with `query_position`.
+      query_row: the row number of each query in the whole sequence; 0, 1, 2, … by default.
+        `masks.segments`, `masks.from_array`, `score_mods.dense_bias` and dropout look it up. Pass
+        it where a call has a part of the queries. Positions may restart, row numbers do not.
+      key_row: the row number of each key; 0, 1, 2, … by default.
+      sink: one more logit in the denominator, which has no value (Xiao et al. 2023,
+        https://arxiv.org/abs/2309.17453); 0 is the off-by-one softmax.
       dropout_rate: the probability with which a weight is dropped after the softmax.
-      dropout_rng: which weights are dropped; `dropout_mask` shows them. One key a head.
-      implementation: a backend by name, or None to let the library choose; `explain` says which.
+      dropout_rng: the PRNG key of this head; `dropout_mask` returns which weights it keeps.
+      implementation: the name of an implementation; None lets the library choose, and `explain`
+        reports the choice.
 
     Returns:
-      The mean of the values under the attention weights, in the query's dtype. A query that may
-      read nothing returns zeros, and sends back gradients of exactly zero.
+      The mean of the values under the attention weights, in the query's dtype. A fully masked query
+      returns zeros and has gradients of exactly zero.
 
     Raises:
-      ValueError: shapes disagree; a mask or score_mod compares positions while T ≠ S and none are
-        given, or those of one side alone; it looks rows up in an array that has not T or S entries,
-        and none are given; the scale is not finite and positive; the implementation is unknown.
+      ValueError: shapes disagree; a mask or score_mod compares positions while T ≠ S and no
+        positions are given, or those of one side alone; a mask or score_mod looks rows up in an
+        array that does not have T or S entries, and no row numbers are given; the scale is not
+        finite and positive; the implementation is unknown.
       TypeError: arrays are not floating point of one dtype, or the mask array is not boolean.
-      NotImplementedError: the backend that was named cannot honour the call; the message says why.
+      NotImplementedError: the named implementation cannot compute the call; the message says why.
 
     Numerics:
-      Logits, softmax and both sums in float32 (float64 for float64). NaN in a row that no query may
-      read never reaches the output or a gradient.
+      Logits, softmax and both sums in float32 (float64 for float64). NaN in a row that is
+      masked for every query never reaches the output or a gradient.
 
     Cost:
       O(T S (H + V)) time, less the tiles that the mask leaves empty, and O(T V + S) memory with
-      "blockwise"; "reference", which small reads get, writes the T×S logits out. "cudnn" is
-      NVIDIA's kernel for plain and causal reads of half precision.
+      "blockwise". "reference", for small calls, writes the T×S logits out. "cudnn" is NVIDIA's
+      kernel for full and causal attention in half precision.
 
     Example:
       >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -103,15 +104,15 @@ def attend(
       [[1.    0.   ]
        [0.33  0.67 ]
        [0.752 0.752]]
-      >>> def near(logit, i, j):   # a logit falls with distance: each query sees itself alone
+      >>> def near(logit, i, j):   # the logit falls with distance: each query attends to itself
       ...     return logit - 100 * abs(i - j)
       >>> attn_jax.attend(x, x, x, score_mod=near).tolist()
       [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
 
-    See also: `attend_with_logsumexp` to merge reads over parts of the keys, `attention_weights` to
-      look, `dot_product_attention` for batch and heads.
+    See also: `attend_with_logsumexp` to merge attention over parts of the keys,
+      `attention_weights` for the weights, `dot_product_attention` for batch and heads.
     """
-    call, sink = checked(
+    call, sink = checked_call(
         query,
         key,
         value,
@@ -128,7 +129,7 @@ def attend(
         dropout_rng=dropout_rng,
         implementation=implementation,
     )
-    return read_out(call, sink, implementation=implementation)
+    return output_jitted(call, sink, implementation=implementation)
 
 
 def attend_with_logsumexp(
@@ -149,15 +150,15 @@ def attend_with_logsumexp(
     dropout_rng: Key[Array, ""] | None = None,
     implementation: Implementation | None = None,
 ) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-    """`attend`, and the log of each softmax denominator, by which reads of parts merge.
+    """`attend`, and the log of each softmax denominator, for merging attention over parts.
 
-    Milakov & Gimelshein (2018), https://arxiv.org/abs/1805.02867: two reads over disjoint keys
-    combine to the read over their union with weights softmax([logsumexp_1, logsumexp_2]).
+    Milakov & Gimelshein (2018), https://arxiv.org/abs/1805.02867: outputs over two disjoint sets of
+    keys combine, with weights softmax([logsumexp_1, logsumexp_2]), to the output over their union.
 
-      logsumexp[t] = log Σ_s exp(logits[t, s])   over the keys that t may read
+      logsumexp[t] = log Σ_s exp(logits[t, s])   over the keys that query t attends to
 
     Args:
-      query: as `attend`, and so all that follow.
+      query: as in `attend`; the other arguments likewise.
       key: see `attend`.
       value: see `attend`.
       score: see `attend`.
@@ -175,7 +176,7 @@ def attend_with_logsumexp(
 
     Returns:
       The output in the query's dtype, and log-sum-exp in float32 (float64 for float64),
-      differentiable; −inf for a query that may read nothing.
+      differentiable; −inf for a fully masked query.
 
     Raises:
       ValueError: as `attend`.
@@ -186,7 +187,7 @@ def attend_with_logsumexp(
       As `attend`.
 
     Cost:
-      As `attend`; with "cudnn", a pass over the tiles besides.
+      As `attend`; with "cudnn", one more pass over the tiles.
 
     Example:
       >>> query, key = jnp.zeros((1, 2)), jnp.ones((4, 2))
@@ -194,7 +195,7 @@ def attend_with_logsumexp(
       >>> float(jnp.exp(logsumexp[0]))   # four keys, each with logit 0
       4.0
     """
-    call, sink = checked(
+    call, sink = checked_call(
         query,
         key,
         value,
@@ -211,7 +212,7 @@ def attend_with_logsumexp(
         dropout_rng=dropout_rng,
         implementation=implementation,
     )
-    return read(call, sink, implementation=implementation)
+    return compute_jitted(call, sink, implementation=implementation)
 
 
 def attention_weights(
@@ -235,7 +236,7 @@ def attention_weights(
       weights[t] = softmax(where(mask, score_mod(scale * score(query, key)), -inf))[t]
 
     Args:
-      query: as `attend`, and so all that follow.
+      query: as in `attend`; the other arguments likewise.
       key: see `attend`.
       score: see `attend`.
       mask: see `attend`.
@@ -247,8 +248,8 @@ def attention_weights(
       key_row: see `attend`.
 
     Returns:
-      Weights in float32 (float64 for float64). Each row sums to 1, or is all zeros for a query that
-      may read nothing.
+      Weights in float32 (float64 for float64). Each row sums to 1, or is all zeros for a fully
+      masked query.
 
     Raises:
       ValueError: as `attend`.
@@ -258,7 +259,7 @@ def attention_weights(
       As `attend`.
 
     Cost:
-      O(T S H) time and O(T S) memory: for looking, not for training.
+      O(T S H) time and O(T S) memory: for inspection, not for training.
 
     Example:
       >>> x = jnp.array([[0.0], [0.0], [0.0]])
@@ -288,6 +289,8 @@ def attention_weights(
 
 
 @jax.jit
-@on_automatic_axes(lambda call: axes_of((call.read.query.values, 0), (call.read.key.values, 0)))
+@on_automatic_axes(
+    lambda call: axes_of((call.operands.query.values, 0), (call.operands.key.values, 0))
+)
 def _weights(call: Call) -> Float[Array, "T S"]:
     return reference.weights(call)

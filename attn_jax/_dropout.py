@@ -1,8 +1,9 @@
-"""Dropout of attention weights as a function of a key and two rows, and of nothing else.
+"""Dropout of attention weights as a function of a PRNG key and two row numbers alone.
 
 Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (2011): the random bits of a pair are a
-cipher of the numbers that its query and its key have in the whole sequence, so every backend, tile
-size, sharding and chunk of queries drops the same. Positions do not matter: they may restart.
+cipher of the row numbers of its query and its key in the whole sequence. So every implementation,
+tile size, sharding and chunk of queries drops the same weights. Positions do not matter: they may
+restart.
 """
 
 import dataclasses
@@ -19,9 +20,9 @@ from attn_jax._base.tables import Rows, Table
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """Which weights stay, decided pair by pair; the others are dropped.
+    """Which weights are kept, pair by pair.
 
-    The rows are tables, so that each tile has its own.
+    The row numbers are tables, so that they can be cut into tiles.
     """
 
     seed: Any  # two words of 32 bits
@@ -36,7 +37,7 @@ class Dropout:
         return cls(seed, Table(query_row, "query"), Table(key_row, "key"), rate)
 
     def keeps(self) -> Bool[Array, "t s"]:
-        """True for a weight that stays, with probability 1 - rate."""
+        """True for a weight that is kept, with probability 1 - rate."""
         pairs = jnp.broadcast_arrays(self.query_row.values[:, None], self.key_row.values[None, :])
         counters = jnp.concatenate([x.astype(jnp.uint32).ravel() for x in pairs])
         bits = young_jax.threefry_2x32(self.seed, counters)[: counters.size // 2]
@@ -50,20 +51,20 @@ def dropout_mask(
     query_row: Int[Array, " T"],
     key_row: Int[Array, " S"],
 ) -> Bool[Array, "T S"]:
-    """The weights that `attend` keeps when it is given this key, this rate and these rows.
+    """The weights that `attend` keeps for this PRNG key, this rate and these row numbers.
 
     Srivastava et al., "Dropout" (2014), https://jmlr.org/papers/v15/srivastava14a.html; applied to
     attention weights as in Vaswani et al. (2017), section 5.4.
 
     Args:
-      rng: the key of one head of one example.
+      rng: the PRNG key of one head of one batch example.
       rate: the probability with which a weight is dropped.
-      query_row: the number of each query in the whole sequence; `attend` counts from 0 on where it
-        is given none.
-      key_row: the number of each key.
+      query_row: the row number of each query in the whole sequence; `attend` counts from 0 by
+        default.
+      key_row: the row number of each key.
 
     Returns:
-      True for a weight that stays. What stays is divided by 1 - rate.
+      True for a weight that is kept. `attend` divides kept weights by 1 - rate.
 
     Raises:
       ValueError: the rate is not in [0, 1).

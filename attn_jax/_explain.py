@@ -1,4 +1,4 @@
-"""What a call of attention would do, and cost, without doing it."""
+"""What an attention call would do, and cost, without running it."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from attn_jax._base.axes import in_front, map_levels
 from attn_jax._engine import dispatch
 from attn_jax._engine.call import Call
-from attn_jax._engine.read import checked, read_out
+from attn_jax._engine.one_head import checked_call, output_jitted
 from attn_jax._heads import attend_heads_out, batch_of, lay_out
 from attn_jax._multi_head import checked_heads
 
@@ -22,7 +22,7 @@ from attn_jax._multi_head import checked_heads
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Seen:
-    """What there is to know about one head before it is compiled."""
+    """The facts about one head that are known before compilation."""
 
     work: Any
     implementation: str = dataclasses.field(metadata={"static": True})
@@ -31,11 +31,12 @@ class _Seen:
 
 @dataclasses.dataclass(frozen=True)
 class Explanation:
-    """Which backend takes a call, why no other does, and what it costs; `print` shows a table.
+    """The chosen implementation, why no other was chosen, and the cost; `print` shows a table.
 
-    `explain` makes it. Tiles, FLOPs and bytes are those of all heads and examples, forward. FLOPs
-    are 2 (H + V) for each pair of a visited tile, be it masked or not; bytes are those of arguments
-    and results, which move at least once; temporary bytes are what XLA allocates besides.
+    `explain` returns it. Tiles, FLOPs and bytes are those of the forward pass of all heads and
+    batch examples. FLOPs are 2 (H + V) for each pair of a visited tile, masked or not. Bytes are
+    those of arguments and results, which move at least once. Temporary bytes are what XLA allocates
+    in addition.
 
     Example:
       >>> x = jnp.zeros((512, 8))
@@ -76,25 +77,26 @@ def explain(
     mask: Any = None,
     **options: Any,
 ) -> Explanation:
-    """Says which backend a call of attention gets, why no other, and what it costs.
+    """Reports which implementation an attention call gets, why no other, and what it costs.
 
-    The rule is Dao et al. (2022), https://arxiv.org/abs/2205.14135, read as a choice: a product of
-    all pairs while it is small, tiles from there on. A kernel of a vendor is used by name only.
+    Small calls compute all pairs as one matmul, larger ones go tile by tile (Dao et al. 2022,
+    https://arxiv.org/abs/2205.14135). A kernel of a vendor is used only where it is named.
 
       reference where T S <= 128², else blockwise; FLOPs = 2 (H + V) pairs in the tiles visited
 
-    "blockwise" takes all pairs as one tile, without a loop, while the float32 logits of all heads
-    and examples that are mapped are few. What is few, and how large a tile is beyond that, goes by
-    the platform for which the program is lowered:
+    "blockwise" computes all pairs as one tile, without a loop, while the float32 logits of all
+    heads and batch examples are few. The limit, and the size of tiles above it, depend on the
+    platform for which the program is lowered:
 
       CPU     16 MiB, or 4 MiB and 2048 keys where the mask compares positions and so leaves tiles
               empty (docs/adr/0014); then 512×512, 256×256 or 128×128 pairs (docs/adr/0008)
       others  512 MiB; then 1024×1024 pairs (docs/adr/0018)
 
-    A size that is a symbol of `jax.export` gets tiles of 128×128, whatever comes later.
+    A size that is a symbol of `jax.export` gets tiles of 128×128.
 
     Args:
-      query: as `dot_product_attention`; or as `attend`, where it has two axes. So all that follow.
+      query: as in `dot_product_attention`; as in `attend` where it has two axes. The other
+        arguments follow it.
       key: see `dot_product_attention`.
       value: see `dot_product_attention`.
       bias: see `dot_product_attention`; `attend` has none.
@@ -102,15 +104,15 @@ def explain(
       options: see `dot_product_attention`, or `attend`.
 
     Returns:
-      An `Explanation`; every number is for these very arguments.
+      An `Explanation`; every number holds for these arguments.
 
     Raises:
       ValueError: as the call itself.
       TypeError: as the call itself.
-      NotImplementedError: as the call itself, where a backend was named that cannot honour it.
+      NotImplementedError: as the call itself: the named implementation cannot compute it.
 
     Cost:
-      Compiles the call and finds out which tiles the mask leaves; runs nothing else.
+      Compiles the call and computes which tiles the mask leaves; runs nothing else.
 
     Example:
       >>> x = jnp.zeros((2, 512, 4, 64))
@@ -126,9 +128,9 @@ def explain(
     implementation = options.get("implementation")
     if query.ndim == 2:
         more = options if bias is None else {"bias": bias, **options}
-        call, sink = checked(query, key, value, mask=mask, **more)
+        call, sink = checked_call(query, key, value, mask=mask, **more)
         seen = _look(call, implementation=implementation)
-        lowered = read_out.lower(call, sink, implementation=implementation)
+        lowered = output_jitted.lower(call, sink, implementation=implementation)
     else:
         operands, static = checked_heads(query, key, value, bias, mask, **options)
         seen = _look_at_heads(*operands, **static)
@@ -174,7 +176,7 @@ def _look_at_heads(
     heads = math.prod(batch_of(query, key, value)) * query.shape[-2]
 
     def head(query, key, value, options: dict) -> _Seen:
-        call, _ = checked(query, key, value, **options, dropout_rate=dropout_rate)
+        call, _ = checked_call(query, key, value, **options, dropout_rate=dropout_rate)
         return _look(call, implementation=implementation, heads=heads)
 
     operands, inputs, _ = lay_out(query, key, value, options)

@@ -1,4 +1,4 @@
-"""Batch and heads: attention of one head of one example, mapped over all of them."""
+"""Batch and heads: attention of one head of one batch example, mapped over all of them."""
 
 import dataclasses
 import functools
@@ -19,11 +19,11 @@ from attn_jax._base.sharding import axes_of, on_automatic_axes
 from attn_jax._base.tables import Table
 from attn_jax._engine.call import TableMask, prepare
 from attn_jax._engine.dispatch import Implementation
-from attn_jax._engine.read import compute
+from attn_jax._engine.one_head import compute
 
 
 def out_spec(query: Array, key: Array, value: Array, *_: Any) -> PartitionSpec:
-    """How an output is sharded: an axis of the batch as in the first array that has it in full."""
+    """How an output is sharded: a batch axis as in the first array that has it in full."""
     full = batch_of(query, key, value)
     batch = (
         (next(x for x in (query, key, value) if x.shape[n] == size), n)
@@ -33,7 +33,7 @@ def out_spec(query: Array, key: Array, value: Array, *_: Any) -> PartitionSpec:
 
 
 def batch_of(*arrays: Array) -> tuple[int, ...]:
-    """The batch axes of arrays [*#B L N H]: an axis of size 1 goes with every example."""
+    """The batch axes of arrays [*#B L N H]: an axis of size 1 is shared by all batch examples."""
     return jnp.broadcast_shapes(*(array.shape[:-3] for array in arrays))
 
 
@@ -53,8 +53,8 @@ def attend_heads(
     dropout_rate: float,
     implementation: Implementation | None,
 ) -> tuple[Float[Array, "*B T N V"], Float[Array, "*B T N"]]:
-    """Output and log-sum-exp of every head of every example."""
-    compiles("a read of many heads", query=query, key=key, value=value, options=options)
+    """Output and log-sum-exp of every head of every batch example."""
+    compiles("attention of many heads", query=query, key=key, value=value, options=options)
 
     def head(query, key, value, options: dict) -> Any:
         sink, rng = options.pop("sink"), options.pop("dropout_rng")
@@ -75,7 +75,7 @@ def attend_heads_out(*operands: Any, **static: Any) -> Float[Array, "*B T N V"]:
 
 
 def with_heads(rows: Array, query: Array, key: Array, value: Array) -> Array:
-    """What was read of each head, as `lay_out` leaves it, with axes [*B T N] in front."""
+    """The output of each head, as `lay_out` orders it, with axes [*B T N] in front."""
     return rows.reshape(*batch_of(query, key, value), *query.shape[-3:-1], value.shape[-1])
 
 
@@ -87,9 +87,9 @@ def lay_out(
 ) -> tuple[tuple, tuple, Axes]:
     """Query, key, value and options for `map_levels` over a function of one head, and their axes.
 
-    Query heads fall into groups, one a key/value head: [*B T K G H]. They stay where they are, so
-    nothing is transposed; what has size 1 is shared, and a level of size 1 is none. The axes of the
-    rows that are read, [*B T K G V], come last.
+    Query heads fall into groups, one for each key/value head: [*B T K G H]. All axes stay where
+    they are, so nothing is transposed. An axis of size 1 is shared, and is not mapped where it has
+    size 1 everywhere. The axes of the output, [*B T K G V], come last.
     """
     B = batch_of(query, key, value)
     T, N, H = query.shape[-3:]
@@ -128,7 +128,7 @@ def _of_heads(
     return {
         "scale": scale.reshape((1,) * len(full)),
         "mask": heads("mask", _all_of(*rules, *_within_lengths(lengths, T, S))),
-        "score_mod": heads("score_mod", _change(bias, score_mod)),
+        "score_mod": heads("score_mod", _with_bias(bias, score_mod)),
         "sink": None if sink is None else sink.reshape((1,) * len(B) + (K, G)),
         "query_position": _lead_with_ones(positions[0], len(full) + 1),
         "key_position": _lead_with_ones(positions[1], len(full) + 1),
@@ -141,7 +141,7 @@ def _of_heads(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Biased(score_mods.ScoreMod):
-    """Adds a bias by row and column of the call, then does what else is asked for."""
+    """Adds a bias by row and column of the call, then applies `then`, a score mod or None."""
 
     bias: Any
     then: Any
@@ -151,8 +151,7 @@ class _Biased(score_mods.ScoreMod):
         return self.then is not None and score_mods.is_aligned(self.then)
 
     @property
-    def everywhere(self) -> bool:
-        """A sum has finite derivatives on pairs that may not be read, too."""
+    def is_finite_everywhere(self) -> bool:
         return self.then is None
 
     def __call__(self, logit, query_position, key_position):
@@ -160,14 +159,14 @@ class _Biased(score_mods.ScoreMod):
         return biased if self.then is None else self.then(biased, query_position, key_position)
 
 
-def _change(bias: Array | None, score_mod: Any) -> Any:
+def _with_bias(bias: Array | None, score_mod: Any) -> Any:
     if bias is None:
         return score_mod
     return _Biased(Table(bias, "pair", ordered=True), score_mod)
 
 
 def _all_of(*rules: Any) -> Any:
-    """One mask that asks every rule; arrays are written-out rules."""
+    """The conjunction of all rules; an array is a mask that is written out."""
     written = [
         TableMask(Table(rule, "pair", ordered=True)) if isinstance(rule, Array) else rule
         for rule in rules
@@ -177,7 +176,7 @@ def _all_of(*rules: Any) -> Any:
 
 
 def _within_lengths(lengths: tuple, T: int, S: int) -> list[TableMask]:
-    """Which rows and columns of the call are real, [*B 1 L], whatever their positions."""
+    """Masks of the rows and columns that are real, [*B 1 L], whatever their positions."""
     query_length, key_length = lengths
     tables = []
     if query_length is not None:
@@ -195,9 +194,9 @@ def _real(size: int, length: Int[Array, " *B"]) -> Bool[Array, "*B 1 L"]:
 
 
 def _a_key_each(rng: Key[Array, "..."] | None, shape: tuple[int, ...]) -> Key[Array, "..."] | None:
-    """One key a head of an example, by its number among all; or the keys that are given.
+    """A PRNG key for each head of each batch example, by its number; or the keys that are given.
 
-    Keys have axes [*B|1 N|1]: where one has size 1, those heads or examples drop the same.
+    Keys have axes [*B|1 N|1]: heads or batch examples that share a key drop the same weights.
     """
     if rng is None:
         return None
@@ -213,7 +212,7 @@ def _int32(counts: Int[Array, "..."]) -> Int[Array, "..."]:
 
 
 def _lead_with_ones(position: Int[Array, "*B L"] | None, rank: int) -> Int[Array, "..."] | None:
-    """[*B L] or [L] to rank axes: ones for heads and groups before L, and for a batch not given."""
+    """[*B L] or [L] with `rank` axes: ones for heads, groups and a missing batch."""
     if position is None:
         return None
     *B, L = position.shape

@@ -1,4 +1,4 @@
-"""Reads over parts of the keys put together to the read over all of them."""
+"""Attention over parts of the keys, merged into attention over all of them."""
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,10 @@ type Partial = tuple[Float[Array, "*B T V"], Float[Array, "*B T"]]
 
 
 def merge_partials(first: Partial, second: Partial) -> Partial:
-    """The read over the union of two disjoint sets of keys, from the reads over each.
+    """Attention over the union of two disjoint sets of keys, from attention over each set.
 
-    Milakov & Gimelshein (2018), section 3.1, https://arxiv.org/abs/1805.02867; so reads are split
-    over keys, over steps of a ring and over chunks of a cache.
+    Milakov & Gimelshein (2018), section 3.1, https://arxiv.org/abs/1805.02867. Ring attention and
+    attention over chunks of a cache are split over keys in this way.
 
       logsumexp = log(exp(logsumexp_1) + exp(logsumexp_2))
       out = Σ_i exp(logsumexp_i - logsumexp) out_i
@@ -24,25 +24,25 @@ def merge_partials(first: Partial, second: Partial) -> Partial:
       second: the same for other keys.
 
     Returns:
-      Output in the first output's dtype, and log-sum-exp. Where both parts may read nothing, zeros
-      and −inf.
+      Output in the first output's dtype, and log-sum-exp. Zeros and −inf where the query is
+      fully masked in both parts.
 
     Raises:
       ValueError: the parts differ in shape.
 
     Numerics:
-      Shares in the dtype of log-sum-exp. Merging is associative up to rounding, and exact where one
-      part may read nothing.
+      Shares in the dtype of log-sum-exp. Merging is associative up to rounding, and exact where the
+      query is fully masked in one part.
 
     Cost:
       O(T V).
 
     Example:
       >>> query, key = jnp.ones((1, 2)), jnp.arange(8.0).reshape(4, 2)
-      >>> read = attn_jax.attend_with_logsumexp
-      >>> parts = (read(query, key[part], key[part]) for part in (slice(1), slice(1, 4)))
+      >>> attend = attn_jax.attend_with_logsumexp
+      >>> parts = (attend(query, key[part], key[part]) for part in (slice(1), slice(1, 4)))
       >>> out, _ = attn_jax.merge_partials(*parts)
-      >>> bool(jnp.allclose(out, read(query, key, key)[0]))
+      >>> bool(jnp.allclose(out, attend(query, key, key)[0]))
       True
     """
     (out_1, logsumexp_1), (out_2, logsumexp_2) = jax.tree.map(jnp.asarray, (first, second))

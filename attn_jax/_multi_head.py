@@ -1,4 +1,4 @@
-"""`attend` over batch, key/value heads and the query heads that share them: nothing but `vmap`."""
+"""`attend` mapped by `vmap` over batch, key/value heads and the query heads that share them."""
 
 import math
 from collections.abc import Sequence
@@ -38,66 +38,68 @@ def dot_product_attention(
     dropout_rng: Key[Array, ""] | Key[Array, "*#B #N"] | None = None,
     implementation: Implementation | None = None,
 ) -> Float[Array, "*B T N V"]:
-    """Scaled dot-product attention of many heads on many examples.
+    """Scaled dot-product attention of many heads on many batch examples.
 
     Vaswani et al. (2017), eq. 1 and section 3.2.2, https://arxiv.org/abs/1706.03762; several query
     heads may share one key/value head (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245). It
-    takes what `jax.nn.dot_product_attention` takes, by the same names, and differs where that one
-    is silent: a query that may read nothing returns zeros, `is_causal` asks for positions where T ≠
-    S, values may have a width of their own.
+    takes the arguments of `jax.nn.dot_product_attention` by the same names. It differs in three
+    points: a fully masked query returns zeros, `is_causal` requires positions where T ≠ S, and
+    values may have a width of their own.
 
       logits[n, t, s] = scale * query[t, n] · key[s, n // (N/K)] + bias[n, t, s]
 
     Args:
-      query: N heads; any number of batch axes. One of size 1, here or in key and value, goes with
-        every example of the others: one memory that all queries read, without a copy.
-      key: K heads, of which each serves N/K query heads in order.
-      value: K heads, in a width of their own.
+      query: N heads; any number of batch axes. A batch axis of size 1, here or in key and value,
+        is shared by all batch examples without a copy: one memory for many queries, for example.
+      key: K heads; each is shared by N/K consecutive query heads.
+      value: K heads; their width V may differ from H.
       bias: added to the logits after scaling; each axis of full size or 1, the last one full.
-      mask: True where a query may read a key; each axis of full size or 1, the last one full. Or a
-        rule or a `BlockMask` as in `attend`, whose arrays may carry leading batch and head axes,
-        full or 1.
-      score_mod: as in `attend`, after bias; its arrays may carry leading batch and head axes too.
+      mask: True where a query may attend to a key; each axis of full size or 1, the last one full.
+        Or a callable or a `BlockMask` as in `attend`, whose arrays may have leading batch and head
+        axes, full or 1.
+      score_mod: as in `attend`, after bias; its arrays may have leading batch and head axes too.
       scale: factor on the dot products; 1/√H by default.
-      is_causal: whether a query may read only keys at its own position and before.
-      query_seq_lengths: how many queries of each example are real: its first rows, whatever their
-        positions; the others return zeros.
-      key_value_seq_lengths: how many keys of each example may be read: its first rows, whatever
-        `key_position` says of them.
-      local_window_size: (left, right): how many *other* positions on each side a query may read;
-        one number is both.
-      query_position: where each query stands in its sequence, for `is_causal`, the window and other
-        rules that compare positions; from 0 on where T = S.
-      key_position: where each key stands; given where `query_position` is.
-      query_row: the number of each query in the whole sequence; see `attend`.
-      key_row: the number of each key; see `attend`.
+      is_causal: whether a query attends only to keys at its own position and before.
+      query_seq_lengths: for each batch example how many queries are real: the first rows,
+        whatever their positions. The others return zeros.
+      key_value_seq_lengths: for each batch example how many keys are unmasked: the first rows,
+        whatever their positions.
+      local_window_size: (left, right): to how many *other* positions on each side a query attends;
+        one number stands for both sides.
+      query_position: the position of each query in its sequence, for `is_causal`, the window and
+        other rules that compare positions; 0, 1, 2, … by default where T = S.
+      key_position: the position of each key; required together with `query_position`.
+      query_row: the row number of each query in the whole sequence; see `attend`.
+      key_row: the row number of each key; see `attend`.
       sink: one more logit a head in the denominator; see `attend`.
       dropout_rate: the probability with which a weight is dropped after the softmax.
-      dropout_rng: which weights are dropped. From one key each head of each example has bits of its
-        own; keys with axes [*B N], each full or 1, are taken as they are.
-      implementation: a backend by name, or None to let the library choose; `explain` says which.
+      dropout_rng: one PRNG key, from which each head of each batch example gets random bits of its
+        own; or PRNG keys with axes [*B N], each axis full or 1, which are used as they are.
+      implementation: the name of an implementation; None lets the library choose, and `explain`
+        reports the choice.
 
     Returns:
       Attention output in the query's dtype.
 
     Raises:
       ValueError: shapes, heads, lengths or window do not fit; `is_causal` or a window with T ≠ S
-        and without positions, or with those of one side alone; see `attend` for other rules.
+        and without positions, or with those of one side alone; see `attend` for others.
       TypeError: arrays are not floating point of one dtype, or the mask is not boolean.
-      NotImplementedError: the backend that was named cannot honour the call; the message says why.
+      NotImplementedError: the named implementation cannot compute the call; the message says why.
 
     Warns:
       UserWarning: there are many more heads than positions, as where axes are (B, N, T, H).
 
     Numerics:
       As `attend`: logits, softmax and sums in float32 (float64 for float64). Arrays that are
-      sharded over examples or heads give the same numbers to 4 units in the last place of the
+      sharded over batch examples or heads give the same numbers to 4 units in the last place of the
       greatest one, and the same bits where the CPU's matmuls do not depend on their shapes.
 
     Cost:
       O(B N T S (H + V)) time less the tiles that the mask leaves empty; O(B N T (H + V)) memory
-      with "blockwise", and 16 MiB of logits at most, or 128×128 a head. Shared heads and examples
-      are not repeated; the gradient of a shared memory is held once an example before it is summed.
+      with "blockwise", and 16 MiB of logits at most, or 128×128 a head. Shared heads and batch
+      examples are not repeated. The gradient of a shared memory is held once for each batch example
+      before it is summed.
 
     Example:
       >>> rng = jax.random.key(0)
@@ -107,7 +109,7 @@ def dot_product_attention(
       >>> bool(jnp.allclose(ours, jaxs, atol=1e-6))
       True
 
-    See also: `attend` for your own score function, mask rule or change to a logit.
+    See also: `attend` for your own score function.
     """
     operands, static = checked_heads(
         query,
@@ -226,7 +228,7 @@ def _check_sink(sink: Any, N: int) -> None:
 
 
 def _check_alone(*others: object) -> None:
-    """A block mask knows its tiles; with another rule beside it they would be others."""
+    """A BlockMask was made for one mask; another rule beside it would make its tile lists wrong."""
     if any(other is not None for other in others):
         raise ValueError(
             "mask is a BlockMask and comes with is_causal, local_window_size or lengths: make it "

@@ -34,16 +34,16 @@ def dot_product_attention_with_logsumexp(
     dropout_rng: Key[Array, ""] | Key[Array, "*#B #N"] | None = None,
     implementation: Implementation | None = None,
 ) -> tuple[Float[Array, "*B T N V"], Float[Array, "*B T N"]]:
-    """`dot_product_attention`, and the log of each softmax denominator, by which reads merge.
+    """`dot_product_attention`, and the log of each softmax denominator, for merging.
 
     Milakov & Gimelshein (2018), https://arxiv.org/abs/1805.02867; it is what
     `jax.nn.dot_product_attention` returns beside the output for `return_residual=True`, here in
     float32 and with gradients.
 
-      logsumexp[t, n] = log Σ_s exp(logits[n, t, s])   over the keys that t may read
+      logsumexp[t, n] = log Σ_s exp(logits[n, t, s])   over the keys that query t attends to
 
     Args:
-      query: as `dot_product_attention`, and so all that follow.
+      query: as in `dot_product_attention`; the other arguments likewise.
       key: see `dot_product_attention`.
       value: see `dot_product_attention`.
       bias: see `dot_product_attention`.
@@ -65,7 +65,7 @@ def dot_product_attention_with_logsumexp(
 
     Returns:
       The output in the query's dtype, and log-sum-exp in float32 (float64 for float64),
-      differentiable; −inf for a query that may read nothing.
+      differentiable; −inf for a fully masked query.
 
     Raises:
       ValueError: as `dot_product_attention`.
@@ -76,7 +76,7 @@ def dot_product_attention_with_logsumexp(
       As `dot_product_attention`. Dropout does not change log-sum-exp.
 
     Cost:
-      As `dot_product_attention`; with "cudnn", a pass over the tiles besides.
+      As `dot_product_attention`; with "cudnn", one more pass over the tiles.
 
     Example:
       >>> query, key = jnp.zeros((1, 3, 2)), jnp.ones((4, 3, 2))   # 3 heads, 4 keys

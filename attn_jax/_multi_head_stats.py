@@ -1,4 +1,4 @@
-"""`attention_weights` and `attention_stats` of every head of every example."""
+"""`attention_weights` and `attention_stats` of every head of every batch example."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -40,7 +40,7 @@ def dot_product_attention_weights(
       weights[n, t] = softmax(where(mask, scale * query[t, n] · key + bias[n, t], -inf))
 
     Args:
-      query: as `dot_product_attention`, and so all that follow.
+      query: as in `dot_product_attention`; the other arguments likewise.
       key: see `dot_product_attention`.
       bias: see `dot_product_attention`.
       mask: see `dot_product_attention`.
@@ -57,7 +57,7 @@ def dot_product_attention_weights(
 
     Returns:
       Weights in float32 (float64 for float64), before dropout. Each row sums to 1, or is all zeros
-      for a query that may read nothing.
+      for a fully masked query.
 
     Raises:
       ValueError: as `dot_product_attention`.
@@ -67,7 +67,7 @@ def dot_product_attention_weights(
       As `dot_product_attention`.
 
     Cost:
-      O(B N T S H) time and O(B N T S) memory: for looking, not for training.
+      O(B N T S H) time and O(B N T S) memory: for inspection, not for training.
 
     Example:
       >>> x = jnp.zeros((3, 2, 4))   # 3 positions, 2 heads
@@ -77,8 +77,8 @@ def dot_product_attention_weights(
        [0.5  0.5  0.  ]
        [0.33 0.33 0.33]]
 
-    See also: `attention_weights`, the same of one head; `dot_product_attention_stats` for what does
-    not grow with T S.
+    See also: `attention_weights`, the same of one head; `dot_product_attention_stats` for
+    statistics whose memory does not grow with T S.
     """
     options = {
         "bias": bias,
@@ -116,13 +116,13 @@ def dot_product_attention_stats(
     sink: Float[Array, " N"] | None = None,
     top: int = 4,
 ) -> AttentionStats:
-    """Log-sum-exp, entropy, mass received and greatest weights of every head of every example.
+    """Log-sum-exp, entropy, mass received and greatest weights of every head.
 
-    `attention_stats` of many heads: what a trainer watches for a collapse of entropy (Zhai et al.
-    2023, https://arxiv.org/abs/2303.06296), a head at a time.
+    `attention_stats` of many heads, for watching the entropy of each head during training (Zhai et
+    al. 2023, https://arxiv.org/abs/2303.06296).
 
     Args:
-      query: as `dot_product_attention`, and so all that follow.
+      query: as in `dot_product_attention`; the other arguments likewise.
       key: see `dot_product_attention`.
       bias: see `dot_product_attention`.
       mask: see `dot_product_attention`.
@@ -141,7 +141,7 @@ def dot_product_attention_stats(
       top: how many of the greatest weights of each query to return, greatest first.
 
     Returns:
-      An `AttentionStats` whose figures have axes [*B N] in front, with no gradients.
+      An `AttentionStats` whose arrays have axes [*B N] in front, with no gradients.
 
     Raises:
       ValueError: as `dot_product_attention`; or `top` is not between 1 and the number of keys.
@@ -156,7 +156,7 @@ def dot_product_attention_stats(
     Example:
       >>> x = jnp.zeros((4, 2, 8))   # 4 positions, 2 heads
       >>> stats = attn_jax.dot_product_attention_stats(x, x, is_causal=True)
-      >>> print(np.exp(stats.entropy).round(2))   # how many keys a query reads, in effect
+      >>> print(np.exp(stats.entropy).round(2))   # the effective number of keys
       [[1. 2. 3. 4.]
        [1. 2. 3. 4.]]
 
@@ -180,20 +180,20 @@ def dot_product_attention_stats(
     return of_heads(attention_stats, query, key, options, top=top)
 
 
-def of_heads(look: Any, query: Array, key: Array, options: dict[str, Any], **more: Any) -> Any:
-    """What a function of one head's query and key says of every head, [*B N …].
+def of_heads(function: Any, query: Array, key: Array, options: dict[str, Any], **more: Any) -> Any:
+    """A function of one head's query and key, mapped over all heads: results are [*B N …].
 
-    Options are those of `dot_product_attention`; what has no effect on weights is left out.
+    Options are those of `dot_product_attention`; those without effect on weights are left out.
     """
     (*_, checked), _ = checked_heads(query, key, key, **options)
-    others = {"dropout_rng"} if look is attention_stats else {"dropout_rng", "sink"}
+    others = {"dropout_rng"} if function is attention_stats else {"dropout_rng", "sink"}
 
     def head(query: Array, key: Array, _: Array, options: dict) -> Any:
         known = {name: option for name, option in options.items() if name not in others}
-        return look(query, key, **known, **more)
+        return function(query, key, **known, **more)
 
     operands, inputs, _ = lay_out(query, key, key, checked)
     levels = len(inputs[0].at)
-    figures = map_levels(head, inputs, in_front(levels))(*operands)
+    results = map_levels(head, inputs, in_front(levels))(*operands)
     front = (*batch_of(query, key), query.shape[-2])
-    return jax.tree.map(lambda figure: figure.reshape(*front, *figure.shape[levels:]), figures)
+    return jax.tree.map(lambda x: x.reshape(*front, *x.shape[levels:]), results)

@@ -1,4 +1,4 @@
-"""What the weights of a read look like, without writing them out."""
+"""Statistics of attention weights, without writing the weights out."""
 
 import functools
 from typing import NamedTuple
@@ -23,15 +23,15 @@ from attn_jax.score_mods import ScoreModFunction
 
 
 class AttentionStats(NamedTuple):
-    """Figures of attention weights, a query or a key at a time; of many heads with axes in front.
+    """Statistics of attention weights for each query or key; of many heads with axes in front.
 
-    `attention_stats` and `dot_product_attention_stats` make it. A query that may read nothing has
+    `attention_stats` and `dot_product_attention_stats` return it. A fully masked query has
     log-sum-exp and greatest logit −inf, entropy 0 and weights 0.
 
     Example:
       >>> x = jnp.zeros((4, 2))
       >>> stats = attn_jax.attention_stats(x, x, mask=attn_jax.masks.causal())
-      >>> print(np.exp(stats.entropy).round(2))   # how many keys a query reads, in effect
+      >>> print(np.exp(stats.entropy).round(2))   # the effective number of keys
       [1. 2. 3. 4.]
     """
 
@@ -58,16 +58,16 @@ def attention_stats(
     key_row: Int[Array, " S"] | None = None,
     top: int = 4,
 ) -> AttentionStats:
-    """Log-sum-exp, greatest logit, entropy, mass received and greatest weights of a read.
+    """Log-sum-exp, greatest logit, entropy, mass received and greatest weights.
 
-    Mass received by a key is what H2O keeps keys by (Zhang et al. 2023,
-    https://arxiv.org/abs/2306.14048); entropy near zero is what training collapses to (Zhai et al.
+    H2O keeps the keys with the greatest mass received (Zhang et al. 2023,
+    https://arxiv.org/abs/2306.14048). Entropy near zero is a sign of unstable training (Zhai et al.
     2023, https://arxiv.org/abs/2303.06296).
 
       entropy[t] = -Σ_s weights[t, s] log weights[t, s]      received[s] = Σ_t weights[t, s]
 
     Args:
-      query: as `attend`, and so all that follow.
+      query: as in `attend`; the other arguments likewise.
       key: see `attend`.
       score: see `attend`.
       mask: see `attend`.
@@ -82,8 +82,8 @@ def attention_stats(
 
     Returns:
       An `AttentionStats` in float32 (float64 for float64), with no gradients; entropy in nats,
-      `top_key` as row numbers of `key`. Where fewer keys may be read than asked for, the last
-      weights are 0.
+      `top_key` as indices into `key`. Where fewer than `top` keys are unmasked, the last weights
+      are 0.
 
     Raises:
       ValueError: as `attend`; or `top` is not between 1 and the number of keys.
@@ -94,7 +94,7 @@ def attention_stats(
       absolute error does not grow with the logits beyond that of the logits themselves.
 
     Cost:
-      The time of two reads; memory O(T top + S).
+      The time of two attention calls; memory O(T top + S).
 
     Example:
       >>> key = jnp.array([[0.0], [3.0], [1.0]])
@@ -120,12 +120,12 @@ def attention_stats(
         key_row=key_row,
         dropout=None,
     )
-    sink = None if sink is None else numerics.as_scalar(sink, call.read.scale.dtype)
+    sink = None if sink is None else numerics.as_scalar(sink, call.operands.scale.dtype)
     return _stats(*jax.lax.stop_gradient((call, sink)), top=top)
 
 
 def _specs(call: Call, _: Array | None) -> AttentionStats:
-    query, key = (axes_of((side.values, 0)) for side in (call.read.query, call.read.key))
+    query, key = (axes_of((side.values, 0)) for side in (call.operands.query, call.operands.key))
     return AttentionStats._make([query, query, query, key, query, query])
 
 
@@ -153,9 +153,9 @@ def _stats(call: Call, sink: Float[Array, ""] | None, *, top: int) -> AttentionS
 def _by_query(call: Call, top: int) -> tuple[Array, Array, Array, Array]:
     """Σ e and Σ e (m - logit) with e = exp(logit - m) and m the greatest logit; the best keys.
 
-    No term of either sum is negative, so that nothing cancels however large the logits are.
+    No term of either sum is negative, so nothing cancels, however large the logits are.
     """
-    (T, S), dtype, tile = call.sizes, call.read.scale.dtype, _tile(call)
+    (T, S), dtype, tile = call.sizes, call.operands.scale.dtype, _tile(call)
     rows = (
         Table(jnp.zeros(T, dtype), "query"),
         Table(jnp.zeros(T, dtype), "query"),
@@ -163,18 +163,17 @@ def _by_query(call: Call, top: int) -> tuple[Array, Array, Array, Array]:
         Table(jnp.zeros((T, top), jnp.int32), "query"),
     )
     start = jax.tree.map(lambda x: x[:1].repeat(tile.queries, axis=0), rows)
-    operands = call.read, Table(jnp.arange(S, dtype=jnp.int32), "key")
-    inputs = unmapped(call.pairs), unmapped(operands)
-    layout = Layout(inputs, (unmapped(rows), None))
+    numbered = call.operands, Table(jnp.arange(S, dtype=jnp.int32), "key")
+    layout = Layout((unmapped(call.pairs), unmapped(numbered)), (unmapped(rows), None))
     walk = Walk(start, _step, finish=lambda row: row)
-    done, _ = fold(walk, call.pairs, operands, (rows, None), layout, tile)
+    done, _ = fold(walk, call.pairs, numbered, (rows, None), layout, tile)
     return tuple(table.values for table in done)
 
 
 def _step(row, tile, readable):
     """Adds one tile to the sums and the best keys of its queries."""
-    (total, spread, best, best_key), (read, number) = row, tile
-    logit = logits(read, readable)
+    (total, spread, best, best_key), (operands, number) = row, tile
+    logit = logits(operands, readable)
     column = jnp.broadcast_to(number.values[None, :], logit.shape)
     both = jnp.concatenate([best.values, logit], axis=1)
     top, where = jax.lax.top_k(both, best.values.shape[1])
@@ -198,17 +197,17 @@ def _shifted(
 
 
 def _received(call: Call, shift: Float[Array, " T"], denominator: Float[Array, " T"]) -> Array:
-    """The weights that each key gets from all queries."""
-    # What fills up the last tiles is 0: as a share it adds nothing, as a denominator NaN.
-    operands = call.read, Table(shift, "query"), Table(1 / denominator, "query")
+    """For each key, the sum of its weights over all queries."""
+    # The padding of the last tiles is 0: a share of 0 adds nothing, a denominator of 0 gives NaN.
+    inputs = call.operands, Table(shift, "query"), Table(1 / denominator, "query")
     result = Table(jax.ShapeDtypeStruct((call.sizes[1],), shift.dtype), "key")
-    layout = Layout((unmapped(call.pairs), unmapped(operands)), unmapped(result))
-    return tile_sum(_mass, call.pairs, operands, layout).values
+    layout = Layout((unmapped(call.pairs), unmapped(inputs)), unmapped(result))
+    return tile_sum(_mass, call.pairs, inputs, layout).values
 
 
 def _mass(tile, readable) -> Table:
-    read, shift, share = tile
-    weights = jnp.exp(logits(read, readable) - shift.values[:, None])
+    operands, shift, share = tile
+    weights = jnp.exp(logits(operands, readable) - shift.values[:, None])
     return Table(jnp.sum(weights * share.values[:, None], axis=0), "key")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import attn_jax
 from attn_jax._base import hoist
-from attn_jax._engine.read import read_out
+from attn_jax._engine.one_head import output_jitted
 from tests import oracle
 from tests.tolerance import assert_close, assert_differs
 
@@ -75,10 +75,10 @@ def with_a_rule_that_refuses():
 
 def compilations(make, calls: int = 3) -> int:
     """How many programs so many eager calls leave behind, each with what `make` gives."""
-    before = read_out._cache_size()
+    before = output_jitted._cache_size()
     for _ in range(calls):
         read(make())
-    return read_out._cache_size() - before
+    return output_jitted._cache_size() - before
 
 
 ONCE = {
@@ -143,7 +143,7 @@ def test_a_line_of_the_log_says_what_differs_where_a_call_compiles(caplog):
         attn_jax.attend(x[:rows], x, x, **place, **options)
         lines.append("\n".join(caplog.messages))
     first, again, fewer, other = lines
-    assert "a read of one head compiles" in first
+    assert "attention of one head compiles" in first
     assert again == ""
     assert "query is float32[6, 5], and was float32[7, 5]" in fewer
     assert "score_mod" in other

@@ -22,7 +22,7 @@ from attn_jax._base.axes import fit, in_front, map_levels
 from attn_jax._base.tables import Table
 from attn_jax._engine import dispatch
 from attn_jax._engine.call import Work
-from attn_jax._engine.tile_sum import only
+from attn_jax._engine.tile_sum import where_wanted
 
 B, T, S, N, K, H, V = 2, 5, 7, 6, 3, 4, 8
 
@@ -38,7 +38,7 @@ class ToyKernel:
 
     def refuses(self, call, platform):
         del platform
-        options = {"mask": call.pairs.mask, "score_mod": call.read.score_mod}
+        options = {"mask": call.pairs.mask, "score_mod": call.operands.score_mod}
         given = [name for name, option in options.items() if option is not None]
         return f"{given[0]} is given" if given else None
 
@@ -46,7 +46,7 @@ class ToyKernel:
         del tile
         self.passes.append("forward")
         self.heads.append(math.prod(layout.sizes))
-        arrays = [*_folded(call.read, layout.inputs[1], layout.sizes)]
+        arrays = [*_folded(call.operands, layout.inputs[1], layout.sizes)]
         L, rows, width = *arrays[0].shape[:2], arrays[2].shape[2]
         shapes = _shapes(arrays[0].dtype, (L, rows, width), (L, 1, rows))
         out, logsumexp = _a_head_a_step(_forward, arrays, shapes)
@@ -62,8 +62,8 @@ class ToyKernel:
         self.passes.append("backward")
         self.heads.append(math.prod(layout.sizes))
         assert residuals.d_logsumexp.values is None, "the toy knows no such cotangent"
-        read, own = residuals.read, layout.inputs[1]
-        arrays = [*_folded(read, own.read, layout.sizes)]
+        read, own = residuals.operands, layout.inputs[1]
+        arrays = [*_folded(read, own.operands, layout.sizes)]
         arrays.append(_in_one(residuals.d_out.values, own.d_out.values, layout.sizes))
         shapes = _shapes(arrays[0].dtype, *(array.shape for array in arrays[:3]))
         found = _a_head_a_step(_backward, arrays, shapes)
@@ -71,7 +71,7 @@ class ToyKernel:
         for name, values in zip(("query", "key", "value"), found, strict=True):
             over, axes = getattr(read, name).over, getattr(layout.outputs, name).values
             tables[name] = Table(None if axes is None else _apart(values, axes, layout), over)
-        return dataclasses.replace(only(wanted, read), **tables)
+        return dataclasses.replace(where_wanted(wanted, read), **tables)
 
     def work(self, call, heads, platform):
         del heads, platform
@@ -132,8 +132,8 @@ def _backward(query, key, value, d_out, d_query, d_key, d_value):
 @pytest.fixture
 def toy(monkeypatch, no_type_hook):  # the hook knows the names of the library's own kernels
     kernel = ToyKernel()
-    row = dispatch.Choice(kernel, "it is a toy")
-    monkeypatch.setitem(dispatch._CHOICES, "toy", row)
+    row = dispatch.Candidate(kernel, "it is a toy")
+    monkeypatch.setitem(dispatch._CANDIDATES, "toy", row)
     jax.clear_caches()
     yield kernel
     jax.clear_caches()

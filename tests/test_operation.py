@@ -63,7 +63,7 @@ def test_batch_and_heads_that_change_places_are_another_operation():
 def test_only_gradients_that_are_wanted_are_computed(argnums):
     arrays = draw(1, (T, H), (S, H), (S, V), dtype=jnp.float32)
     gradient = jax.grad(partial(loss, ATTEND), argnums=argnums)
-    (op,) = named(made_by(gradient, *arrays), "_Gradients")
+    (op,) = named(made_by(gradient, *arrays), "_Vjp")
     assert [n for n, wanted in enumerate(op.wanted) if wanted] == list(argnums)
     every = jax.grad(partial(loss, ATTEND), argnums=(0, 1, 2))(*arrays)
     for n, ours in zip(argnums, gradient(*arrays), strict=True):
@@ -76,7 +76,7 @@ def test_a_wanted_gradient_of_a_captured_array_is_computed_alone():
     def by_slope(slope):
         return loss(partial(ATTEND, score_mod=score_mods.alibi(slope)), *arrays)
 
-    (op,) = named(made_by(jax.grad(by_slope), jnp.float32(0.5)), "_Gradients")
+    (op,) = named(made_by(jax.grad(by_slope), jnp.float32(0.5)), "_Vjp")
     assert sum(op.wanted) == 1
     step = 1e-2
     slope = (by_slope(0.5 + step) - by_slope(0.5 - step)) / (2 * step)

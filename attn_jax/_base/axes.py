@@ -1,8 +1,7 @@
-"""Where the axes that `vmap` maps are in each array: they stay there, so that nothing is copied.
+"""Which axes of each array `vmap` maps. These axes stay where they are, so nothing is copied.
 
-A loop over tiles cuts an array along the one axis that tiles have; all that is mapped comes along
-with each tile, and the work on a tile is mapped over it. So heads may stand wherever a model puts
-them.
+A loop over tiles cuts an array along its query or key axis. Mapped axes stay in each tile, and the
+function of a tile is mapped over them. So heads may be any axis of an array.
 """
 
 import dataclasses
@@ -17,29 +16,29 @@ from jaxtyping import Array
 
 @dataclasses.dataclass(frozen=True)
 class Axes:
-    """For each level of `vmap`, innermost first, the axis of an array; None where it is shared.
+    """For each vmapped axis, innermost first, the axis of an array; None where it is shared.
 
-    It is no pytree: trees of these stand beside trees of arrays. The other axes of the array are
-    its core axes, those that one head has.
+    `Axes` is a leaf of pytrees, so that a tree of `Axes` has the structure of a tree of arrays. The
+    other axes of an array are its core axes, those of one head.
     """
 
     at: tuple[int | None, ...] = ()
 
     def mapped(self, axis: int | None) -> "Axes":
-        """With one more level around, for an array that has the new axis already."""
+        """With one more vmapped axis outside, for an array that has the new axis already."""
         if axis is None:
             return Axes((*self.at, None))
         moved = (a if a is None or a < axis else a + 1 for a in self.at)
         return Axes((*moved, axis))
 
     def without(self, level: int) -> "Axes":
-        """What is left inside one of the levels."""
+        """The axes inside of one vmapped axis."""
         axis = self.at[level]
         others = self.at[:level] + self.at[level + 1 :]
         return Axes(tuple(a if a is None or axis is None or a < axis else a - 1 for a in others))
 
     def in_front(self) -> "Axes":
-        """The same levels mapped, before the core axes, the outermost first."""
+        """The same axes mapped, before the core axes, the outermost first."""
         mapped = [level for level in reversed(range(len(self.at))) if self.at[level] is not None]
         return Axes(tuple(mapped.index(n) if n in mapped else None for n in range(len(self.at))))
 
@@ -48,14 +47,14 @@ class Axes:
         return [axis for axis in range(rank) if axis not in self.at]
 
     def order(self, rank: int) -> list[int]:
-        """All axes of an array of this rank: those that levels map, then the core axes."""
+        """All axes of an array of this rank: the mapped ones, then the core axes."""
         return [axis for axis in self.at if axis is not None] + self.core(rank)
 
     def core_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         return tuple(shape[axis] for axis in self.core(len(shape)))
 
     def full_shape(self, core: Sequence[int], sizes: Sequence[int]) -> tuple[int, ...]:
-        """The shape of an array with such core axes, and levels of these sizes."""
+        """The shape of an array with this core shape and vmapped axes of these sizes."""
         mapped = {axis: size for axis, size in zip(self.at, sizes, strict=True) if axis is not None}
         rest = iter(core)
         return tuple(
@@ -64,9 +63,9 @@ class Axes:
         )
 
     def like(self, rank: int, core_rank: int) -> "Axes":
-        """For an array of `core_rank` core axes, the order of one that has these axes and `rank`.
+        """Axes for an array of `core_rank`, in the order of an array of `rank` that has these axes.
 
-        Every level is mapped in it; those that the other array shares come first.
+        Every vmapped axis is mapped in it; those that this array shares come first.
         """
         levels = {axis: level for level, axis in enumerate(self.at) if axis is not None}
         core = itertools.count()
@@ -78,7 +77,7 @@ class Axes:
 
 
 class Layout(NamedTuple):
-    """The axes of all operands and results of an operation, and how large each level is."""
+    """The axes of all arguments and results of an operation, and the sizes of vmapped axes."""
 
     inputs: Any
     outputs: Any
@@ -86,17 +85,17 @@ class Layout(NamedTuple):
 
 
 def in_front(levels: int) -> Axes:
-    """Every level before the core axes, the outermost first."""
+    """Every vmapped axis before the core axes, the outermost first."""
     return Axes(tuple(reversed(range(levels))))
 
 
 def unmapped(tree: Any) -> Any:
-    """The axes of arrays that belong to one head."""
+    """The axes of arrays of one head: none is mapped."""
     return jax.tree.map(lambda _: Axes(), tree)
 
 
 def level(tree: Any, n: int) -> tuple[Any, Any]:
-    """The axes of level n in a tree of axes, and the tree inside that level."""
+    """Vmapped axis n of every array of a tree, as `vmap` takes it, and the axes inside of it."""
     here = jax.tree.map(lambda axes: axes.at[n], tree)
     return here, jax.tree.map(lambda axes: axes.without(n), tree)
 
@@ -104,9 +103,9 @@ def level(tree: Any, n: int) -> tuple[Any, Any]:
 def map_levels(
     function: Callable, inputs: tuple, outputs: Any, sizes: tuple[int, ...] | None = None
 ) -> Callable:
-    """Maps a function of one head over every level of its operands, where it has any.
+    """Maps a function of one head over every vmapped axis of its arguments.
 
-    Sizes of levels are to be given where one may be mapped in no operand at all.
+    `sizes` is needed where an axis may be mapped in no argument.
     """
     leaves = jax.tree.leaves(inputs)
     levels = len(leaves[0].at) if leaves else 0
@@ -120,7 +119,7 @@ def map_levels(
 
 
 def without_ones(arrays: Any, axes: Any) -> tuple[Any, Any]:
-    """Arrays in which an axis of size 1, where a level would map it, is taken out and shared."""
+    """Arrays without the mapped axes of size 1, which are then shared."""
 
     def split(array: Array, own: Axes) -> tuple[Array, Axes]:
         ones = [a for a in own.at if a is not None and array.shape[a] == 1]
@@ -134,7 +133,7 @@ def without_ones(arrays: Any, axes: Any) -> tuple[Any, Any]:
 
 
 def fit(values: Any, own: Any, wanted: Any) -> Any:
-    """Arrays with the axes `wanted`: summed over levels that are shared there, the rest moved.
+    """Arrays with the axes `wanted`: summed over vmapped axes that these lack, and transposed.
 
     None where there are no axes, or no array.
     """
@@ -147,13 +146,13 @@ def fit(values: Any, own: Any, wanted: Any) -> Any:
                 array = array if axes.at[n] is None else jnp.sum(array, axes.at[n])
                 axes, to = axes.without(n), to.without(n)
         source, target = axes.order(array.ndim), to.order(array.ndim)
-        return array if source == target else _moved(array, source, target)
+        return array if source == target else _transposed(array, source, target)
 
     return jax.tree.map(one, own, wanted, values)
 
 
-def _moved(array: Array, source: list[int], target: list[int]) -> Array:
-    """`moveaxis` in one pass: XLA for CPUs copies three axes twice, and four in one fusion."""
+def _transposed(array: Array, source: list[int], target: list[int]) -> Array:
+    """`moveaxis` with one more axis: XLA for CPUs copies three axes twice, and four once."""
     order = [source[target.index(axis)] for axis in range(array.ndim)]
     wide = jax.lax.expand_dims(array, (array.ndim,))
     return jax.lax.squeeze(jax.lax.transpose(wide, (*order, array.ndim)), (array.ndim,))

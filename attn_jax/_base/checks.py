@@ -1,4 +1,4 @@
-"""Checks that run before any mathematics: chex' assertions, raised as errors that name the
+"""Checks of arguments before any computation: chex assertions, raised as errors that name the
 argument."""
 
 import itertools
@@ -82,7 +82,7 @@ def check_array(name: str, array: Any) -> None:
 
 
 def check_one_head(**named: tuple[Any, str]) -> None:
-    """`check_shapes` for arrays of one head of one example.
+    """`check_shapes` for arrays of one head of one batch example.
 
     Raises:
       TypeError: as `check_shapes`.
@@ -101,7 +101,7 @@ def check_one_head(**named: tuple[Any, str]) -> None:
 
 
 def check_floating(**arrays: Any) -> None:
-    """Checks that all arrays have one and the same real floating point dtype, to JAX.
+    """Checks that all arrays have the same real floating point dtype in JAX.
 
     Raises:
       TypeError: there is no array, it is integer, boolean or complex, or the dtypes differ.
@@ -116,10 +116,10 @@ def check_floating(**arrays: Any) -> None:
 
 
 def warn_of_other_layout(T: int, S: int, N: int) -> None:
-    """Warns where sizes look as if positions stood where the heads belong.
+    """Warns where the axes of positions and heads seem to be swapped.
 
-    One query is a step of a decoder, which may well have more heads than keys. Sizes that are
-    symbols of `jax.export` stand for any number.
+    It does not warn of one query, as a decode step may have more heads than keys, nor of sizes that
+    are symbols of `jax.export`.
     """
     if concrete.are_numbers(T, S) and T > 1 and 4 * max(T, S) < N:
         warnings.warn(
@@ -130,7 +130,7 @@ def warn_of_other_layout(T: int, S: int, N: int) -> None:
 
 
 def check_boolean(name: str, mask: Any, *, additive: str) -> None:
-    """Checks that a mask is a boolean array; `additive` says where floats to be added belong.
+    """Checks that a mask is a boolean array; `additive` is the advice for a mask of floats.
 
     Raises:
       TypeError: the mask is no array, additive (floating point) or counts (integer).
@@ -186,14 +186,14 @@ def _ways(
         kept = (*first, last)
         if all(got in (1, full[axis]) for got, axis in zip(shape, kept, strict=True)):
             places = [":" if axis in kept else "None" for axis in range(last + 1)]
-            if places[-2:] == [":", ":"]:  # two or more at the end go without saying
+            if places[-2:] == [":", ":"]:  # trailing full slices may be left out
                 places = places[: last + 1 - places[::-1].index("None")]
             what = " ".join(letters[axis] for axis in kept)
             yield f"For [{what}] write {name}[{', '.join(places)}]"
 
 
 def check_scale(scale: Any) -> None:
-    """Checks a scale that can be read (`concrete.at_hand`).
+    """Checks a scale whose value is known (`concrete.at_hand`).
 
     Raises:
       ValueError: the scale is zero, negative, infinite or not a number.
@@ -220,7 +220,7 @@ def check_window(name: str, window: tuple[int, int]) -> None:
 
 
 def check_lengths(name: str, lengths: Any, limit: int) -> None:
-    """Checks sequence lengths that can be read (`concrete.at_hand`); others are taken as they come.
+    """Checks sequence lengths whose values are known (`concrete.at_hand`).
 
     Raises:
       ValueError: a length is negative or exceeds the array it describes.
@@ -256,10 +256,10 @@ def check_rate(name: str, rate: float) -> None:
 
 
 def check_dropout(rate: float, rng: Any) -> None:
-    """Checks a dropout rate, and that there is a key where something is dropped.
+    """Checks a dropout rate, and that a PRNG key is given where it is not 0.
 
     Raises:
-      ValueError: the rate is not a number in [0, 1), or there is no key.
+      ValueError: the rate is not a number in [0, 1), or the PRNG key is missing.
     """
     check_rate("dropout_rate", rate)
     if rate and rng is None:

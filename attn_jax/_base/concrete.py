@@ -1,4 +1,4 @@
-"""What is known before a program runs: sizes that are numbers, values that the host can read."""
+"""What is known before a program runs: concrete sizes, and values that the host can read."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-_LARGE = 2**16  # entries of an array that XLA is not given to compute with
+_LARGE = 2**16  # entries: XLA gets no larger array as a constant
 
 
 def are_numbers(*sizes: Any) -> bool:
@@ -39,10 +39,10 @@ def placed(value: np.ndarray) -> Array:
 
 
 def at_run_time[Tree](tree: Tree, *, beside: Any) -> Tree:
-    """A tree whose large constants come at run time, where the program beside them is traced.
+    """A tree whose large constants are hidden from XLA's constant folding while `beside` is traced.
 
-    XLA computes with constants while it compiles, one number at a time: for seconds. A boolean
-    array that is traced may be made of a constant, as `mask[None]` is.
+    XLA evaluates operations on constants at compile time, which can take seconds. A traced boolean
+    array may be computed from a constant, as `mask[None]` is.
     """
     if not isinstance(beside, jax.core.Tracer):
         return tree

@@ -1,4 +1,4 @@
-"""How far apart positions are, in integers that stop at their ends and never wrap around."""
+"""Distances of positions, in integers that saturate instead of wrapping around."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,7 +22,7 @@ def distance(query_position: Int[Array, "..."], key_position: Int[Array, "..."])
 
 
 def check_int32(name: str, values: Int[Array | np.ndarray, "..."]) -> None:
-    """Checks the numbers of a NumPy array, which JAX would cut to 32 bits in silence.
+    """Checks the numbers of a NumPy array, which JAX would silently truncate to 32 bits.
 
     Raises:
       ValueError: one is beyond int32.
@@ -35,7 +35,7 @@ def check_int32(name: str, values: Int[Array | np.ndarray, "..."]) -> None:
 
 
 def to_int32(name: str, values: Int[Array | np.ndarray, "..."]) -> Int[Array, "..."]:
-    """Integers as int32. A wider array whose numbers are not known yet stops at ±`FARTHEST`.
+    """Integers as int32. A traced array of a wider dtype saturates at ±`FARTHEST`.
 
     Raises:
       ValueError: a NumPy array has a number beyond int32.

@@ -1,4 +1,4 @@
-"""What decides what a traced function computes, as a value that can be compared."""
+"""Everything that determines what a traced function computes, as a comparable value."""
 
 from collections.abc import Hashable
 from typing import Any
@@ -11,15 +11,15 @@ from attn_jax._base import concrete, young_jax
 
 _ORDERS = 2
 _WITH_RULES = ("custom_jvp_call", "custom_vjp_call")
-_SMALL = 4096  # arrays of up to so many bytes are compared by their content
+_SMALL = 4096  # bytes: smaller arrays are compared by content
 
 
 def fingerprint(jaxpr: young_jax.Jaxpr, orders: int = _ORDERS) -> tuple:
-    """All that decides what a jaxpr computes, with variables numbered in order of appearance.
+    """Everything that determines what a jaxpr computes, with variables numbered by appearance.
 
-    A function that has rules of its own for derivatives is told by what they compute, up to so many
-    orders. A parameter that cannot be compared by value is compared by identity: two equal
-    functions may then be compiled twice, two different ones are never taken for each other.
+    Custom derivative rules are compared by what they compute, up to the given order of derivatives.
+    A parameter that cannot be compared by value is compared by identity: two equal functions may
+    then be compiled twice, but two different ones never compare as equal.
     """
     numbers: dict[young_jax.Var, int] = {}
 
@@ -67,7 +67,7 @@ def _derivative(jaxpr: young_jax.Jaxpr, eqn: young_jax.JaxprEqn, orders: int) ->
     function = young_jax.jaxpr_as_fun(young_jax.ClosedJaxpr(alone, ()))
     is_float = [jnp.issubdtype(x.dtype, np.inexact) for x in _types(operands)]
 
-    def moved(values: list, changes: list) -> Any:
+    def derivative(values: list, tangents: list) -> Any:
         def of_floats(*floats: Any) -> Any:
             rest = iter(floats)
             pairs = zip(values, is_float, strict=True)
@@ -75,14 +75,14 @@ def _derivative(jaxpr: young_jax.Jaxpr, eqn: young_jax.JaxprEqn, orders: int) ->
 
         floats = [x for x, own in zip(values, is_float, strict=True) if own]
         if eqn.primitive.name == "custom_jvp_call":
-            return jax.jvp(of_floats, floats, changes)
-        return jax.vjp(of_floats, *floats)[1](changes)
+            return jax.jvp(of_floats, floats, tangents)
+        return jax.vjp(of_floats, *floats)[1](tangents)
 
     floats = [x for x, own in zip(operands, is_float, strict=True) if own]
-    changes = floats if eqn.primitive.name == "custom_jvp_call" else results
+    tangents = floats if eqn.primitive.name == "custom_jvp_call" else results
     try:
-        traced = jax.make_jaxpr(moved)(_types(operands), _types(changes))
-    except Exception:  # a rule is any function of a user, and may refuse
+        traced = jax.make_jaxpr(derivative)(_types(operands), _types(tangents))
+    except Exception:  # a custom rule is any function of a user, and may raise
         return None
     return _parameter(traced, orders - 1)
 
@@ -117,7 +117,7 @@ def _is_small(array: jax.Array) -> bool:
 
 
 class _Same:
-    """A value that is equal to itself alone, and kept alive so that no other takes its place."""
+    """A value that is equal to itself alone, kept alive so that its id is not reused."""
 
     def __init__(self, value: object):
         self.value = value

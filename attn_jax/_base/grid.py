@@ -1,4 +1,4 @@
-"""T queries and S keys cut into tiles: bounds of positions in each, and exact answers to rules."""
+"""T queries and S keys cut into tiles: the positions of each tile, and masks evaluated by tile."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from attn_jax._base.distance import to_int32
 
 
 class TileShape(NamedTuple):
-    """How many queries and keys a tile has."""
+    """The number of queries and keys of a tile."""
 
     queries: int
     keys: int
 
 
 class Kinds(NamedTuple):
-    """For each tile whether some pair of it may be read, and whether every pair may.
+    """For each tile whether some pair of it is unmasked, and whether every pair is.
 
-    `some` may say True of an empty tile and `every` False of a full one, never the reverse.
+    `some` may be True for an empty tile and `every` False for a full one, never the reverse.
     """
 
     some: Bool[Array, "I J"]
@@ -31,7 +31,7 @@ class Kinds(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """Positions tile by tile; the last tiles are filled up with the last position."""
+    """Positions tile by tile; the last tiles are padded with the last position."""
 
     query_position: Int[Array, "I t"]
     key_position: Int[Array, "J s"]
@@ -70,15 +70,15 @@ class Grid:
         return self.key_position.min(axis=1)[None, :], self.key_position.max(axis=1)[None, :]
 
     def by_query(self, values: Array) -> Array:
-        """[T] or [T …] to [I t …], filled up with the last entry."""
+        """[T] or [T …] to [I t …], padded with the last entry."""
         return _tiles(values, self.shape.queries)
 
     def by_key(self, values: Array) -> Array:
-        """[S] or [S …] to [J s …], filled up with the last entry."""
+        """[S] or [S …] to [J s …], padded with the last entry."""
         return _tiles(values, self.shape.keys)
 
     def evaluate(self, rule: Callable) -> Kinds:
-        """Exact answers for any rule: every pair is looked at, one row of tiles at a time."""
+        """Evaluates a mask at every pair, one row of tiles at a time."""
         rows = jax.tree.map(self._rows, rule, is_leaf=tables.is_table)
         _, J = self.tiles
         t, s = self.shape
@@ -94,7 +94,7 @@ class Grid:
         return Kinds(*jax.lax.map(row, (stacks, self.query_position)))
 
     def _rows(self, node: Any) -> Any:
-        """A table with its queries cut into tiles and its keys filled up."""
+        """A table with its queries cut into tiles and its keys padded."""
         if not tables.is_table(node):
             return node
         values = node.values
@@ -108,7 +108,7 @@ class Grid:
 
 
 def positions_or_default(name: str, position: Int[Array, " L"] | None, L: int) -> Int[Array, " L"]:
-    """Positions as int32, from 0 on where none are given.
+    """Positions as int32; 0, 1, 2, … where none are given.
 
     Raises:
       ValueError: there is not one position a row, or a NumPy array has one beyond int32.
@@ -121,7 +121,7 @@ def positions_or_default(name: str, position: Int[Array, " L"] | None, L: int) -
 def rows_of(
     T: int, S: int, query_row: Int[Array, " T"] | None, key_row: Int[Array, " S"] | None
 ) -> tables.Rows:
-    """T queries and S keys with their numbers in the whole sequence, where they are given.
+    """T queries and S keys with their row numbers in the whole sequence, where given.
 
     Raises:
       ValueError: there is not one number a query, or a key.

@@ -1,8 +1,8 @@
-"""Any function as a pytree: what it captures are leaves, what it computes is compared by value.
+"""A function as a pytree: captured arrays are leaves, and programs are compared by value.
 
-Two lambdas that trace to the same operations are equal, so a call with a fresh lambda finds the
-function that was compiled for the one before; and arrays that a lambda captured are inputs of that
-compiled function, with gradients, instead of constants in it.
+Two lambdas that trace to the same operations are equal, so a call with a new lambda reuses the
+compilation of the one before. Captured arrays are inputs of the compiled program, with gradients,
+instead of constants in it.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from attn_jax._base.value import Rule
 
 
 class _Program:
-    """A jaxpr without its constants, equal to any other that does the same to the same types."""
+    """A jaxpr without its constants, equal to others with the same operations on the same types."""
 
     def __init__(self, jaxpr: young_jax.Jaxpr, name: str):
         self.jaxpr, self.name = jaxpr, name
@@ -31,7 +31,7 @@ class _Program:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        # Hashes as well, for JAX takes trees of two kinds of dataclasses for equal.
+        # Hashes are compared too: JAX compares trees of two dataclasses as equal.
         return self is other or (
             isinstance(other, _Program)
             and self._hash == other._hash
@@ -54,10 +54,10 @@ class _Program:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Hoisted(Rule):
-    """A traced function of one result: calls like the original, and is an ordinary pytree.
+    """A traced function of one result, called like the original, as a pytree.
 
-    What it captured may come in a wider dtype than it was traced in, so that gradients are summed
-    there; the function itself computes in the dtypes of its trace.
+    Captured arrays may have a wider dtype than in the trace, so that gradients are summed in it.
+    The function itself computes in the dtypes of its trace.
     """
 
     program: _Program = dataclasses.field(metadata={"static": True})

@@ -1,4 +1,4 @@
-"""Batch and head axes of trees of arrays: each of full size, or 1 for what all of them share."""
+"""Batch and head axes in front of arrays: each of full size, or 1 where it is shared."""
 
 import dataclasses
 from typing import Any
@@ -11,10 +11,10 @@ from attn_jax._base.tables import Table
 
 
 def core_ranks(node: Any) -> Any:
-    """The same tree with the number of axes that one head needs in each array's place.
+    """The number of axes of one head for each array of a tree, in a tree of the same structure.
 
-    Tables know theirs; a field of a dataclass says so in its metadata, and is a scalar where it
-    says nothing; what a function captured belongs to all heads alike, whatever its rank: -1.
+    A table has `core_rank`. A field of a dataclass has it in its metadata, and is else a scalar. An
+    array that a function captured belongs to all heads, whatever its rank: -1.
     """
     if isinstance(node, Table):
         return dataclasses.replace(node, values=node.core_rank)
@@ -35,7 +35,7 @@ def core_ranks(node: Any) -> Any:
 
 
 def lead(name: str, tree: Any, batch: tuple[int, ...], K: int, G: int) -> Any:
-    """Arrays [*B|1 N|1 …] as [*B|1 K|1 G|1 …], and those without such axes with ones for them.
+    """Arrays [*B|1 N|1 …] as [*B|1 K|1 G|1 …]; arrays without such axes get axes of size 1.
 
     Raises:
       ValueError: an array has other axes before those of one head.

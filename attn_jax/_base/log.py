@@ -14,7 +14,7 @@ _earlier: dict[str, collections.deque] = {}
 
 
 def compiles(what: str, **parts: Any) -> None:
-    """Says in which parts a call that is being traced differs from the nearest one before it."""
+    """Logs in which parts a call that is being traced differs from the most similar earlier one."""
     if not LOGGER.isEnabledFor(logging.DEBUG):
         return
     here = {name: _types(part) for name, part in parts.items()}

@@ -1,4 +1,4 @@
-"""The one place where softmax, its dtype and the query that may read nothing are decided."""
+"""Softmax, its dtype, and what a fully masked query returns."""
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +9,13 @@ from attn_jax._base import concrete
 
 
 def accumulation_dtype(dtype: DTypeLike) -> jnp.dtype:
-    """The dtype in which sums are taken: float32, or float64 for float64 where JAX has it."""
+    """The dtype of sums: float32, or float64 for float64 where JAX enables it."""
     is_double = jax.dtypes.canonicalize_dtype(dtype) == jnp.float64
     return jnp.dtype(jnp.float64 if is_double else jnp.float32)
 
 
 def wide[Tree](tree: Tree) -> Tree:
-    """The floating point arrays of a tree in the dtype in which sums are taken."""
+    """The floating point arrays of a tree in their accumulation dtype."""
 
     def widened(leaf):
         is_float = jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -25,10 +25,9 @@ def wide[Tree](tree: Tree) -> Tree:
 
 
 def put(values: Array, where: Bool[Array, "..."], number: float | int) -> Array:
-    """A number in the place of values, or of whole rows where `where` has no axis for their width.
+    """`values`, with a number where `where` is True; it may lack the last axis of values.
 
-    It is `jnp.where` without the function that jnp traces, which takes most of a short program's
-    time to trace.
+    It is `jnp.where` without a nested jit, which takes most of the tracing time of short programs.
     """
     if where.ndim < values.ndim:
         where = jax.lax.broadcast_in_dim(where, values.shape, range(where.ndim))
@@ -38,12 +37,12 @@ def put(values: Array, where: Bool[Array, "..."], number: float | int) -> Array:
 def across(
     row: Float[Array, " t"] | Float[Array, ""], tile: Float[Array, "t s"]
 ) -> Float[Array, "t s"]:
-    """One number a row, or one number for all, for every column of a tile."""
+    """One number for each row, or one for all rows, repeated along the columns of a tile."""
     return jax.lax.broadcast_in_dim(row, tile.shape, range(row.ndim))
 
 
 def as_scalar(number: float | int | np.floating | Array, dtype: DTypeLike) -> Float[Array, ""]:
-    """Any kind of number as an array of one dtype: all kinds share one compiled function."""
+    """Any kind of number as an array of one dtype, so that all kinds share one compilation."""
     return (
         number.astype(dtype)
         if isinstance(number, Array)
@@ -54,11 +53,10 @@ def as_scalar(number: float | int | np.floating | Array, dtype: DTypeLike) -> Fl
 def masked_softmax(
     logits: Float[Array, "*B S"], readable: Bool[Array, "*B S"] | None
 ) -> tuple[Float[Array, "*B S"], Float[Array, " *B"]]:
-    """Softmax over the readable keys, and the log of its denominator.
+    """Softmax over the unmasked keys, and the log of its denominator.
 
-    A row that may read nothing, by mask or because all its logits are −inf, has weights 0,
-    log-sum-exp −inf and gradients exactly 0. The maximum is subtracted before `exp`, so logits of
-    any finite size are safe.
+    A fully masked row, or one whose logits are all −inf, has weights 0, log-sum-exp −inf and
+    gradients exactly 0. The maximum is subtracted before `exp`, so that no finite logit overflows.
     """
     shares, total, logsumexp = exponentials(logits, readable)
     return shares / total, logsumexp[..., 0]
@@ -67,17 +65,17 @@ def masked_softmax(
 def exponentials(
     logits: Float[Array, "*B S"], readable: Bool[Array, "*B S"] | None
 ) -> tuple[Float[Array, "*B S"], Float[Array, "*B 1"], Float[Array, "*B 1"]]:
-    """Softmax before its division: numerators, the denominator (1 where nothing may be read), and
+    """Softmax before its division: numerators, the denominator (1 where all keys are masked), and
     the denominator's logarithm."""
     if readable is not None:
         logits = jnp.where(readable, logits, -jnp.inf)
     maximum = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True, initial=-jnp.inf))
-    reads_nothing = maximum == -jnp.inf
-    unnormalised = jnp.exp(logits - jnp.where(reads_nothing, 0, maximum))
+    is_masked = maximum == -jnp.inf
+    unnormalised = jnp.exp(logits - jnp.where(is_masked, 0, maximum))
     total = jnp.sum(unnormalised, axis=-1, keepdims=True)
-    safe_total = jnp.where(reads_nothing, 1, total)
+    safe_total = jnp.where(is_masked, 1, total)
     return (
         unnormalised,
         safe_total,
-        jnp.where(reads_nothing, -jnp.inf, maximum + jnp.log(safe_total)),
+        jnp.where(is_masked, -jnp.inf, maximum + jnp.log(safe_total)),
     )

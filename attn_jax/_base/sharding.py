@@ -1,9 +1,9 @@
-"""Mesh axes that are part of an array's type, for code that loops over tiles.
+"""Explicit and manual mesh axes, for code that loops over tiles.
 
-Explicit axes ask every operation how its result is sharded, and `vmap` that mapped arrays be
-sharded alike, which options that all heads share are not. So they are automatic inside of a read,
-where the compiler finds out, and explicit again outside. Manual axes, those of `jax.shard_map`, ask
-that what a loop carries always varies over the same of them.
+With explicit mesh axes every operation must say how its result is sharded, and `vmap` requires that
+mapped arrays are sharded alike, which options shared by all heads are not. So explicit axes are
+made automatic inside of an attention call. With manual axes, those of `jax.shard_map`, the carry of
+a loop must always vary over the same axes.
 https://docs.jax.dev/en/latest/notebooks/explicit-sharding.html
 """
 
@@ -25,7 +25,7 @@ def axes_of(*pairs: tuple[Any, int]) -> PartitionSpec:
 def on_automatic_axes(out_specs: Callable) -> Callable:
     """Makes explicit axes automatic inside of a function of trees of arrays, and nowhere else.
 
-    `out_specs(*operands)` tells how the results are sharded. Keywords are static options.
+    `out_specs(*operands)` returns how the results are sharded. Keywords are static options.
     """
 
     def decorate(function: Callable) -> Callable:

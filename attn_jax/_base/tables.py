@@ -1,9 +1,9 @@
-"""Arrays with one entry a query, a key or a pair: what a tile takes only its own part of.
+"""Arrays with one entry for each query, key or pair, which can be cut into tiles.
 
-A rule looks entries up, `table(i, j)`. The engine first brings a table into the order of the call's
-queries and keys, by the number that each of them has in the whole sequence (its row, not its
-position), then cuts it into tiles, then hands each pair its entry. All of that is one class, so a
-rule is written once.
+A mask or score mod looks entries up: `table(i, j)`. The engine orders a table by the call's queries
+and keys, using their row numbers in the whole sequence (not their positions). It then cuts the
+table into tiles, and gives each pair its entry. One class does all of it, so a mask is written
+once.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ KINDS: tuple[Over, ...] = ("query", "key", "pair")
 class Table(Value):
     """Values by query, by key, or by both; an axis of a pair may have size 1 and is then shared.
 
-    `ordered` tells whether entry n belongs to the n-th row of the call, or to row n of the whole
-    sequence.
+    Entry n belongs to the n-th query or key of the call where `ordered`, else to the row number n
+    of the whole sequence.
     """
 
     values: Any
@@ -35,7 +35,7 @@ class Table(Value):
 
     @property
     def core_rank(self) -> int:
-        """How many axes one head's table has."""
+        """The number of axes of one head's table."""
         return 2 if self.over == "pair" else 1
 
     def __call__(self, query_row: Int[Array, ""], key_row: Int[Array, ""]) -> Array:
@@ -57,7 +57,7 @@ def is_table(node: object) -> bool:
 
 
 class Rows(NamedTuple):
-    """T queries and S keys, and the number of each in the whole sequence; None for 0, 1, 2, …"""
+    """T queries and S keys, and their row numbers in the whole sequence; None for 0, 1, 2, …"""
 
     T: int
     S: int
@@ -75,7 +75,7 @@ class Rows(NamedTuple):
 
 
 def order[Tree](tree: Tree, rows: Rows) -> Tree:
-    """Brings every table of a tree into the order of the call's queries and keys.
+    """Orders every table of a tree by the call's queries and keys.
 
     Raises:
       ValueError: no rows are given, and a table has more or fewer entries than the call has.
@@ -111,18 +111,18 @@ def on_pairs(rule: Callable, *tiles: Array) -> Array:
     return jax.vmap(over_keys, in_axes=_mapped(pairs, 0), axis_size=t)(*entries)
 
 
-def on_readable_pairs(
-    rule: Callable, logits: Array, i: Array, j: Array, readable: Bool[Array, "t s"] | None
+def on_unmasked_pairs(
+    rule: Any, logits: Array, i: Array, j: Array, readable: Bool[Array, "t s"] | None
 ) -> Array:
-    """`rule(logit, i, j)` for the pairs that may be read.
+    """`rule(logit, i, j)` at the unmasked pairs.
 
-    The rule may be infinite, or have an infinite derivative, at a pair that may not be read. Such a
-    pair is replaced by a readable one, entries of tables included, and has no derivative. Where
-    nothing may be read, the rule's captured arrays have no derivative either.
+    A rule may be infinite, or have an infinite derivative, at a masked pair. Such a pair is
+    replaced by an unmasked one, entries of tables included, and has no derivative. Where all pairs
+    are masked, the arrays that the rule captured have no derivative either.
     """
-    if readable is None or getattr(rule, "everywhere", False):
+    if readable is None or rule.is_finite_everywhere:
         return on_pairs(rule, logits, i, j)
-    pair, some = _a_readable_pair(readable)
+    pair, some = _first_unmasked_pair(readable)
 
     def readable_or_replaced(values: Array) -> Array:
         first = values[tuple(0 if n == 1 else at for n, at in zip(values.shape, pair, strict=True))]
@@ -137,16 +137,15 @@ def on_readable_pairs(
     return on_pairs(rule, *map(readable_or_replaced, (logits, i, j)))
 
 
-def on_readable_rows(
+def on_unmasked_rows(
     score: Callable, query: Array, key: Array, readable: Bool[Array, "t s"] | None
 ) -> Array:
     """`score(query[t], key[s])` for all pairs.
 
-    A row that is in no readable pair is replaced by one that is, and has no derivative, as in
-    `on_readable_pairs`.
+    A fully masked row is replaced by another row, and has no derivative, as in `on_unmasked_pairs`.
     """
     if readable is not None and readable.size:
-        (t, s), some = _a_readable_pair(readable)
+        (t, s), some = _first_unmasked_pair(readable)
         query = jnp.where(readable.any(1)[:, None], query, jax.lax.stop_gradient(query[t]))
         key = jnp.where(readable.any(0)[:, None], key, jax.lax.stop_gradient(key[s]))
         score = jax.tree.map(lambda leaf: _derivative_only_where(some, leaf), score)
@@ -154,8 +153,8 @@ def on_readable_rows(
     return jax.vmap(over_keys, in_axes=(0, None))(query, key)
 
 
-def _a_readable_pair(readable: Bool[Array, "t s"]) -> tuple[tuple[Array, ...], Bool[Array, ""]]:
-    """Row and column of the first readable pair, and whether there is one."""
+def _first_unmasked_pair(readable: Bool[Array, "t s"]) -> tuple[tuple[Array, ...], Bool[Array, ""]]:
+    """Row and column of the first unmasked pair, and whether there is one."""
     pair = jnp.unravel_index(jnp.argmax(readable), readable.shape)
     return pair, readable[pair]
 
@@ -168,7 +167,7 @@ def _derivative_only_where(some: Bool[Array, ""], leaf: Any) -> Any:
 
 
 def _as_pairs(node: Any) -> Any:
-    """A cut table with both axes, the one that it has not of size 1."""
+    """A cut table with both axes; the one that it lacked has size 1."""
     if not is_table(node) or node.over == "pair":
         return node
     values = node.values[:, None] if node.over == "query" else node.values[None, :]

@@ -13,15 +13,15 @@ from attn_jax._base import concrete
 class Value:
     """Base of frozen dataclasses that hold arrays: two are equal where all their fields are.
 
-    Arrays are equal where dtype, shape and bits are; one whose bits the host cannot read, as while
-    it is traced, equals itself alone.
-    What holds arrays has no hash, so `jit` takes it as an argument and not as a static one.
+    Arrays are equal where dtype, shape and bits are; an array that the host cannot
+    read, such as a traced one, equals itself alone.
+    A value that holds arrays has no hash, so `jit` takes it as an argument, not as a static one.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # The decorator `dataclass` keeps methods that a class has, and else writes an `__eq__` that
-        # asks the comparison of two arrays whether it is true.
+        # The decorator `dataclass` keeps methods that a class has. Its own `__eq__` would take the
+        # truth value of a comparison of arrays.
         cls.__eq__, cls.__hash__ = cls.__eq__, cls.__hash__
 
     def __eq__(self, other: object) -> bool:
@@ -46,9 +46,17 @@ class Value:
 
 
 class Rule(Value):
-    """A value that `and`, `or` and `not` refuse: they would drop one of two rules in silence."""
+    """Base of masks and score mods. `and`, `or` and `not` raise: they would drop one of two rules.
+
+    `is_finite_everywhere` is True of a score mod that is finite, with a finite derivative, at
+    masked pairs too.
+    """
 
     no_truth: ClassVar[str] = "a traced function has no truth value: compare it with None"
+
+    @property
+    def is_finite_everywhere(self) -> bool:
+        return False
 
     def __bool__(self) -> bool:
         raise TypeError(self.no_truth)

@@ -1,7 +1,7 @@
-"""Attention as one operation: what `vmap`, differentiation and a platform make of a call.
+"""Attention as one operation with rules for `vmap`, derivatives and each platform.
 
-A kernel computes the operation and its gradient; it needs no rule of its own for any transform.
-Forward mode, and every derivative of a higher order, are sums over tiles, whatever the kernel.
+A kernel computes the operation and its gradient, and needs no rule for any transform. Forward mode
+and derivatives of a higher order are sums over tiles, whatever the kernel.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,8 @@ from attn_jax._base.axes import Axes, Layout, fit, unmapped
 from attn_jax._base.sharding import vary_alike
 from attn_jax._base.tables import Table
 from attn_jax._engine import dispatch, online_softmax
-from attn_jax._engine.call import Call, Pairs, Read
-from attn_jax._engine.online_softmax import Moves, Residuals
+from attn_jax._engine.call import Call, Operands, Pairs
+from attn_jax._engine.online_softmax import JvpInputs, Residuals
 from attn_jax._engine.operation import Operation
 from attn_jax._engine.partition import on_each_device
 from attn_jax._engine.tile_sum import (
@@ -25,11 +25,11 @@ from attn_jax._engine.tile_sum import (
     accumulate,
     gradients_wanted,
     join,
-    moved,
-    of_those,
-    only,
     split,
-    written_out,
+    where_present,
+    where_wanted,
+    with_zeros,
+    without_zeros,
 )
 
 OUT, LOGSUMEXP = "attention_out", "attention_logsumexp"
@@ -37,28 +37,29 @@ OUT, LOGSUMEXP = "attention_out", "attention_logsumexp"
 
 
 def attention(call: Call, implementation: str | None) -> tuple[Table, Table]:
-    """Output [T V] and log-sum-exp [T], both in the accumulation dtype, as gradients need them."""
+    """Output [T V] and log-sum-exp [T] of one head, both in the accumulation dtype."""
     if 0 in call.sizes:
-        return _nothing(call)
-    both = vary_alike(tuple(call))
-    return _Attention.of(both, unmapped(both), sizes=(), implementation=implementation)(*both)
+        return _empty(call)
+    args = vary_alike(tuple(call))
+    operation = _Attention.of(args, unmapped(args), sizes=(), implementation=implementation)
+    return operation(*args)
 
 
-def _nothing(call: Call) -> tuple[Table, Table]:
-    """Where there are no queries, or no keys to read."""
-    out, logsumexp = (table.values for table in _results(call.read))
+def _empty(call: Call) -> tuple[Table, Table]:
+    """Output and log-sum-exp of a call without queries or without keys."""
+    out, logsumexp = (table.values for table in _results(call.operands))
     nothing = jnp.full(logsumexp.shape, -jnp.inf, logsumexp.dtype)
     return Table(jnp.zeros(out.shape, out.dtype), "query"), Table(nothing, "query")
 
 
-def _results(read: Read) -> tuple[Table, Table]:
+def _results(operands: Operands) -> tuple[Table, Table]:
     """The shapes of output and log-sum-exp of one head."""
-    (T, _), (_, V) = read.query.values.shape, read.value.values.shape
-    return online_softmax.results_of_one_head(T, V, read.scale.dtype)
+    (T, _), (_, V) = operands.query.values.shape, operands.value.values.shape
+    return online_softmax.results_of_one_head(T, V, operands.scale.dtype)
 
 
-class _Computed(Operation):
-    """An operation that a kernel computes."""
+class _KernelOperation(Operation):
+    """An operation that a kernel may compute."""
 
     implementation: str | None
 
@@ -70,18 +71,20 @@ class _Computed(Operation):
         return dispatch.kernel(call, self.implementation, platform)
 
     def computed(self, kernel: dispatch.Kernel, function: Callable, *args: Any) -> Any:
-        """`function(layout, *args)`, on each device alone where the compiler cannot divide it."""
+        """`function(layout, *args)`, on each device alone where XLA cannot divide the kernel."""
         if kernel.divided_by == "engine":
             return on_each_device(function, self.layout, self.out_aval)(*args)
         return function(self.layout, *args)
 
 
-class _Attention(_Computed):
-    def of_one_head(self):
-        return _results(self.operands)
+class _Attention(_KernelOperation):
+    """Output and log-sum-exp."""
+
+    def results_of_one_head(self):
+        return _results(self.arguments)
 
     def on(self, platform, *args):
-        kernel = self.kernel(Call(self.pairs, self.operands), platform)
+        kernel = self.kernel(Call(self.pairs, self.arguments), platform)
         tile = self.tile(platform)
 
         def forward(layout: Layout, *args: Any) -> tuple[Table, Table]:
@@ -90,15 +93,13 @@ class _Attention(_Computed):
         return self.computed(kernel, forward, *args)
 
     def jvp(self, primals, tangents):
-        (pairs, read), changes = primals, moved(tangents[1])
-        out, logsumexp = _named(self(pairs, read))
-        pair_axes, read_axes = self.layout.inputs
-        out_axes, row_axes = self.layout.outputs
-        axes = Moves(read_axes, out_axes, row_axes, of_those(changes, read_axes))
-        moves = Moves(read, out, logsumexp, changes)
-        how = {"sizes": self.sizes, "implementation": self.implementation}
-        push = _Push.of((pairs, moves), (pair_axes, axes), **how)
-        return (out, logsumexp), push(pairs, moves)
+        (pairs, operands), tangents = primals, without_zeros(tangents[1])
+        out, logsumexp = _named(self(pairs, operands))
+        (pair_axes, axes), (out_axes, row_axes), _ = self.layout
+        inputs = JvpInputs(operands, out, logsumexp, tangents)
+        axes_of_inputs = JvpInputs(axes, out_axes, row_axes, where_present(tangents, axes))
+        _, moved = _call_jvp(self, (pairs, inputs), (pair_axes, axes_of_inputs))
+        return (out, logsumexp), moved
 
     lin, linearized = young_jax.linearize_from_jvp
 
@@ -107,26 +108,24 @@ class _Attention(_Computed):
         return results, (args, results, Wanted(gradients_wanted(nzs_in[1], args[1])))
 
     def vjp_bwd_retval(self, res, outgrad, /):
-        (pairs, read), results, wanted = res
-        pair_axes, read_axes = self.layout.inputs
-        out_axes, row_axes = self.layout.outputs
-        to = only(wanted.leaves, read_axes)
-        axes = pair_axes, Moves(read_axes, out_axes, row_axes, to)
-        nothing = jax.tree.map(lambda _: None, pairs)
-        return nothing, _pull(self, (pairs, read), results, outgrad, axes)
+        call, results, wanted = res
+        (pair_axes, axes), (out_axes, row_axes), _ = self.layout
+        gradient_axes = where_wanted(wanted.leaves, axes)
+        axes = pair_axes, JvpInputs(axes, out_axes, row_axes, gradient_axes)
+        return _no_gradients(call[0]), _call_vjp(self, call, results, outgrad, axes)
 
 
-class _Derivative(_Computed):
-    """One of two linear operations, `_Push` and `_Gradients`: each is the other one transposed."""
+class _Derivative(_KernelOperation):
+    """`_Jvp` or `_Vjp`: two linear operations, each the transpose of the other."""
 
     def by_tiles(self, *args: Any) -> Any:
-        """It as sums over tiles, which have derivatives of every order."""
+        """The results as sums over tiles, which have derivatives of every order."""
         raise NotImplementedError
 
     def jvp(self, primals, tangents):
-        changes = moved(tangents[1])
-        function, moving = self._of_moving(primals, changes)
-        return self(*primals), jax.jvp(function, (moving,), (changes,))[1]
+        tangents = without_zeros(tangents[1])
+        function, variables = self._of_variables(primals, tangents)
+        return self(*primals), jax.jvp(function, (variables,), (tangents,))[1]
 
     lin, linearized = young_jax.linearize_from_jvp
 
@@ -135,108 +134,122 @@ class _Derivative(_Computed):
 
     def vjp_bwd_retval(self, res, outgrad, /):
         args, wanted = res
-        function, moving = self._of_moving(args, only(wanted.leaves, args[1]))
-        (found,) = jax.vjp(function, moving)[1](written_out(outgrad))
-        return jax.tree.map(lambda _: None, args[0]), found
+        function, variables = self._of_variables(args, where_wanted(wanted.leaves, args[1]))
+        (gradients,) = jax.vjp(function, variables)[1](with_zeros(outgrad))
+        return _no_gradients(args[0]), gradients
 
-    def _of_moving(self, args: tuple, present: Any) -> tuple:
-        """`by_tiles` as a function of the operands that are present in a tree, and these."""
-        pairs, operands = args
-        moving, rest = split(operands, present)
-        return (lambda part: self.by_tiles(pairs, join(part, rest))), moving
+    def _of_variables(self, args: tuple, present: Any) -> tuple:
+        """`by_tiles` as a function of the leaves that are present in a tree, and these leaves."""
+        pairs, arguments = args
+        variables, rest = split(arguments, present)
+        return (lambda variables: self.by_tiles(pairs, join(variables, rest))), variables
 
 
-class _Push(_Derivative):
-    """How the results move with what is read; linear in `changes`."""
+class _Jvp(_Derivative):
+    """Tangents of the results of a call; linear in the tangents of its operands."""
 
-    def of_one_head(self):
-        return _results(self.operands.read)
+    def results_of_one_head(self):
+        return _results(self.arguments.operands)
 
     def expand(self, *args):
         return self.by_tiles(*args)
 
     def by_tiles(self, *args):
-        pairs, moves = args
-        return online_softmax.pushed(pairs, moves, self.layout)
+        pairs, inputs = args
+        return online_softmax.jvp(pairs, inputs, self.layout)
 
     def transpose(self, out_ct, *maybe_accums):
-        pairs, (read, out, logsumexp, changes) = maybe_accums
-        call, results = (pairs, read), (out, logsumexp)
-        accumulate(changes, _pull(self, call, results, out_ct, self.layout.inputs))
+        pairs, (operands, out, logsumexp, tangents) = maybe_accums
+        call, results = (pairs, operands), (out, logsumexp)
+        accumulate(tangents, _call_vjp(self, call, results, out_ct, self.layout.inputs))
 
 
-class _Gradients(_Derivative):
-    """Gradients of what is read, with the axes `to`; linear in the cotangents of the results.
+class _Vjp(_Derivative):
+    """Gradients of the operands that are wanted; linear in the cotangents of the results.
 
-    A level of the call that such axes lack is summed.
+    `to` are the mapped axes that each gradient has. It is summed over those that it lacks.
     """
 
     wanted: tuple[bool, ...]
     to: tuple[Axes, ...]
 
-    def of_one_head(self):
-        return only(self.wanted, self.operands.read)
+    def results_of_one_head(self):
+        return where_wanted(self.wanted, self.arguments.operands)
 
     def axes_of_results(self, inputs):
-        structure = jax.tree.structure(only(self.wanted, inputs[1].read))
+        structure = jax.tree.structure(where_wanted(self.wanted, inputs[1].operands))
         return jax.tree.unflatten(structure, self.to)
 
-    def one_level_more(self, size):
-        return super().one_level_more(size) | {"to": tuple(own.mapped(0) for own in self.to)}
+    def params_with_axis(self, size):
+        return super().params_with_axis(size) | {"to": tuple(axes.mapped(0) for axes in self.to)}
 
     def on(self, platform, *args):
-        kernel = self.kernel(Call(self.pairs, self.operands.read), platform)
+        kernel = self.kernel(Call(self.pairs, self.arguments.operands), platform)
 
-        def backward(layout: Layout, pairs: Pairs, residuals: Residuals) -> Read:
+        def backward(layout: Layout, pairs: Pairs, residuals: Residuals) -> Operands:
             return kernel.backward(pairs, residuals, layout, self.wanted)
 
         return self.computed(kernel, backward, *args)
 
     def by_tiles(self, *args):
         pairs, residuals = args
-        return online_softmax.gradients(pairs, residuals, self.layout, self.wanted)
+        return online_softmax.backward(pairs, residuals, self.layout, self.wanted)
 
     def transpose(self, out_ct, *maybe_accums):
-        pairs, (read, out, logsumexp, *linear) = maybe_accums
-        changes = moved(out_ct)
+        pairs, (operands, out, logsumexp, *cotangents) = maybe_accums
+        tangents = without_zeros(out_ct)
         pair_axes, axes = self.layout.inputs
-        own = Moves(axes.read, axes.out, axes.logsumexp, of_those(changes, self.layout.outputs))
-        moves = Moves(read, out, logsumexp, changes)
-        how = {"sizes": self.sizes, "implementation": self.implementation}
-        push = _Push.of((pairs, moves), (pair_axes, own), **how)
-        results = push(pairs, moves)
-        accumulate(linear, fit(results, push.layout.outputs, (axes.d_out, axes.d_logsumexp)))
+        tangent_axes = where_present(tangents, self.layout.outputs)
+        axes_of_inputs = JvpInputs(axes.operands, axes.out, axes.logsumexp, tangent_axes)
+        inputs = JvpInputs(operands, out, logsumexp, tangents)
+        jvp, moved = _call_jvp(self, (pairs, inputs), (pair_axes, axes_of_inputs))
+        accumulate(cotangents, fit(moved, jvp.layout.outputs, (axes.d_out, axes.d_logsumexp)))
 
 
-def _pull(op: _Computed, call: tuple, results: tuple, cotangents: tuple, axes: tuple) -> Any:
-    """Gradients with the axes of what moves, from the cotangents of the results of an operation.
+def _call_jvp(op: _KernelOperation, args: tuple, axes: tuple) -> tuple[_Jvp, tuple[Table, Table]]:
+    """The `_Jvp` that belongs to an operation, and its results."""
+    jvp = _Jvp.of(args, axes, sizes=op.sizes, implementation=op.implementation)
+    return jvp, jvp(*args)
 
-    `axes` are those of pairs and `Moves`; a change has axes where its gradient is wanted.
+
+def _call_vjp(
+    op: _KernelOperation, call: tuple, results: tuple, cotangents: tuple, axes: tuple
+) -> Any:
+    """Gradients of the operands of a call, from the cotangents of its results.
+
+    `axes` are those of `pairs` and of `JvpInputs`, whose tangents have axes where a gradient is
+    wanted: the axes of that gradient.
     """
-    (pairs, read), (pair_axes, own) = call, axes
-    wanted = jax.tree.map(lambda _, axes: axes is not None, own.read, own.changes)
+    (pairs, operands), (pair_axes, axes_of_inputs) = call, axes
+    to = axes_of_inputs.tangents
+    wanted = jax.tree.map(lambda _, axes: axes is not None, axes_of_inputs.operands, to)
     wanted = tuple(jax.tree.leaves(wanted))
     if not any(wanted):
-        return only(wanted, read)
-    d_out, d_logsumexp = written_out(cotangents[0]), moved(cotangents[1])
+        return where_wanted(wanted, operands)
+    d_out, d_logsumexp = with_zeros(cotangents[0]), without_zeros(cotangents[1])
     out_axes, row_axes = op.layout.outputs
     d_axes = row_axes if d_logsumexp.values is not None else Table(None, "query")
     out, logsumexp = results
-    residuals = Residuals(read, out, logsumexp, d_out, d_logsumexp)
-    inputs = pair_axes, Residuals(own.read, own.out, own.logsumexp, out_axes, d_axes)
-    backward = _Gradients.of(
+    residuals = Residuals(operands, out, logsumexp, d_out, d_logsumexp)
+    own = axes_of_inputs
+    axes_of_residuals = Residuals(own.operands, own.out, own.logsumexp, out_axes, d_axes)
+    vjp = _Vjp.of(
         (pairs, residuals),
-        inputs,
+        (pair_axes, axes_of_residuals),
         sizes=op.sizes,
         implementation=op.implementation,
         wanted=wanted,
-        to=tuple(jax.tree.leaves(own.changes)),
+        to=tuple(jax.tree.leaves(to)),
     )
-    return backward(pairs, residuals)
+    return vjp(pairs, residuals)
+
+
+def _no_gradients(pairs: Pairs) -> Pairs:
+    return jax.tree.map(lambda _: None, pairs)
 
 
 def _named(results: tuple[Table, Table]) -> tuple[Table, Table]:
-    """The same with the names by which `jax.checkpoint` may keep them."""
+    """The same results under the names by which a policy of `jax.checkpoint` may keep them."""
     out, logsumexp = (table.values for table in results)
     out, logsumexp = checkpoint_name(out, OUT), checkpoint_name(logsumexp, LOGSUMEXP)
     return Table(out, "query"), Table(logsumexp, "query")

@@ -1,7 +1,8 @@
-"""One call of attention, checked and with every default filled in: what all kernels receive.
+"""An attention call, checked and with every default filled in: the input of all kernels.
 
-It is a pytree: arrays, and arrays that functions captured, are leaves; what the functions do is
-part of its structure. So one compiled function serves every call that does the same.
+It is a pytree. Arrays are leaves, those that functions captured included; what the functions
+compute is part of the structure. So all calls with the same functions and types share one
+compilation.
 """
 
 import dataclasses
@@ -19,13 +20,13 @@ from attn_jax._base.tables import Table
 from attn_jax._block_mask import BlockMask
 from attn_jax._dropout import Dropout
 
-_ADDITIVE = "score_mod=attn_jax.score_mods.dense_bias(mask)"
+_BIAS_ADVICE = "score_mod=attn_jax.score_mods.dense_bias(mask)"
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TableMask(masks.Mask):
-    """A mask that is written out, by query, by key or by pair, in the order of the call."""
+    """A mask given as an array, by query, by key or by pair, in the order of the call."""
 
     table: Any
 
@@ -44,12 +45,12 @@ class TableMask(masks.Mask):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Which pairs of a query and a key are read: what decides it has no derivative.
+    """Which pairs of a query and a key are unmasked; nothing here has a derivative.
 
-    `lists` and `tile` are those of a block mask. `in_order` says that no positions were given, so
-    that both sides stand at 0, 1, 2, … `is_wide` says that a pair takes a vector on its way to a
-    number, as additive scores do, so that tiles must be small. (Fields have no types: JAX maps
-    trees to trees of shapes or of None.)
+    `lists` (tile lists) and `tile` are those of a block mask. `in_order`: no positions were given,
+    so both sides have positions 0, 1, 2, … `is_wide`: the score computes a vector for each pair, as
+    additive scores do, so tiles must be small. (Fields have type Any, since JAX makes trees of
+    shapes, axes or None of the same structure.)
     """
 
     mask: Any
@@ -63,12 +64,13 @@ class Pairs:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Read:
-    """What is read of a pair; whatever varies by query, key or pair is a table.
+class Operands:
+    """The differentiable operands of a call; whatever varies by query, key or pair is a table.
 
-    `score` None is the dot product, else it scores one pair of rows. Positions are there for
-    `score_mod`. Products take their operands in `product_dtype`, and JAX's `precision` by its name,
-    which is that of the context around the call: it is over when gradients are computed.
+    `score` is the dot product where it is None, else a function of one query and one key. Positions
+    are given where there is a `score_mod`. Matmuls round their operands to `product_dtype`.
+    `precision` is the name of JAX's precision in the context of the call, stored because that
+    context has ended when gradients are computed.
     """
 
     query: Any
@@ -85,27 +87,24 @@ class Read:
 
 
 class Call(NamedTuple):
-    """Attention of one head on one example: which pairs are read, and what is read of them.
-
-    Tables are in the order of the call's queries and keys.
-    """
+    """Attention of one head on one batch example. Tables are in the order of its rows."""
 
     pairs: Pairs
-    read: Read
+    operands: Operands
 
     @property
     def sizes(self) -> tuple[int, int]:
         """T and S."""
-        return self.read.query.values.shape[0], self.read.key.values.shape[0]
+        return self.operands.query.values.shape[0], self.operands.key.values.shape[0]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """How much of one head a kernel computes: which tiles [I J] it needs, how many pairs one has.
+    """How much of one head a kernel computes: the tiles [I J] that it needs, and pairs in a tile.
 
-    Heads and examples walk over their tiles together, so each of them visits what any of them
-    needs. A kernel that knows no tiles has one, which is the whole problem.
+    All heads and batch examples visit the tiles that any of them needs. A kernel without tiles has
+    one tile, which has all pairs.
     """
 
     needed: Any
@@ -129,7 +128,7 @@ def prepare(
 ) -> Call:
     """The call with its options checked, its functions traced and its defaults filled in.
 
-    `dropout` is a key and a rate, or None.
+    `dropout` is a PRNG key and a rate, or None.
     """
     (T, H), (S, E) = query.shape, key.shape
     default_scale = 1.0 if score is not None else 1 / math.sqrt(max(H, 1))
@@ -138,36 +137,36 @@ def prepare(
         raise ValueError(f"key must be as wide as query, H = {H}; got {E}; or pass score=")
     checks.check_scale(scale)
     dtype = numerics.accumulation_dtype(query.dtype)
-    places = query_position, key_position, query_row, key_row
+    positions_and_rows = query_position, key_position, query_row, key_row
     if isinstance(mask, BlockMask):
-        places = _block_places(mask, places, T, S)
-    i, j, *numbers = places
+        positions_and_rows = _of_block_mask(mask, positions_and_rows, T, S)
+    i, j, *numbers = positions_and_rows
     _check_alignment(mask, score_mod, i, j, T, S)
     rows = rows_of(T, S, *numbers)
-    change = None if score_mod is None else score_mods.as_pytree(score_mod, dtype)
-    rules = concrete.at_run_time((_mask(mask, T, S), change), beside=query)
-    rule, change = tables.order(rules, rows)
+    traced_mod = None if score_mod is None else score_mods.as_pytree(score_mod, dtype)
+    rules = concrete.at_run_time((_mask(mask, T, S), traced_mod), beside=query)
+    rule, traced_mod = tables.order(rules, rows)
     pairs = _pairs(mask, rule, (i, j), (T, S), is_wide=score is not None)
-    read = Read(
+    operands = Operands(
         query=Table(query, "query"),
         key=Table(key, "key"),
         value=Table(value, "key"),
-        query_position=None if change is None else pairs.query_position,
-        key_position=None if change is None else pairs.key_position,
+        query_position=None if traced_mod is None else pairs.query_position,
+        key_position=None if traced_mod is None else pairs.key_position,
         scale=numerics.as_scalar(default_scale if scale is None else scale, dtype),
         score=None if score is None else _pair_score(score, H, E, dtype),
-        score_mod=change,
+        score_mod=traced_mod,
         dropout=None if dropout is None else Dropout.of(dropout[0], dropout[1], rows),
         product_dtype=str(jax.dtypes.canonicalize_dtype(query.dtype)),
         precision=jax.config.jax_default_matmul_precision,
     )
-    return Call(pairs, read)
+    return Call(pairs, operands)
 
 
 def _pairs(
     mask: Any, rule: Any, positions: tuple, sizes: tuple[int, int], *, is_wide: bool
 ) -> Pairs:
-    """The rule of a mask, and positions, from 0 on where none are given."""
+    """The mask, the positions (0, 1, 2, … where none are given) and what a block mask brings."""
     (i, j), (T, S) = positions, sizes
     is_block = isinstance(mask, BlockMask)
     return Pairs(
@@ -181,8 +180,8 @@ def _pairs(
     )
 
 
-def _block_places(block: BlockMask, given: tuple, T: int, S: int) -> tuple:
-    """The positions and rows that a block mask was made for; it answers for no others."""
+def _of_block_mask(block: BlockMask, given: tuple, T: int, S: int) -> tuple:
+    """The positions and row numbers for which a block mask was made."""
     if (block.T, block.S) != (T, S):
         raise ValueError(
             f"mask is a BlockMask for T={block.T} queries and S={block.S} keys; got T={T}, S={S}: "
@@ -215,11 +214,11 @@ def _pair_score(score: scores.Score, H: int, E: int, dtype) -> hoist.Hoisted:
 
 
 def _mask(mask: Any, T: int, S: int) -> Any:
-    """The rule of a mask as a pytree; an array is a rule that is written out."""
+    """Any kind of mask as a pytree that is called with positions."""
     if isinstance(mask, BlockMask):
         return mask.mask
     if mask is None or callable(mask):
         return mask if mask is None else masks.as_pytree(mask)
-    checks.check_boolean("mask", mask, additive=_ADDITIVE)
+    checks.check_boolean("mask", mask, additive=_BIAS_ADVICE)
     checks.check_broadcastable("mask", mask, (T, S), "T S")
     return TableMask(Table(mask, "pair", ordered=True))

@@ -1,4 +1,4 @@
-"""Tables and tiles: the part of a table that belongs to a tile, taken out and put back."""
+"""The part of a table that belongs to one tile: cut out, added to or replaced."""
 
 import dataclasses
 from collections.abc import Callable
@@ -49,13 +49,13 @@ def entry(values: Array, n: Int[Array, ""]) -> Array:
 
 
 def add_at(totals: Any, shares: Any, axes: Any, place: Place, shape: TileShape) -> Any:
-    """Adds a tile's share where `cut` would find it; what is no table is added as a whole."""
+    """Adds what a tile contributes where `cut` would cut; what is no table is added as a whole."""
     old = cut(totals, axes, place, shape)
     return put_at(totals, jax.tree.map(jax.lax.add, old, shares), axes, place, shape)
 
 
 def put_at(totals: Any, parts: Any, axes: Any, place: Place, shape: TileShape) -> Any:
-    """Replaces what belongs to one tile."""
+    """Replaces the part that belongs to one tile."""
 
     def put(node, part, axes):
         if not is_table(node):
@@ -79,10 +79,10 @@ def _tiled_axes(table: Table, axes: Axes) -> list[tuple[int, int]]:
     return [(core[0], 0 if table.over == "query" else 1)]
 
 
-def filled_up(tables: Any, axes: Any, sizes: tuple[int, int]) -> Any:
-    """Tables filled up with zeros to so many queries and keys."""
+def padded(tables: Any, axes: Any, sizes: tuple[int, int]) -> Any:
+    """Tables padded with zeros to so many queries and keys."""
 
-    def fill_up(node, axes):
+    def pad(node, axes):
         values = node.values
         for axis, side in _tiled_axes(node, axes.values):
             missing = sizes[side] - values.shape[axis]
@@ -91,20 +91,20 @@ def filled_up(tables: Any, axes: Any, sizes: tuple[int, int]) -> Any:
                 values = jnp.pad(values, widths)
         return dataclasses.replace(node, values=values)
 
-    return _map_tables(fill_up, tables, axes)
+    return _map_tables(pad, tables, axes)
 
 
-def cut_down(tables: Any, axes: Any, sizes: tuple[int, int]) -> Any:
+def unpadded(tables: Any, axes: Any, sizes: tuple[int, int]) -> Any:
     """Tables cut to so many queries and keys."""
 
-    def cut_down(node, axes):
+    def unpad(node, axes):
         values = node.values
         for axis, side in _tiled_axes(node, axes.values):
             if values.shape[axis] != sizes[side]:
                 values = jax.lax.slice_in_dim(values, 0, sizes[side], axis=axis)
         return dataclasses.replace(node, values=values)
 
-    return _map_tables(cut_down, tables, axes)
+    return _map_tables(unpad, tables, axes)
 
 
 def _map_tables(function: Callable, tables: Any, axes: Any) -> Any:

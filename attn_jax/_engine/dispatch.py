@@ -9,7 +9,7 @@ from attn_jax._base import concrete
 from attn_jax._base.axes import Layout
 from attn_jax._base.grid import TileShape
 from attn_jax._base.tables import Table
-from attn_jax._engine.call import Call, Pairs, Read, Work
+from attn_jax._engine.call import Call, Operands, Pairs, Work
 from attn_jax._engine.kernels import blockwise, cudnn, reference
 from attn_jax._engine.online_softmax import Residuals
 
@@ -18,12 +18,12 @@ type Implementation = Literal["reference", "blockwise", "cudnn"]
 SMALL = 128 * 128
 
 
-@runtime_checkable  # the suite's type hook asks of each kernel whether it is one
+@runtime_checkable  # for the type checks of the test suite
 class Kernel(Protocol):
-    """Attention of all heads and examples at once; a file of `kernels/` is one.
+    """Attention of all heads and batch examples at once; each file of `kernels/` is one.
 
-    It has no rule for `vmap` or derivatives: a layout tells which axes are heads and examples, and
-    the engine makes every other derivative of sums over tiles.
+    A kernel has no rule for `vmap` or derivatives. A layout says which axes are heads and batch
+    examples, and the engine computes all other derivatives as sums over tiles.
     """
 
     divided_by: Literal["compiler", "kernel", "engine"]
@@ -32,9 +32,9 @@ class Kernel(Protocol):
     """
 
     def refuses(self, call: Call, platform: str | None) -> str | None:
-        """Why it cannot honour a call of one head exactly, or None where it can.
+        """Why the kernel cannot compute a call of one head exactly; None where it can.
 
-        The platform is None while nobody knows for which one the program will be lowered.
+        The platform is None before the program is lowered.
         """
         ...
 
@@ -44,36 +44,37 @@ class Kernel(Protocol):
 
     def backward(
         self, pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...]
-    ) -> Read:
-        """The gradient of each leaf of what is read that is wanted, and None for the others.
+    ) -> Operands:
+        """The gradient of each operand that is wanted, and None for the others.
 
-        It has the layout's axes: a level that they lack is summed.
+        It has the axes of the layout, and is summed over vmapped axes that these lack.
         """
         ...
 
     def work(self, call: Call, heads: int, platform: str) -> Work:
-        """How much it computes of one head."""
+        """How much of one head the kernel computes."""
         ...
 
 
-class Choice(NamedTuple):
-    """What a name of `implementation` stands for, and when it is not the library's choice.
+class Candidate(NamedTuple):
+    """What a name of `implementation` stands for, and why the library does not choose it.
 
-    "reference" is no kernel, and has `refuses` and `work` alone: it is computed head by head, as
-    its definition reads.
+    "reference" is no kernel: it has `refuses` and `work` alone, and is computed head by head.
     """
 
     kernel: Any
-    passed_over: str
+    reason_against: str
 
 
-_CHOICES = {
-    "reference": Choice(reference, f"it writes out all T×S logits, and they are more than {SMALL}"),
-    "blockwise": Choice(blockwise, f"up to {SMALL} logits a head need no tiles"),
-    "cudnn": Choice(
+_CANDIDATES = {
+    "reference": Candidate(
+        reference, f"it writes out all T×S logits, and they are more than {SMALL}"
+    ),
+    "blockwise": Candidate(blockwise, f"up to {SMALL} logits a head need no tiles"),
+    "cudnn": Candidate(
         cudnn,
         "it is used by name only: its gradients may differ in their last bits from run to run, "
-        "arrays sharded along the sequence fail, and log-sum-exp or a sink costs a pass by tiles",
+        "arrays sharded along the sequence fail, and log-sum-exp or a sink costs one more pass",
     ),
 }
 
@@ -84,29 +85,31 @@ def check_name(implementation: str | None) -> None:
     Raises:
       ValueError: there is none.
     """
-    if implementation is not None and implementation not in _CHOICES:
-        known = ", ".join(_CHOICES)
+    if implementation is not None and implementation not in _CANDIDATES:
+        known = ", ".join(_CANDIDATES)
         raise ValueError(f"implementation {implementation!r} is unknown; choose from {known}")
 
 
 def refusals(call: Call, platform: str | None) -> dict[str, str]:
-    """The implementations that cannot honour a call exactly, each with its reason."""
-    reasons = {name: choice.kernel.refuses(call, platform) for name, choice in _CHOICES.items()}
+    """The implementations that cannot compute a call exactly, each with its reason."""
+    reasons = {
+        name: candidate.kernel.refuses(call, platform) for name, candidate in _CANDIDATES.items()
+    }
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def choice(call: Call, implementation: str | None, platform: str | None = None) -> str:
-    """The implementation that was named, or "reference" for small calls and else "blockwise".
+    """The named implementation; where none is named, "reference" for small calls, else "blockwise".
 
-    Where T or S is a symbol of `jax.export`, "blockwise" takes every size that it stands for.
+    "blockwise" also takes calls in which T or S is a symbol of `jax.export`.
 
     Raises:
-      NotImplementedError: the one that was named cannot honour the call exactly.
+      NotImplementedError: the named implementation cannot compute the call exactly.
     """
     if implementation is None:
         small = concrete.are_numbers(*call.sizes) and math.prod(call.sizes) <= SMALL
         return "reference" if small else "blockwise"
-    refuses = _CHOICES[implementation].kernel.refuses
+    refuses = _CANDIDATES[implementation].kernel.refuses
     if refuses(call, platform) is not None:
         reason = refuses(call, platform or jax.default_backend())
         raise NotImplementedError(
@@ -117,11 +120,11 @@ def choice(call: Call, implementation: str | None, platform: str | None = None) 
 
 
 def others(call: Call, implementation: str | None, platform: str) -> dict[str, str]:
-    """Every implementation that is not `choice`, and why."""
+    """Every implementation that is not chosen, each with the reason."""
     chosen, refused = choice(call, implementation, platform), refusals(call, platform)
     reasons = {}
-    for name, other in _CHOICES.items():
-        why = other.passed_over if implementation is None else f"{chosen!r} was named"
+    for name, other in _CANDIDATES.items():
+        why = other.reason_against if implementation is None else f"{chosen!r} was named"
         reasons[name] = f"refused: {refused[name]}" if name in refused else f"not chosen: {why}"
     del reasons[chosen]
     return reasons
@@ -129,19 +132,19 @@ def others(call: Call, implementation: str | None, platform: str) -> dict[str, s
 
 def work(call: Call, implementation: str | None, heads: int, platform: str) -> Work:
     """How much the chosen implementation computes of one head."""
-    return _CHOICES[choice(call, implementation, platform)].kernel.work(call, heads, platform)
+    return _CANDIDATES[choice(call, implementation, platform)].kernel.work(call, heads, platform)
 
 
 def kernel(call: Call, implementation: str | None, platform: str) -> Kernel:
     """The kernel of `choice`, for the platform that a program is lowered for.
 
     Raises:
-      NotImplementedError: the one that was named cannot honour the call exactly there.
+      NotImplementedError: the named implementation cannot compute the call exactly there.
     """
-    return _CHOICES[choice(call, implementation, platform)].kernel
+    return _CANDIDATES[choice(call, implementation, platform)].kernel
 
 
 def needs_devices(implementation: str | None) -> bool:
-    """Whether a kernel that may be chosen tells how its call is divided among devices."""
-    named = _CHOICES.get(implementation or "")
+    """Whether the named kernel says how its call is divided among devices."""
+    named = _CANDIDATES.get(implementation or "")
     return named is not None and named.kernel.divided_by != "compiler"

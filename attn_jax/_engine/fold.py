@@ -1,8 +1,8 @@
-"""Visits the tiles of a T×S problem that a mask leaves, one row of tiles after another.
+"""A loop over the tiles of T×S pairs that a mask leaves, one row of tiles after another.
 
-Milakov & Gimelshein (2018), https://arxiv.org/abs/1805.02867, made softmax such a walk, Rabe &
-Staats (2021), https://arxiv.org/abs/2112.05682, in linear memory, Dao et al. (2022),
-https://arxiv.org/abs/2205.14135, forward and backward. What is carried along is the caller's.
+Milakov & Gimelshein (2018), https://arxiv.org/abs/1805.02867, compute softmax by such a loop, Rabe
+& Staats (2021), https://arxiv.org/abs/2112.05682, attention in linear memory, Dao et al. (2022),
+https://arxiv.org/abs/2205.14135, its gradient too. The caller gives the function of one tile.
 """
 
 import dataclasses
@@ -22,21 +22,21 @@ from attn_jax._base.sharding import vary_alike
 from attn_jax._base.tables import is_table
 from attn_jax._block_mask import TileLists, kinds, kinds_listed, listed, only_whole
 from attn_jax._engine.call import Pairs
-from attn_jax._engine.cut import Place, add_at, cut, cut_down, entry, filled_up, put_at
+from attn_jax._engine.cut import Place, add_at, cut, entry, padded, put_at, unpadded
 from attn_jax.masks import evaluate
 
-_FEW_TILES = 16  # a loop for full tiles alone takes as long to compile as hundreds of them to run
+_FEW_TILES = 16  # compiling one more loop takes as long as running hundreds of tiles
 
 type Readable = Bool[Array, "t s"] | None
 
 
 class Walk(NamedTuple):
-    """What one head does on its way: functions of one tile.
+    """The functions of one head that the loop calls.
 
-    `step(row, tile, readable)` gives the next `row` and the tile's share of tables over keys or
-    pairs and of whole arrays, which are summed; `readable` is None where every pair of the tile may
-    be read. `row` begins as `start` in each row of tiles, and `finish(row)` gives its part of
-    tables over queries.
+    `step(row, tile, readable)` returns the next `row`, and what the tile adds to tables over keys
+    or pairs and to whole arrays. `readable` is None where every pair of the tile is unmasked. `row`
+    is `start` at the beginning of each row of tiles, and `finish(row)` returns its part of tables
+    over queries.
     """
 
     start: Any
@@ -47,10 +47,10 @@ class Walk(NamedTuple):
 def fold(
     walk: Walk, pairs: Pairs, operands: Any, results: Any, layout: Layout, shape: TileShape
 ) -> Any:
-    """Walks over every tile that is not empty and returns (tables over queries, sums).
+    """Visits every tile that is not empty and returns (tables over queries, sums).
 
-    Tables among the operands come cut to the tile, all else as it is. `results` are the shapes of
-    what one head returns; `layout` tells where pairs, operands and results have their mapped axes.
+    `step` receives the operands with their tables cut to the tile. `results` are the shapes of what
+    one head returns; `layout` has the mapped axes of pairs, operands and results.
     """
     pair_axes, axes = layout.inputs
     T, S = sizes = _sizes(pairs, pair_axes)
@@ -58,11 +58,11 @@ def fold(
     if T == 0 or S == 0:
         return empty
     pairs, operands, start, empty = vary_alike((pairs, operands, walk.start, empty))
-    ground = _Ground.of(pairs, pair_axes, shape, sizes)
+    tiles = _Tiles.of(pairs, pair_axes, shape, sizes)
     if shape == sizes:
-        return _one_tile(walk, ground, operands, start, layout)
+        return _one_tile(walk, tiles, operands, start, layout)
     by_key = _to_front("key", axes, operands)
-    operands = filled_up(fit(operands, axes, by_key), by_key, ground.full)
+    operands = padded(fit(operands, axes, by_key), by_key, tiles.padded_sizes)
     in_order = _to_front("query", by_key, operands)
     row_axes = jax.tree.map(lambda _: in_front(len(layout.sizes)), walk.start)
     start = jax.tree.map(lambda x: jnp.broadcast_to(x, (*layout.sizes[::-1], *x.shape)), start)
@@ -70,9 +70,9 @@ def fold(
 
     def visit(operands, place, is_full, carry):
         row, sums = carry
-        here, own = (None, None) if is_full else ground.at(place)
+        here, own = (None, None) if is_full else tiles.at(place)
         step = map_levels(
-            lambda row, tile, pairs: walk.step(row, tile, ground.readable(place, pairs)),
+            lambda row, tile, pairs: walk.step(row, tile, tiles.readable(place, pairs)),
             (row_axes, in_order, own),
             (row_axes, sum_axes),
         )
@@ -84,31 +84,31 @@ def fold(
         rows, sums = carry
         first = Place(i, jnp.int32(0))
         here = fit(cut(operands, by_key, first, shape, ("query",)), by_key, in_order)
-        row, sums = ground.walk(i, functools.partial(visit, here), (start, sums))
+        row, sums = tiles.walk(i, functools.partial(visit, here), (start, sums))
         done = map_levels(walk.finish, (row_axes,), row_outputs)(row)
         return put_at(rows, done, row_outputs, first, shape), sums
 
-    empty = filled_up(empty, layout.outputs, ground.full)
-    rows = jnp.int32(ground.tiles[0])
+    empty = padded(empty, layout.outputs, tiles.padded_sizes)
+    rows = jnp.int32(tiles.counts[0])
     done = jax.lax.fori_loop(jnp.int32(0), rows, visit_row, empty)
-    return cut_down(done, layout.outputs, sizes)
+    return unpadded(done, layout.outputs, sizes)
 
 
-def _one_tile(walk: Walk, ground: "_Ground", operands: Any, start: Any, layout: Layout) -> Any:
-    """`fold` where one tile is all that there is, which needs no loop."""
+def _one_tile(walk: Walk, tiles: "_Tiles", operands: Any, start: Any, layout: Layout) -> Any:
+    """`fold` for a single tile, without a loop."""
     here = Place(jnp.int32(0), jnp.int32(0))
 
     def visit(operands, pairs):
-        row, shares = walk.step(start, operands, ground.readable(here, pairs))
+        row, shares = walk.step(start, operands, tiles.readable(here, pairs))
         return walk.finish(row), shares
 
-    inputs = layout.inputs[1], ground.axes
-    return map_levels(visit, inputs, layout.outputs, layout.sizes)(operands, ground.pairs)
+    inputs = layout.inputs[1], tiles.axes
+    return map_levels(visit, inputs, layout.outputs, layout.sizes)(operands, tiles.pairs)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Ground:
-    """The tiles that there are, and who may read whom in each."""
+class _Tiles:
+    """The tiles of a call: which are visited, and which of their pairs are unmasked."""
 
     pairs: Pairs
     axes: Pairs
@@ -117,27 +117,27 @@ class _Ground:
     sizes: tuple[int, int]
 
     @classmethod
-    def of(cls, pairs: Pairs, axes: Pairs, shape: TileShape, sizes: tuple[int, int]) -> "_Ground":
+    def of(cls, pairs: Pairs, axes: Pairs, shape: TileShape, sizes: tuple[int, int]) -> "_Tiles":
         lists = None if shape == sizes else _lists(pairs, axes, shape)
         pairs, axes = (dataclasses.replace(of, lists=None) for of in (pairs, axes))
-        ground = cls(pairs, axes, lists, shape, sizes)
-        return dataclasses.replace(ground, pairs=filled_up(pairs, axes, ground.full))
+        tiles = cls(pairs, axes, lists, shape, sizes)
+        return dataclasses.replace(tiles, pairs=padded(pairs, axes, tiles.padded_sizes))
 
     @property
-    def tiles(self) -> tuple[int, int]:
+    def counts(self) -> tuple[int, int]:
         """How many rows and columns of tiles."""
         (T, S), (t, s) = self.sizes, self.shape
         return -(-T // t), -(-S // s)
 
     @property
-    def full(self) -> tuple[int, int]:
-        """T and S filled up to whole tiles."""
-        return self.tiles[0] * self.shape.queries, self.tiles[1] * self.shape.keys
+    def padded_sizes(self) -> tuple[int, int]:
+        """T and S padded to whole tiles."""
+        return self.counts[0] * self.shape.queries, self.counts[1] * self.shape.keys
 
     def walk(self, i: Int[Array, ""], visit: Callable, carry: Any) -> Any:
         """`carry = visit(place, is_full, carry)` along one row: full tiles, then partial ones.
 
-        Where there are few tiles, full ones are visited as partial ones: a loop less to compile.
+        Where there are few tiles, full ones are visited as partial ones, to compile one loop less.
         """
         columns, full, partial = (entry(of, i) for of in jax.tree.leaves(self.lists))
         visited = jax.lax.add(full, partial)
@@ -148,21 +148,21 @@ class _Ground:
 
             return jax.lax.fori_loop(first, last, one, carry)
 
-        if self.pairs.mask is None and self.full == self.sizes:
+        if self.pairs.mask is None and self.padded_sizes == self.sizes:
             return loop(0, full, carry, is_full=True)
-        if are_numbers(*self.tiles) and math.prod(self.tiles) <= _FEW_TILES:
+        if are_numbers(*self.counts) and math.prod(self.counts) <= _FEW_TILES:
             return loop(0, visited, carry, is_full=False)
         carry = loop(0, full, carry, is_full=True)
         return loop(full, visited, carry, is_full=False)
 
     def at(self, place: Place) -> tuple[Pairs, Pairs]:
-        """What belongs to one tile, and its axes."""
+        """The pairs of one tile, and their axes."""
         return cut(self.pairs, self.axes, place, self.shape), self.axes
 
     def readable(self, place: Place, pairs: Pairs | None) -> Readable:
-        """Of one head, on the pairs of a tile; None where all may be read, as where none are given.
+        """Which pairs of a tile are unmasked in one head; None where all are, or `pairs` is None.
 
-        What fills up the last tiles may not be read.
+        The padding of the last tiles is masked.
         """
         if pairs is None:
             return None
@@ -170,7 +170,7 @@ class _Ground:
         if pairs.mask is not None:
             i, j = pairs.query_position.values, pairs.key_position.values
             readable = evaluate(pairs.mask, i, j)
-        if self.full == self.sizes:
+        if self.padded_sizes == self.sizes:
             return readable
         (T, S), (t, s) = self.sizes, self.shape
         query_is_real = place.row * t + jnp.arange(t, dtype=jnp.int32) < T
@@ -180,10 +180,10 @@ class _Ground:
 
 
 def _lists(pairs: Pairs, axes: Pairs, shape: TileShape) -> TileLists:
-    """One list of tiles for all heads and examples: those that any of them reads.
+    """One tile list for all heads and batch examples: the tiles that any of them needs.
 
-    So all walk in step. With lists of their own every tile would have to be gathered, and a loop
-    would go on for all while one is not done.
+    With a list for each head, every tile would have to be gathered, and the loop would take as many
+    steps as the longest list has tiles.
     """
     is_mapped = any(at is not None for own in jax.tree.leaves(axes.lists) for at in own.at)
     if pairs.lists is not None and not is_mapped:
@@ -192,7 +192,7 @@ def _lists(pairs: Pairs, axes: Pairs, shape: TileShape) -> TileLists:
 
 
 def _kinds_for_all(pairs: Pairs, axes: Pairs, shape: TileShape) -> Kinds:
-    """Which tiles some head reads, and which of them every head reads whole."""
+    """Which tiles some head needs, and which of them are full in every head."""
     for n in range(len(axes.query_position.values.at)):
         if any(own.at[n] is not None for own in jax.tree.leaves(axes)):
             in_axes, inside = level(axes, n)
@@ -203,7 +203,7 @@ def _kinds_for_all(pairs: Pairs, axes: Pairs, shape: TileShape) -> Kinds:
 
 
 def kinds_of_tiles(pairs: Pairs, shape: TileShape) -> Kinds:
-    """Which tiles one head reads, and which of them whole."""
+    """Which tiles one head needs, and which of them are full."""
     if pairs.lists is not None:
         return kinds_listed(pairs.lists)
     grid = Grid.of(pairs.query_position.values, pairs.key_position.values, shape)
@@ -211,7 +211,7 @@ def kinds_of_tiles(pairs: Pairs, shape: TileShape) -> Kinds:
 
 
 def _to_front(kind: str, axes: Any, tables: Any) -> Any:
-    """Axes of tables of one kind with the mapped ones in front, where products want them."""
+    """Axes in which tables of one kind have mapped axes in front, as matmuls need them."""
 
     def front(node, axes):
         is_kind = is_table(node) and node.over == kind

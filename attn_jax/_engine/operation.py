@@ -1,4 +1,4 @@
-"""Operations as JAX primitives: what `vmap` does to them, and for which platform they are made."""
+"""Operations as JAX primitives with a `vmap` rule and a program for each platform."""
 
 import dataclasses
 import math
@@ -17,7 +17,7 @@ from attn_jax._engine import tile_shape
 class Primitive(young_jax.HiPrim):
     """An operation on trees of arrays; equal to another of the same parameters, trees and types.
 
-    JAX compares the parameters alone, and a tree may hold what an operation does: a mask.
+    JAX compares parameters alone, but the structure of a tree may hold a function, such as a mask.
     """
 
     def __eq__(self, other: object) -> bool:
@@ -28,11 +28,11 @@ class Primitive(young_jax.HiPrim):
 
 
 class Operation(Primitive):
-    """An operation on the pairs of a call and other operands, of all heads and examples at once.
+    """An operation on the pairs of a call and other arguments, for all heads and batch examples.
 
-    Heads and examples are levels of `vmap`: `layout` tells which axis of each operand and result
-    they map, and `sizes` how many there are in each. `vmap` leaves every axis where it is; an
-    operand that is not mapped is shared, and never repeated.
+    Heads and batch examples are vmapped axes: `layout` says which axis of each argument and result
+    is which, and `sizes` gives their sizes. `vmap` leaves every axis where it is. An argument that
+    is not mapped is shared, and never repeated.
     """
 
     axes: tuple[Axes, ...]
@@ -43,37 +43,37 @@ class Operation(Primitive):
         self.params = params
         self.__dict__.update(params)
         inputs = jax.tree.unflatten(jax.tree.structure(in_avals), self.axes)
-        self.pairs, self.operands = jax.tree.map(_of_one_head, in_avals, inputs)
-        self.results = self.of_one_head()
+        self.pairs, self.arguments = jax.tree.map(_of_one_head, in_avals, inputs)
+        self.results = self.results_of_one_head()
         self.layout = Layout(inputs, self.axes_of_results(inputs), self.sizes)
         full = jax.tree.map(self._full, self.results, self.layout.outputs)
         self.out_aval = types(full, in_avals)
         super().__init__()
 
     @classmethod
-    def of(cls, operands: tuple, inputs: Any, **params) -> "Operation":
-        """The operation on such operands, whose mapped axes are `inputs`."""
+    def of(cls, operands: tuple, inputs: Any, **params) -> Any:
+        """The operation on such arguments, whose mapped axes are `inputs`."""
         avals = types(operands, jax.tree.map(jax.typeof, operands))
         return cls(avals, **params | {"axes": tuple(jax.tree.leaves(inputs))})
 
-    def of_one_head(self) -> Any:
-        """The shapes of the results, from those of the operands."""
+    def results_of_one_head(self) -> Any:
+        """The shapes of the results of one head."""
         raise NotImplementedError
 
     def axes_of_results(self, inputs: tuple) -> Any:
-        """Where results have the mapped axes: as the first operand of their kind has them."""
+        """The mapped axes of results, in the order of the first argument of their kind."""
         order = _order_of(self.in_avals[1], inputs[1], len(self.sizes))
         return jax.tree.map(order, self.results, is_leaf=tables.is_table)
 
     def on(self, platform: str, *args: Any) -> Any:
-        """The results, in operations of JAX that suit a platform."""
+        """The results, computed by operations of JAX that suit a platform."""
         raise NotImplementedError
 
     def expand(self, *args):
         return young_jax.by_platform(self, *args)
 
     def tile(self, platform: str) -> TileShape:
-        """The shape of tiles: the one that the call brings, else what suits the platform."""
+        """The shape of tiles: that of a block mask, else one that suits the platform."""
         if self.pairs.tile is not None:
             return self.pairs.tile
         T, S = self.pairs.query_position.values.size, self.pairs.key_position.values.size
@@ -86,12 +86,12 @@ class Operation(Primitive):
             out = self(*args)
             return out, jax.tree.map(lambda _: None, out)
         inputs = jax.tree.map(Axes.mapped, self.layout.inputs, dims)
-        mapped = self.of(args, inputs, **self.one_level_more(axis_data.size))
+        mapped = self.of(args, inputs, **self.params_with_axis(axis_data.size))
         out_dims, _ = level(mapped.layout.outputs, len(self.sizes))
         return mapped(*args), out_dims
 
-    def one_level_more(self, size: int) -> dict[str, Any]:
-        """The parameters of the operation that `vmap` makes of this one."""
+    def params_with_axis(self, size: int) -> dict[str, Any]:
+        """The parameters of the operation with one more vmapped axis."""
         return self.params | {"sizes": (*self.sizes, size)}
 
     def _full(self, leaf, axes):
@@ -99,12 +99,12 @@ class Operation(Primitive):
 
 
 def _types(operation) -> tuple:
-    # JAX takes trees of two kinds of dataclasses for equal; their hashes differ.
+    # JAX compares trees of two dataclasses as equal, although their hashes differ.
     return operation.in_tree, hash(operation.in_tree), operation.in_avals_flat
 
 
 def _order_of(operands: Any, axes: Any, levels: int) -> Callable:
-    """For a result, the axes that it shall have: in the order of the first operand of its kind."""
+    """A function from a result to its axes, in the order of the first argument of its kind."""
     nodes = zip(
         jax.tree.leaves(operands, is_leaf=tables.is_table),
         jax.tree.leaves(axes, is_leaf=tables.is_table),

@@ -1,4 +1,4 @@
-"""How large a tile is: measured on CPUs (docs/adr/0008 and 0014), stated for accelerators."""
+"""The size of tiles: measured on CPUs (docs/adr/0008 and 0014), assumed on accelerators."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from attn_jax._base.grid import TileShape
 
 _MOST_KEYS = 2048
 _SHARED_CACHE = 32 * 2**20  # bytes that the cores of today's servers share
-# Of logits that one tile of all heads may have: half of that cache; an eighth of it where a mask
-# compares positions, for smaller tiles are left empty by it, and where there is a loop over tiles.
+# The logits of one tile of all heads take at most half of that cache. They take at most an eighth
+# of it where a mask compares positions (it leaves more of the smaller tiles empty), or in a loop.
 _MOST_BYTES = _SHARED_CACHE // 2
 _MOST_BYTES_OF_MANY = _SHARED_CACHE // 8
 _SIDES = (512, 256, 128)
-# On an accelerator a loop of small products is slow, and there is memory for larger ones.
+# On an accelerator a loop of small matmuls is slow, and there is memory for larger ones.
 _MOST_BYTES_BESIDE_CPU = 512 * 2**20
 _SIDE_BESIDE_CPU = 1024
 
@@ -21,14 +21,14 @@ _SIDE_BESIDE_CPU = 1024
 def choose(T: int, S: int, heads: int, *, mask: Any, is_wide: bool, platform: str) -> TileShape:
     """All pairs as one tile while the logits of all heads are few, else tiles of a fixed size.
 
-    On a CPU, few are 16 MiB, or 4 MiB and 2048 keys where the mask compares positions (adr/0014);
-    a tile has the greatest side of 512, 256 and 128 with which the logits of all heads take 4 MiB
-    (adr/0008). Where no mask cuts them tiles take twice as many queries, and where there are fewer
-    queries than that more keys instead. On any other platform, few are 512 MiB, and a tile is
-    1024×1024.
+    On a CPU the limit is 16 MiB, or 4 MiB and 2048 keys where the mask compares positions
+    (adr/0014). Above it the side of a tile is the greatest of 512, 256 and 128 with which the
+    logits of all heads take at most 4 MiB (adr/0008). Without a mask tiles have twice as many
+    queries, or more keys where there are fewer queries than that. On any other platform the limit
+    is 512 MiB, and a tile is 1024×1024.
 
-    Where a pair takes a vector, as additive scores do (`is_wide`), it is 128×128; and where a size
-    is a symbol of `jax.export`, which stands for any number.
+    Tiles are 128×128 where the score computes a vector for each pair (`is_wide`), as additive
+    scores do, and where a size is a symbol of `jax.export`.
     """
     if not concrete.are_numbers(T, S, heads):
         return TileShape(*(min(L, 128) if concrete.are_numbers(L) else 128 for L in (T, S)))
@@ -56,6 +56,6 @@ def _side(heads: int, platform: str) -> int:
 
 
 def _even_part(L: int, limit: int) -> int:
-    """The size of equal parts of L, none above the limit, that leave little to fill up."""
+    """The size of equal parts of L, none above the limit, with little padding."""
     parts = max(1, -(-L // limit))
     return L if parts == 1 else -(-L // (16 * parts)) * 16

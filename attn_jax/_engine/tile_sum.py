@@ -1,9 +1,8 @@
-"""Sums of a function over all readable tiles: the family that differentiation never leaves.
+"""Sums of a function over all tiles that are not empty, with derivatives of every order.
 
-A tile function takes a tree cut to one tile and gives contributions: a table of them belongs to the
-tile's queries, keys or pairs, an array to the whole. Its total derivative is again a sum of such a
-function over the same tiles, forward (`Pushed`) and backward (`Pulled`), so every order of
-derivative takes linear memory and skips the same tiles.
+A tile function takes operands cut to one tile. A table that it returns belongs to the tile's
+queries, keys or pairs, an array to the whole. The JVP (`TileJvp`) and VJP (`TileVjp`) of such a sum
+are again such sums, so derivatives of any order take linear memory and skip the same tiles.
 """
 
 import dataclasses
@@ -25,28 +24,28 @@ type TileFunction = Callable[[Any, Bool[Array, "t s"] | None], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Pushed:
-    """The directional derivative of a tile function, on pairs (operands, tangents).
+class TileJvp:
+    """The JVP of a tile function, on (operands, tangents).
 
-    A tangent is None where an operand does not move.
+    A tangent is None where it is known to be zero.
     """
 
     function: TileFunction
 
     def __call__(self, operands: Any, readable: Bool[Array, "t s"] | None) -> Any:
-        # Only the tile is widened, never a whole array of rows.
+        # Only the tile is converted to a wider dtype, never a whole array.
         primals, tangents = operands
-        moving, rest = split(primals, tangents)
-        primals, tangents = (numerics.wide(moving),), (numerics.wide(tangents),)
+        variables, rest = split(primals, tangents)
+        primals, tangents = (numerics.wide(variables),), (numerics.wide(tangents),)
         _, out = jax.jvp(lambda f: self.function(join(f, rest), readable), primals, tangents)
         return out
 
 
 @dataclasses.dataclass(frozen=True)
-class Pulled:
-    """The transposed derivative of a tile function, on pairs (operands, cotangents of its sums).
+class TileVjp:
+    """The VJP of a tile function, on (operands, cotangents of its sums).
 
-    `wanted` tells of each leaf of the operands whether its gradient is; it is None where not.
+    `wanted` says for each leaf of the operands whether its gradient is wanted; others are None.
     """
 
     function: TileFunction
@@ -54,37 +53,39 @@ class Pulled:
 
     def __call__(self, operands: Any, readable: Bool[Array, "t s"] | None) -> Any:
         primals, cotangents = operands
-        moving, rest = split(primals, only(self.wanted, primals))
-        _, pull = jax.vjp(lambda f: self.function(join(f, rest), readable), numerics.wide(moving))
+        variables, rest = split(primals, where_wanted(self.wanted, primals))
+        _, pull = jax.vjp(
+            lambda f: self.function(join(f, rest), readable), numerics.wide(variables)
+        )
         (gradients,) = pull(cotangents)
         return gradients
 
 
 def tile_sum(function: TileFunction, pairs: Pairs, operands: Any, layout: Layout) -> Any:
-    """Σ function(tile, readable) over the tiles that are read, with the axes of the layout.
+    """Σ function(tile, readable) over the tiles that are not empty, with the axes of the layout.
 
-    What a result shares with no head of its own, by the layout, is summed over the heads.
+    A result is summed over the vmapped axes that it lacks in the layout.
     """
     both = vary_alike((pairs, operands))
     op = _TileSum.of(both, layout.inputs, sizes=layout.sizes, function=function)
     return fit(op(*both), op.layout.outputs, layout.outputs)
 
 
-def only(wanted: tuple[bool, ...], tree: Any) -> Any:
+def where_wanted(wanted: tuple[bool, ...], tree: Any) -> Any:
     """A tree with None in the place of every leaf that is not wanted."""
     leaves, structure = jax.tree.flatten(tree)
     kept = [leaf if is_wanted else None for leaf, is_wanted in zip(leaves, wanted, strict=True)]
     return jax.tree.unflatten(structure, kept)
 
 
-def of_those(present: Any, tree: Any) -> Any:
+def where_present(present: Any, tree: Any) -> Any:
     """A tree with None wherever another one has None."""
     return jax.tree.map(lambda x, y: None if x is None else y, present, tree, is_leaf=_is_none)
 
 
 def split(tree: Any, present: Any) -> tuple[Any, Any]:
     """The leaves that another tree has too, and the rest; each with None in the other's place."""
-    own = of_those(present, tree)
+    own = where_present(present, tree)
     rest = jax.tree.map(lambda x, y: y if x is None else None, present, tree, is_leaf=_is_none)
     return own, rest
 
@@ -101,8 +102,8 @@ def narrow(tree: Any, gradients: Any) -> Any:
     )
 
 
-def moved(tangents: Any) -> Any:
-    """Tangents with None for those that are known to be zero, as those of integers are."""
+def without_zeros(tangents: Any) -> Any:
+    """Tangents with None for those that are known to be zero, such as those of integers."""
 
     def one(tangent):
         return None if _is_zero(tangent) or tangent.dtype == jax.dtypes.float0 else tangent
@@ -110,7 +111,7 @@ def moved(tangents: Any) -> Any:
     return jax.tree.map(one, tangents, is_leaf=_is_zero)
 
 
-def written_out(cotangents: Any) -> Any:
+def with_zeros(cotangents: Any) -> Any:
     """Cotangents with arrays of zeros for those that are known to be zero."""
     return jax.tree.map(
         lambda c: young_jax.instantiate_zeros(c) if _is_zero(c) else c, cotangents, is_leaf=_is_zero
@@ -118,7 +119,7 @@ def written_out(cotangents: Any) -> Any:
 
 
 def gradients_wanted(nonzero: Any, operands: Any) -> tuple[bool, ...]:
-    """Which leaves have a gradient that somebody asks for, from what `vjp_fwd` is told."""
+    """Which leaves have a gradient that is wanted, from the argument `nzs_in` of `vjp_fwd`."""
     flags = jax.tree.leaves(nonzero)
     return tuple(
         bool(flag) and jnp.issubdtype(leaf.dtype, jnp.inexact)
@@ -129,7 +130,7 @@ def gradients_wanted(nonzero: Any, operands: Any) -> tuple[bool, ...]:
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Wanted:
-    """`gradients_wanted` among residuals, which are a tree."""
+    """`gradients_wanted` as a static node of the residuals, which are a pytree."""
 
     leaves: tuple[bool, ...]
 
@@ -137,8 +138,8 @@ class Wanted:
 class _TileSum(Operation):
     function: Any
 
-    def of_one_head(self):
-        return jax.eval_shape(self.function, self.operands, None)
+    def results_of_one_head(self):
+        return jax.eval_shape(self.function, self.arguments, None)
 
     def on(self, platform, *args):
         pairs, operands = args
@@ -155,11 +156,11 @@ class _TileSum(Operation):
         return _merge(*fold(walk, pairs, operands, (rows, sums), inside, tile))
 
     def jvp(self, primals, tangents):
-        (pairs, operands), changes = primals, moved(tangents[1])
+        (pairs, operands), tangents = primals, without_zeros(tangents[1])
         pair_axes, axes = self.layout.inputs
-        inputs = pair_axes, (axes, of_those(changes, axes))
+        inputs = pair_axes, (axes, where_present(tangents, axes))
         layout = self.layout._replace(inputs=inputs)
-        return self(*primals), tile_sum(Pushed(self.function), pairs, (operands, changes), layout)
+        return self(*primals), tile_sum(TileJvp(self.function), pairs, (operands, tangents), layout)
 
     lin, linearized = young_jax.linearize_from_jvp
 
@@ -170,30 +171,29 @@ class _TileSum(Operation):
         (pairs, operands), wanted = res
         pair_axes, axes = self.layout.inputs
         inputs = pair_axes, (axes, self.layout.outputs)
-        layout = Layout(inputs, only(wanted.leaves, axes), self.sizes)
-        pull = Pulled(self.function, wanted.leaves)
-        gradients = tile_sum(pull, pairs, (operands, written_out(outgrad)), layout)
+        layout = Layout(inputs, where_wanted(wanted.leaves, axes), self.sizes)
+        vjp = TileVjp(self.function, wanted.leaves)
+        gradients = tile_sum(vjp, pairs, (operands, with_zeros(outgrad)), layout)
         return jax.tree.map(lambda _: None, pairs), narrow(operands, gradients)
 
     def transpose(self, out_ct, *maybe_accums):
-        """A push is linear in its tangents, a pull in its cotangents; each transposes the other."""
+        """A JVP is linear in tangents, a VJP in cotangents; each is the transpose of the other."""
         pairs, (primals, linear) = maybe_accums
         pair_axes, (axes, linear_axes) = self.layout.inputs
-        if isinstance(self.function, Pushed):
-            changes = written_out(out_ct)
+        if isinstance(self.function, TileJvp):
+            inputs = with_zeros(out_ct)
             wanted = jax.tree.map(lambda _, axis: axis is not None, axes, linear_axes)
-            function = Pulled(self.function.function, tuple(jax.tree.leaves(wanted)))
+            function = TileVjp(self.function.function, tuple(jax.tree.leaves(wanted)))
         else:
-            changes, function = moved(out_ct), Pushed(self.function.function)
-        inputs = pair_axes, (axes, of_those(changes, self.layout.outputs))
-        layout = Layout(inputs, linear_axes, self.sizes)
-        change = tile_sum(function, pairs, (primals, changes), layout)
-        change = narrow(self.in_avals[1][1], change)
-        accumulate(linear, change)
+            inputs, function = without_zeros(out_ct), TileJvp(self.function.function)
+        input_axes = pair_axes, (axes, where_present(inputs, self.layout.outputs))
+        layout = Layout(input_axes, linear_axes, self.sizes)
+        cotangents = tile_sum(function, pairs, (primals, inputs), layout)
+        accumulate(linear, narrow(self.in_avals[1][1], cotangents))
 
 
 def accumulate(accumulators: Any, values: Any) -> None:
-    """Adds cotangents of what an operation is linear in, as JAX asks when it transposes."""
+    """Adds cotangents of the linear arguments of an operation, as JAX's transposition requires."""
     leaves = zip(jax.tree.leaves(accumulators), jax.tree.leaves(values), strict=True)
     for accumulator, value in leaves:
         if isinstance(accumulator, young_jax.GradAccum):

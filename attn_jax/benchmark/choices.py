@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 import attn_jax
-from attn_jax._engine.contract import contract
+from attn_jax._engine.matmul import matmul
 from attn_jax.benchmark import machine
 from attn_jax.benchmark.timing import Patience, alternate
 
@@ -101,7 +101,7 @@ def _heads(dtype: str) -> dict[str, Function]:
 def _products(dtype: str) -> dict[str, Function]:
     """Σ_t weights[t, s] rows[t, v] for 8 heads, fifty times over."""
     weights, rows = _draw(dtype, (8, 256, 256), (8, 256, 64))
-    turned = jax.vmap(lambda a, b: contract("ts,tv->sv", a, b, dtype))
+    turned = jax.vmap(lambda a, b: matmul("ts,tv->sv", a, b, dtype))
     plain = functools.partial(jnp.einsum, "nts,ntv->nsv", preferred_element_type=jnp.float32)
 
     def repeat(product: Function) -> Function:

@@ -15,7 +15,7 @@ from jaxtyping import Array
 import attn_jax
 from attn_jax._base.grid import TileShape
 from attn_jax._engine import tile_shape
-from attn_jax._engine.contract import contract
+from attn_jax._engine.matmul import matmul
 from attn_jax.benchmark import machine
 from attn_jax.benchmark.timing import Patience, alternate
 
@@ -79,7 +79,7 @@ def _rows(array: Array, n: Array, size: int) -> Array:
 def _logits(query: Array, key: Array, tile: TileShape, tiles: int) -> Array:
     def one(n: Array, _: Array) -> Array:
         rows = _rows(query, n, tile.queries), _rows(key, n, tile.keys)
-        return contract("nth,nsh->nts", *rows, query.dtype)
+        return matmul("nth,nsh->nts", *rows, query.dtype)
 
     return jax.lax.fori_loop(0, tiles, one, jnp.zeros((N, *tile), jnp.float32))
 
@@ -105,7 +105,7 @@ def _weighed(value: Array, tile: TileShape, tiles: int) -> Array:
     weights = jnp.full((N, *tile), 1 / tile.keys, jnp.float32)
 
     def one(n: Array, total: Array) -> Array:
-        return total + contract("nts,nsv->ntv", weights, _rows(value, n, tile.keys), value.dtype)
+        return total + matmul("nts,nsv->ntv", weights, _rows(value, n, tile.keys), value.dtype)
 
     return jax.lax.fori_loop(0, tiles, one, jnp.zeros((N, tile.queries, H), jnp.float32))
 

@@ -1,1 +1,1 @@
-"""One contract, one implementation a file; implementations never import each other."""
+"""One implementation a file, each with the functions of `dispatch.Kernel`."""

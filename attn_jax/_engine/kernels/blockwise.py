@@ -1,8 +1,8 @@
 """Attention in linear memory, tile by tile, on anything that XLA compiles for.
 
-Dao et al., "FlashAttention" (2022), https://arxiv.org/abs/2205.14135, with the score, the change to
-a logit and the mask left open, as in Dong et al., "Flex Attention" (2024),
-https://arxiv.org/abs/2412.05496. Tiles that the mask leaves empty cost nothing.
+Dao et al., "FlashAttention" (2022), https://arxiv.org/abs/2205.14135, with any score, score mod and
+mask, as in Dong et al., "Flex Attention" (2024), https://arxiv.org/abs/2412.05496. Empty tiles cost
+nothing.
 """
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from attn_jax._base.axes import Layout
 from attn_jax._base.grid import TileShape
 from attn_jax._base.tables import Table
 from attn_jax._engine import online_softmax, tile_shape
-from attn_jax._engine.call import Call, Pairs, Read, Work
+from attn_jax._engine.call import Call, Operands, Pairs, Work
 from attn_jax._engine.fold import kinds_of_tiles
 from attn_jax._engine.online_softmax import Residuals
 
@@ -19,7 +19,7 @@ divided_by = "compiler"
 
 
 def refuses(call: Call, platform: str | None) -> str | None:
-    """It takes every call, on every platform."""
+    """None: every call, on every platform."""
     del call, platform
     return None
 
@@ -29,13 +29,15 @@ def forward(call: Call, layout: Layout, tile: TileShape) -> tuple[Table, Table]:
     return online_softmax.forward(call, layout, tile)
 
 
-def backward(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...]) -> Read:
-    """Gradients that are wanted, and None for the others."""
-    return online_softmax.gradients(pairs, residuals, layout, wanted)
+def backward(
+    pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...]
+) -> Operands:
+    """The gradients that are wanted, and None for the others."""
+    return online_softmax.backward(pairs, residuals, layout, wanted)
 
 
 def work(call: Call, heads: int, platform: str) -> Work:
-    """The tiles that the mask leaves; one at the edge counts as a whole tile."""
+    """The tiles that are not empty; one at the edge counts as a whole tile."""
     (T, S), pairs = call.sizes, call.pairs
     if T == 0 or S == 0:
         return Work(jnp.ones((0, 0), bool), pairs=0)

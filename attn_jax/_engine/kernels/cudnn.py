@@ -1,7 +1,7 @@
 """NVIDIA's fused kernel, by way of `jax.nn`, for the calls that it can honour exactly.
 
-Output and first gradients are the kernel's; log-sum-exp and what is made of it are sums over tiles.
-What the kernel cannot honour, or is known to get wrong somewhere, is refused with the reason.
+Output and first gradients come from the kernel, log-sum-exp from a sum over tiles. The kernel
+refuses what it cannot compute exactly, or is known to get wrong, with the reason.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from attn_jax._base.axes import Axes, Layout, fit, in_front, map_levels
 from attn_jax._base.grid import TileShape
 from attn_jax._base.tables import Table
 from attn_jax._engine import online_softmax
-from attn_jax._engine.call import Call, Pairs, Read, Work
+from attn_jax._engine.call import Call, Operands, Pairs, Work
 from attn_jax._engine.online_softmax import Residuals
 
 _KERNEL = "cudnn"  # what `jax.nn` calls it
@@ -31,8 +31,8 @@ divided_by = "kernel"
 
 
 def refuses(call: Call, platform: str | None) -> str | None:
-    """Why the kernel cannot honour a call exactly, and what would help; None where it can."""
-    H = call.read.query.values.shape[1]
+    """Why the kernel cannot compute a call exactly; None where it can."""
+    H = call.operands.query.values.shape[1]
     device = () if platform is None else _device_reasons(H, platform)
     return "; ".join([*device, *_option_reasons(call), *_shape_reasons(call)]) or None
 
@@ -43,25 +43,27 @@ def forward(call: Call, layout: Layout, tile: TileShape) -> tuple[Table, Table]:
     The log-sum-exp that `jax.nn` returns is rounded to the query's dtype, so it is summed anew; the
     compiler removes that sum from a program that does not use it.
     """
-    pairs, read = call
+    pairs, operands = call
     is_causal, axes = pairs.mask is not None, layout.inputs[1]
-    arrays, own = _arrays(read), _arrays(axes)
+    arrays, own = _arrays(operands), _arrays(axes)
     out = _by_kernel(arrays, own, layout.outputs[0].values, layout.sizes, is_causal=is_causal)
-    S = read.key.values.shape[own[1].core(read.key.values.ndim)[0]]
-    nothing = Table(jnp.zeros((S, 1), read.value.values.dtype), "key")
+    S = operands.key.values.shape[own[1].core(operands.key.values.ndim)[0]]
+    nothing = Table(jnp.zeros((S, 1), operands.value.values.dtype), "key")
     shared = Table(Axes((None,) * len(layout.sizes)), "key")
-    keys = Call(pairs, dataclasses.replace(read, value=nothing))
+    keys = Call(pairs, dataclasses.replace(operands, value=nothing))
     inputs = layout.inputs[0], dataclasses.replace(axes, value=shared)
     _, logsumexp = online_softmax.forward(keys, layout._replace(inputs=inputs), tile)
-    return Table(out.astype(read.scale.dtype), "query"), logsumexp
+    return Table(out.astype(operands.scale.dtype), "query"), logsumexp
 
 
-def backward(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...]) -> Read:
-    """Gradients that are wanted, and None for the others."""
+def backward(
+    pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...]
+) -> Operands:
+    """The gradients that are wanted, and None for the others."""
     is_causal, (_, axes) = pairs.mask is not None, layout.inputs
-    read, to = residuals.read, _arrays(layout.outputs)
-    own = tuple(map(_with_levels_of, _arrays(axes.read), to))
-    sides = zip(_arrays(read), _arrays(axes.read), own, strict=True)
+    operands, to = residuals.operands, _arrays(layout.outputs)
+    own = tuple(map(_with_levels_of, _arrays(axes.operands), to))
+    sides = zip(_arrays(operands), _arrays(axes.operands), own, strict=True)
     arrays = [_spread(array, given, wide, layout.sizes) for array, given, wide in sides]
     out_axes = axes.d_out.values
     full = out_axes.like(residuals.d_out.values.ndim, 2)
@@ -74,7 +76,7 @@ def backward(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[b
     each = pull(_spread(d_out, out_axes, full, layout.sizes))
     query, key, value, scale = map(fit, each, own, to)
     found = dataclasses.replace(
-        read,
+        operands,
         query=Table(query, "query"),
         key=Table(key, "key"),
         value=Table(value, "key"),
@@ -83,11 +85,11 @@ def backward(pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[b
     if residuals.d_logsumexp.values is None:
         return found
     alone = residuals._replace(d_out=jax.tree.map(jnp.zeros_like, residuals.d_out))
-    return jax.tree.map(jnp.add, found, online_softmax.gradients(pairs, alone, layout, wanted))
+    return jax.tree.map(jnp.add, found, online_softmax.backward(pairs, alone, layout, wanted))
 
 
 def work(call: Call, heads: int, platform: str) -> Work:
-    """All pairs, or those that a causal query may read: what tiles the kernel has is its own."""
+    """All pairs, or those that a causal mask leaves; the tiles of the kernel are not known."""
     del heads, platform
     T, S = call.sizes
     pairs = T * S if call.pairs.mask is None else T * (T + 1) // 2
@@ -110,24 +112,28 @@ def _device_reasons(H: int, platform: str) -> Iterator[str]:
 
 
 def _option_reasons(call: Call) -> Iterator[str]:
-    pairs, read = call
-    if read.query.values.dtype not in _DTYPES:
-        yield f"the dtype is {read.query.values.dtype}, and it takes bfloat16 or float16"
-    if read.score is not None:
+    pairs, operands = call
+    if operands.query.values.dtype not in _DTYPES:
+        yield f"the dtype is {operands.query.values.dtype}, and it takes bfloat16 or float16"
+    if operands.score is not None:
         yield "score is given, and it knows the dot product alone"
-    if read.score_mod is not None:
+    if operands.score_mod is not None:
         yield "bias or score_mod is given, and it takes the logits as they are"
     if pairs.mask is not None and not (pairs.mask == masks.causal() and pairs.in_order):
         yield (
             "the mask is not causal() alone on positions 0, 1, 2, …, and it is given no documents, "
             "arrays, lengths, windows or positions"
         )
-    if read.dropout is not None:
+    if operands.dropout is not None:
         yield "dropout_rate is given, and its random bits are not those of dropout_mask"
 
 
 def _shape_reasons(call: Call) -> Iterator[str]:
-    (T, S), H, V = call.sizes, call.read.query.values.shape[1], call.read.value.values.shape[1]
+    (T, S), H, V = (
+        call.sizes,
+        call.operands.query.values.shape[1],
+        call.operands.value.values.shape[1],
+    )
     if V != H:
         yield f"values are {V} wide and queries {H}, and it takes one width"
     if not concrete.are_numbers(T, S) or T % _TILE or S % _TILE or not T or not S:
@@ -145,13 +151,13 @@ def _capability(platform: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _arrays(read: Read) -> tuple[Any, Any, Any, Any]:
-    """What the kernel knows of: query, key, value and scale, or their axes."""
-    return read.query.values, read.key.values, read.value.values, read.scale
+def _arrays(operands: Operands) -> tuple[Any, Any, Any, Any]:
+    """The operands of the kernel: query, key, value and scale, or their axes."""
+    return operands.query.values, operands.key.values, operands.value.values, operands.scale
 
 
 def _with_levels_of(own: Axes, to: Axes | None) -> Axes:
-    """The axes that an operand has while its gradient is computed: `to`, or all, to be summed."""
+    """The axes of an operand while its gradient is computed: `to`, or all, to be summed."""
     if to is None:
         return own
     lacks = any(t is None and a is not None for t, a in zip(to.at, own.at, strict=True))
@@ -159,7 +165,7 @@ def _with_levels_of(own: Axes, to: Axes | None) -> Axes:
 
 
 def _spread(array: Array, own: Axes, to: Axes, sizes: tuple[int, ...]) -> Array:
-    """An array with all levels that `to` has: repeated along those that it shared."""
+    """An array with the vmapped axes of `to`: repeated along those that it lacked."""
     return map_levels(lambda core: core, (own,), to, sizes)(array)
 
 

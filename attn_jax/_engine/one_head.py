@@ -1,4 +1,4 @@
-"""Attention of one head: its arguments checked, then computed by the kernel that takes the call."""
+"""Attention of one head: its arguments are checked, then a kernel computes the call."""
 
 import functools
 from typing import Any
@@ -19,7 +19,7 @@ from attn_jax._engine.dispatch import Implementation
 from attn_jax._engine.kernels import reference
 
 
-def checked(
+def checked_call(
     query: Float[Array, "T H"],
     key: Float[Array, "S E"],
     value: Float[Array, "S V"],
@@ -30,7 +30,7 @@ def checked(
     implementation: Implementation | None = None,
     **options: Any,
 ) -> tuple[Call, Float[Array, ""] | None]:
-    """The arguments of `attend` as a call, checked, and the sink beside it."""
+    """The arguments of `attend`, checked, as a call and a sink."""
     checks.check_one_head(query=(query, "T H"), key=(key, "S E"), value=(value, "S V"))
     checks.check_floating(query=query, key=key, value=value)
     dispatch.check_name(implementation)
@@ -40,19 +40,19 @@ def checked(
     if sink is not None:
         if jnp.ndim(sink) != 0:
             raise ValueError(f"sink must be one number; got shape {list(jnp.shape(sink))}")
-        sink = jnp.asarray(sink, call.read.scale.dtype)
+        sink = jnp.asarray(sink, call.operands.scale.dtype)
     return call, sink
 
 
 def compute(
     call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
 ) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-    """Output and log-sum-exp of a call, with the sink's share."""
+    """Output and log-sum-exp of a call, with the sink in the denominator."""
     if dispatch.choice(call, implementation) == "reference":
         out, logsumexp = reference.attend(call)
     else:
         out, logsumexp = (table.values for table in attention(call, implementation))
-        out = out.astype(call.read.query.values.dtype)
+        out = out.astype(call.operands.query.values.dtype)
     if sink is None:
         return out, logsumexp
     parts = jnp.stack([logsumexp, jnp.broadcast_to(sink, logsumexp.shape)], axis=-1)
@@ -61,25 +61,25 @@ def compute(
 
 
 def _specs(call: Call, _: Any) -> tuple[PartitionSpec, PartitionSpec]:
-    query, value = call.read.query.values, call.read.value.values
+    query, value = call.operands.query.values, call.operands.value.values
     return axes_of((query, 0), (value, 1)), axes_of((query, 0))
 
 
 @functools.partial(jax.jit, static_argnames="implementation")
 @on_automatic_axes(_specs)
-def read(
+def compute_jitted(
     call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
 ) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
-    """`compute`, compiled once for all calls that do the same."""
-    parts = (vars(call.read) | vars(call.pairs)).items()
+    """`compute`, compiled once for all calls of the same types and functions."""
+    parts = (vars(call.operands) | vars(call.pairs)).items()
     arrays = {name: part.values if is_table(part) else part for name, part in parts}
-    compiles("a read of one head", **arrays, sink=sink, implementation=implementation)
+    compiles("attention of one head", **arrays, sink=sink, implementation=implementation)
     return compute(call, sink, implementation=implementation)
 
 
 @functools.partial(jax.jit, static_argnames="implementation")
-def read_out(
+def output_jitted(
     call: Call, sink: Float[Array, ""] | None, *, implementation: Implementation | None
 ) -> Float[Array, "T V"]:
-    """`read` without log-sum-exp, which a kernel may then leave out."""
-    return read(call, sink, implementation=implementation)[0]
+    """The output alone, so that a kernel need not compute log-sum-exp."""
+    return compute_jitted(call, sink, implementation=implementation)[0]

@@ -1,10 +1,10 @@
-"""Matrix products that stay fast in every derivative.
+"""Matmuls whose derivatives of every order are as fast as they are.
 
-JAX differentiates `einsum(bfloat16, bfloat16) -> float32` into products of a float32 cotangent with
-a bfloat16 operand, which no hardware multiplies fast. Here the derivative of a contraction is a
-contraction: operands are rounded, sums and cotangents stay wide, whatever the order. And a product
-that sums over the first axis of both operands, as derivatives by keys and values do, is written so
-that XLA's matrix routines for CPUs take it: twice as fast.
+JAX differentiates `einsum(bfloat16, bfloat16) -> float32` into matmuls of a float32 cotangent with
+a bfloat16 operand, for which no hardware has a fast path. Here the derivative of a matmul is such a
+matmul: its operands are rounded, and sums and cotangents are float32 or wider, in every order. A
+matmul that sums over the first axis of both operands, as derivatives by keys and values do, is
+rewritten for XLA's matmul routines on CPUs, which makes it twice as fast.
 """
 
 import functools
@@ -20,7 +20,7 @@ from attn_jax._base.sharding import types, vary_alike
 from attn_jax._engine.operation import Primitive
 
 
-def contract(
+def matmul(
     formula: str,
     first: Float[Array, "..."],
     second: Float[Array, "..."],
@@ -29,15 +29,15 @@ def contract(
 ) -> Float[Array, "..."]:
     """`einsum(formula, first, second)` with operands in `dtype`, summed in float32 or wider.
 
-    `precision` is the name of JAX's, for this product and those of its derivatives.
+    `precision` is the name of JAX's precision, for this matmul and those of its derivatives.
     """
     first, second = vary_alike((first, second))
     how = formula, jnp.dtype(dtype), precision
-    return _Contraction(*how, jax.typeof(first), jax.typeof(second))(first, second)
+    return _Matmul(*how, jax.typeof(first), jax.typeof(second))(first, second)
 
 
-class _Contraction(Primitive):
-    """One pair product `"ab,cb->ac"`, bilinear; every letter of a side occurs on another."""
+class _Matmul(Primitive):
+    """A bilinear matmul such as `"ab,cb->ac"`; every letter of a side occurs on another side."""
 
     formula: str
     dtype: jnp.dtype
@@ -61,9 +61,9 @@ class _Contraction(Primitive):
         (first, second), (d_first, d_second) = primals, tangents
         terms = []
         if not isinstance(d_first, young_jax.Zero):
-            terms.append(contract(self.formula, d_first, second, self.dtype, self.precision))
+            terms.append(matmul(self.formula, d_first, second, self.dtype, self.precision))
         if not isinstance(d_second, young_jax.Zero):
-            terms.append(contract(self.formula, first, d_second, self.dtype, self.precision))
+            terms.append(matmul(self.formula, first, d_second, self.dtype, self.precision))
         return self(first, second), sum(terms[1:], terms[0])
 
     lin, linearized = young_jax.linearize_from_jvp
@@ -84,14 +84,12 @@ class _Contraction(Primitive):
 
     def _by_first(self, cotangent, second):
         first, other, out = _letters(self.formula)
-        gradient = contract(
-            f"{out},{other}->{first}", cotangent, second, self.dtype, self.precision
-        )
+        gradient = matmul(f"{out},{other}->{first}", cotangent, second, self.dtype, self.precision)
         return gradient.astype(self.in_avals[0].dtype)
 
     def _by_second(self, first, cotangent):
         one, other, out = _letters(self.formula)
-        gradient = contract(f"{out},{one}->{other}", cotangent, first, self.dtype, self.precision)
+        gradient = matmul(f"{out},{one}->{other}", cotangent, first, self.dtype, self.precision)
         return gradient.astype(self.in_avals[1].dtype)
 
     def batch(self, axis_data, args, dims):
@@ -107,7 +105,7 @@ class _Contraction(Primitive):
             for array, axis in zip(args, dims, strict=True)
         )
         formula = f"{mapped[0]},{mapped[1]}->{letter}{out}"
-        return contract(formula, first, second, self.dtype, self.precision), 0
+        return matmul(formula, first, second, self.dtype, self.precision), 0
 
 
 def _product(formula, first, second, dtype, precision):
@@ -120,7 +118,7 @@ def _product(formula, first, second, dtype, precision):
     own, others = _own_size(one, other, first.shape), _own_size(other, one, second.shape)
     if concrete.are_numbers(own, others) and own < others:
         one, other, first, second = other, one, second, first
-    # Barriers keep XLA from folding the two transpositions, of little, into the product of much.
+    # Barriers keep XLA from fusing the two small transpositions into the large matmul.
     (summed,) = sums
     turned = other.replace(summed, "") + summed
     batch = "".join(letter for letter in out if letter in one and letter in other)
