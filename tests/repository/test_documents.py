@@ -14,7 +14,7 @@ import pytest
 import attn_jax
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = Path(__file__).with_name("run_shown.py")
+PROGRAM = ROOT / "tests" / "programs" / "run_documents.py"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 MOST_LINES = 40  # of an example

@@ -1,14 +1,15 @@
 """The planted mutants can all be planted, and those whose turn it is are killed.
 
-`python tests/mutants.py --all` runs the whole table.
+`python tests/programs/mutants.py --all` runs the whole table.
 """
 
 import datetime
 import os
 
-import mutants
 import pytest
-from mutants import MUTANTS
+
+from tests.programs import mutants
+from tests.programs.mutants import MUTANTS
 
 COUNT = 2
 TURN = os.environ.get("MUTANTS_SEED", str(datetime.date.today().timetuple().tm_yday))

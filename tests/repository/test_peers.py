@@ -1,7 +1,8 @@
 """`make test-peers` says what to give where a clone is missing."""
 
-import peers
 import pytest
+
+from tests.programs import peers
 
 
 @pytest.mark.parametrize("name", peers.SUITES)

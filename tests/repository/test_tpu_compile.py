@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = ROOT / ".tpu"
-PROGRAM = Path(__file__).with_name("compile_for_tpu.py")
+PROGRAM = ROOT / "tests" / "programs" / "compile_for_tpu.py"
 
 pytestmark = pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64"),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = Path(__file__).with_name("read_in_two_processes.py")
+PROGRAM = ROOT / "tests" / "programs" / "attend_in_two_processes.py"
 
 
 def test_two_processes_agree_with_one():

@@ -1,0 +1,53 @@
+"""Every mistake is refused before any mathematics, by an error that names the argument, says what
+came and what to do."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import attn_jax
+from tests.helpers.cases import S
+from tests.helpers.draws import draw
+from tests.helpers.mistakes import HEADS, MISTAKES
+from tests.helpers.tolerance import assert_differs, assert_equal
+
+
+@pytest.mark.usefixtures("no_type_hook")
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_refused_with_advice(mistake):
+    with pytest.raises(mistake.error, match=re.compile(mistake.message, re.DOTALL)) as raised:
+        mistake.function(**mistake.arguments)
+    assert raised.type is mistake.error
+
+
+@pytest.mark.parametrize("mistake", MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_refused_by_name_with_the_type_hook_too(mistake):
+    message = rf"parameter '{mistake.argument}'|{mistake.message}"
+    with pytest.raises((mistake.error, TypeError), match=re.compile(message, re.DOTALL)):
+        mistake.function(**mistake.arguments)
+
+
+@pytest.mark.parametrize("lengths", [[3, 100], [-1, 2]])
+def test_lengths_that_are_traced_cannot_be_refused_and_read_what_there_is(lengths):
+    arrays = draw(0, *(array.shape for array in HEADS.values()), dtype=jnp.float32)
+    read, lengths = jax.jit(attn_jax.dot_product_attention), jnp.array(lengths)
+    clipped = read(*arrays, key_value_seq_lengths=jnp.clip(lengths, 0, S))
+    assert_equal(read(*arrays, key_value_seq_lengths=lengths), clipped)
+    assert_differs(clipped, read(*arrays))
+
+
+def test_heads_where_positions_belong_are_doubted():
+    """B2: PyTorch's order of axes, which fits no check where heads and positions divide."""
+    of_torch = [jnp.zeros((2, 4, 32, 8))] * 3
+    with pytest.warns(UserWarning, match=r"32 heads but 4 positions.*\(B, N, T, H\).*swapaxes"):
+        attn_jax.dot_product_attention(*of_torch)
+
+
+@pytest.mark.parametrize(("T", "S"), [(4, 32), (1, 1), (8, 8)])
+def test_many_heads_alone_are_no_reason_to_doubt(T, S, recwarn):
+    attn_jax.dot_product_attention(
+        jnp.zeros((2, T, 32, 8)), jnp.zeros((2, S, 32, 8)), jnp.zeros((2, S, 32, 8))
+    )
+    assert not recwarn.list

@@ -1,0 +1,99 @@
+"""Which keys each query reads, against rows written by hand: causal by position, windows of others.
+
+data/golden_key_sets.json was not made by a program: a mistake in the conventions cannot be on both
+sides.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import attn_jax
+from attn_jax import masks
+from tests.helpers.cases import IMPLEMENTATIONS
+from tests.helpers.tolerance import assert_close, assert_equal
+
+FILE = Path(__file__).parents[1] / "data" / "golden_key_sets.json"
+ROWS = json.loads(FILE.read_text())["rows"]
+
+
+def describe(row) -> str:
+    rule = "causal" * row["causal"] + str(row["window"] or "")
+    return f"{row['T']}x{row['S']} {rule} {row['query_position'] or ''}"
+
+
+def visible(row) -> np.ndarray:
+    """The rows of keys that were written down, as a mask."""
+    readable = np.zeros((row["T"], row["S"]), bool)
+    for line, keys in zip(readable, row["visible"], strict=True):
+        if keys:
+            first, _, last = keys.partition("-")
+            line[int(first) : int(last or first) + 1] = True
+    return readable
+
+
+def positions(row) -> tuple:
+    """Query and key positions, None where they are not given."""
+    given = (row.get(name) for name in ("query_position", "key_position"))
+    return tuple(None if position is None else np.array(position) for position in given)
+
+
+def rule(row):
+    """The row's rule in terms of `attn_jax.masks`."""
+    parts = [masks.causal()] if row["causal"] else []
+    if row["window"] is not None:
+        parts.append(masks.sliding_window(*row["window"]))
+    return functools.reduce(lambda a, b: a & b, parts, masks.key_padding(row["S"] + 1000))
+
+
+def test_there_are_sixty_rows_and_no_two_are_the_same():
+    assert len({json.dumps(row) for row in ROWS}) == len(ROWS) == 60
+
+
+@pytest.mark.parametrize("row", ROWS, ids=describe)
+def test_masks_let_queries_read_the_keys_that_were_written_down(row):
+    sides = zip(positions(row), (row["T"], row["S"]), strict=True)
+    i, j = (jnp.asarray(np.arange(size) if side is None else side) for side, size in sides)
+    assert_equal(masks.evaluate(rule(row), i, j), visible(row))
+
+
+def weights(row, implementation, query, key, positions):
+    """What each query reads of values that are unit vectors."""
+    i, j = positions
+    if i is not None and j is None:
+        j = jnp.arange(row["S"])
+    return attn_jax.dot_product_attention(
+        query,
+        key,
+        jnp.eye(row["S"])[:, None],
+        is_causal=row["causal"],
+        local_window_size=None if row["window"] is None else tuple(row["window"]),
+        query_position=i,
+        key_position=j,
+        implementation=implementation,
+    )[:, 0]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_attention_reads_the_keys_that_were_written_down(implementation, tiles):
+    tiles(2, 3)
+    ones = [[np.ones((row[L], 1, 1), np.float32) for row in ROWS] for L in "TS"]
+
+    @jax.jit
+    def all_rows(*arrays):
+        return [
+            weights(row, implementation, *of_row)
+            for row, *of_row in zip(ROWS, *arrays, strict=True)
+        ]
+
+    found = all_rows(*ones, [positions(row) for row in ROWS])
+    for row, read in zip(ROWS, found, strict=True):
+        readable = visible(row)
+        assert_equal(np.asarray(read) > 0, readable)
+        equal_shares = readable / np.maximum(readable.sum(axis=1, keepdims=True), 1)
+        assert_close(read, equal_shares.astype(np.float32))

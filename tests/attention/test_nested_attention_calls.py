@@ -1,0 +1,114 @@
+"""Reads inside of a score or of a change to a logit: each is a program of its own."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import attn_jax
+from attn_jax import masks, score_mods
+from attn_jax._engine.operation import Primitive
+from tests.helpers import oracle
+from tests.helpers.primitives import primitives
+from tests.helpers.tolerance import assert_close, assert_differs
+
+T, S, L, H = 3, 4, 5, 2
+QUERY, KEY, NOTES = (
+    np.random.default_rng(seed).normal(size=(rows, H)) for seed, rows in enumerate((T, S, L))
+)
+AT = 2  # where the inner query stands
+
+# What the inner read may see of its notes, and where that is.
+INNER = {
+    "causal": (masks.causal(), [0, 1, 2]),
+    "the rest": (~masks.causal(), [3, 4]),
+    "window": (masks.sliding_window(1, 0), [1, 2]),
+    "function": (lambda i, j: j == i, [2]),
+    "another function": (lambda i, j: j > i, [3, 4]),
+}
+
+
+def by_notes(mask, notes):
+    """A score that reads notes with the query first: key · attend(query, notes, notes)."""
+
+    def score(query, key):
+        place = {"query_position": jnp.array([AT]), "key_position": jnp.arange(len(notes))}
+        options = {"mask": mask, "implementation": "blockwise"}
+        return attn_jax.attend(query, notes, notes, **options, **place) @ key.T
+
+    return score
+
+
+def expected(may_read: list[int]) -> np.ndarray:
+    def score(query, key):
+        notes = NOTES[may_read]
+        return oracle.dot(oracle.attention(query[None], notes, notes)[0][0], key)
+
+    return oracle.attention(QUERY, KEY, KEY, score=score)[0]
+
+
+@pytest.mark.parametrize("implementation", ["reference", "blockwise"])
+def test_scores_that_differ_in_the_mask_of_a_read_inside_are_different_programs(implementation):
+    query, key, notes = (jnp.asarray(x, jnp.float32) for x in (QUERY, KEY, NOTES))
+    outs = []
+    for mask, may_read in INNER.values():
+        score = by_notes(mask, notes)
+        out = attn_jax.attend(query, key, key, score=score, implementation=implementation)
+        assert_close(out, expected(may_read), dtype=jnp.float32)
+        outs.append(out)
+    assert_differs(outs[0], outs[1])
+
+
+def operations(mask, dtype=jnp.float32) -> list[Primitive]:
+    """Forward, first and second derivative of a read by tiles with this mask."""
+
+    def total(query):
+        out = attn_jax.attend(query, query, query, mask=mask, implementation="blockwise")
+        return out.astype(jnp.float32).sum()
+
+    def derivatives(query):
+        gradient = jax.grad(total)
+        return jax.jvp(gradient, (query,), (query,))
+
+    return primitives(jax.make_jaxpr(derivatives)(jnp.ones((T, H), dtype)))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class AlsoCausal(masks.Mask):
+    """Has as many fields as the library's own causal mask: none."""
+
+    def __call__(self, query_position, key_position):
+        return key_position <= query_position
+
+
+def test_our_primitives_are_equal_where_trees_and_types_of_their_operands_are_and_nowhere_else():
+    ours = operations(masks.causal())
+    assert {type(op).__name__ for op in ours} >= {"_Attention", "_Gradients", "_TileSum"}
+    assert operations(masks.causal()) == ours
+    assert list(map(hash, operations(masks.causal()))) == list(map(hash, ours))
+    others = (
+        (~masks.causal(), jnp.float32),
+        (masks.causal(), jnp.float16),
+        (AlsoCausal(), jnp.float32),
+    )
+    for other in (operations(*arguments) for arguments in others):
+        assert len(other) == len(ours)
+        assert not any(one == two for one, two in zip(ours, other, strict=True))
+
+
+def test_changes_that_differ_in_a_read_inside_are_different_programs():
+    notes = jnp.asarray(NOTES, jnp.float32)
+    outs = []
+    for inner in (score_mods.soft_cap(0.5), score_mods.alibi(0.5), lambda logit, i, j: -logit):
+        options = {"score_mod": inner, "implementation": "blockwise"}
+
+        def change(logit, i, j, options=options):
+            return logit * attn_jax.attend(notes, notes, notes, **options)[0, 0]
+
+        outs.append(attn_jax.attend(notes, notes, notes, score_mod=change))
+    assert_differs(outs[0], outs[1])
+    assert_differs(outs[0], outs[2])
+    assert_differs(outs[1], outs[2])

@@ -1,0 +1,111 @@
+"""Caches of every kind for sequences of twelve tokens, and what each must hold at any time.
+
+Few shapes are compiled: pieces of any length come as `PIECE` tokens of which some are padding.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import attn_jax
+from attn_jax import caches, masks
+from tests.helpers.draws import draw
+
+B, L, N, K, H, V = 3, 12, 4, 2, 8, 5
+WINDOW, CHUNK, PAGE, PIECE = 4, 3, 4, 3
+
+MAKE = {
+    "contiguous": lambda **kept: caches.contiguous(B, L, K, H, V, **kept),
+    "sliding": lambda **kept: caches.sliding(B, WINDOW, K, H, V, chunk=CHUNK, **kept),
+    "paged": lambda **kept: caches.paged(B, L, K, H, V, page=PAGE, **kept),
+}
+
+append = jax.jit(lambda cache, *tokens: cache.append(*tokens))
+rewind = jax.jit(lambda cache, lengths: cache.rewind(lengths))
+reorder = jax.jit(lambda cache, rows: cache.reorder(rows))
+reset = jax.jit(lambda cache, rows: cache.reset(rows))
+
+
+@jax.jit
+def step(cache, query, key, value, is_real=None):
+    cache, held = cache.append(key, value, is_real)
+    return cache, attn_jax.cached_attention(query, held)
+
+
+def rule(kind):
+    """Who may read whom in one read of a whole sequence."""
+    near = masks.sliding_window(WINDOW, 0)
+    return masks.causal() & near if kind == "sliding" else masks.causal()
+
+
+def tokens(seed=0, length=L, dtype=jnp.float32):
+    return draw(seed, (B, length, N, H), (B, length, K, H), (B, length, K, V), dtype=dtype)
+
+
+def poisoned(cache):
+    """The same with NaN wherever numbers are kept: all of its slots are unused."""
+
+    def poison(leaf):
+        return jnp.full_like(leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree.map(poison, cache)
+
+
+def piece(arrays, start, length):
+    """So many tokens from `start` on, padded to `PIECE` with NaN, and which of them are real."""
+    padding = [(0, 0), (0, PIECE - length), (0, 0), (0, 0)]
+    padded = [
+        jnp.pad(array[:, start : start + length], padding, constant_values=jnp.nan)
+        for array in arrays
+    ]
+    return (*padded, jnp.broadcast_to(jnp.arange(PIECE)[None, :] < length, (B, PIECE)))
+
+
+def stored(held, row):
+    """What a row holds: its positions in order, and their keys and values."""
+    position = np.asarray(held.key_position[row])
+    slots = [slot for slot in np.argsort(position) if position[slot] < caches.UNUSED]
+    return position[slots], np.asarray(held.key)[row, slots], np.asarray(held.value)[row, slots]
+
+
+def held_by(cache):
+    """What may be read of a cache that is given nothing new."""
+    nothing = jnp.zeros((B, PIECE, K, H)), jnp.zeros((B, PIECE, K, V))
+    return append(cache, *nothing, jnp.zeros((B, PIECE), bool))[1]
+
+
+def assert_holds(held, row, key, value, first=0):
+    """The row holds just these tokens, of which the first stands at `first`."""
+    positions, keys, values = stored(held, row)
+    assert positions.tolist() == list(range(first, first + len(key)))
+    np.testing.assert_array_equal(keys, key)
+    np.testing.assert_array_equal(values, value)
+
+
+class Row:
+    """What a sequence is to a cache, in plain Python: numbers by position, on a ring of slots."""
+
+    def __init__(self, slots=None):
+        self.slots, self.length, self.ring = slots, 0, {}
+
+    def append(self, number):
+        self.ring[self.length if self.slots is None else self.length % self.slots] = (
+            self.length,
+            number,
+        )
+        self.length += 1
+
+    def readable(self):
+        return {place: number for place, number in self.ring.values() if place < self.length}
+
+    def can_go_back_to(self, length):
+        """Whether all that its next token reads is still there."""
+        reach = length if self.slots is None else WINDOW
+        return set(range(max(0, length - reach), length)) <= set(self.readable())
+
+    def copy(self, length=None):
+        other = Row(self.slots)
+        other.ring, other.length = dict(self.ring), self.length if length is None else length
+        if other.length == 0:
+            other.ring = {}
+        return other
