@@ -66,7 +66,7 @@ def test_heads_are_grouped_as_in_jax(implementation):
         assert_close(ours, jax.nn.dot_product_attention(*arrays))
 
 
-def test_a_query_that_may_read_nothing_is_where_we_differ_from_jax(implementation):
+def test_fully_masked_queries_differ_from_jax(implementation):
     arrays = draw(9, (B, T, N, H), (B, S, K, H), (B, S, K, H), dtype=jnp.float32)
     nothing = jnp.zeros((B, N, T, S), bool)
     ours = attn_jax.dot_product_attention(*arrays, mask=nothing, implementation=implementation)

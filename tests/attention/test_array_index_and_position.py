@@ -61,7 +61,7 @@ def test_arrays_are_looked_up_by_row_where_positions_restart(name, implementatio
 
 
 @pytest.mark.parametrize("name", LOOKED_UP)
-def test_every_function_takes_a_part_of_the_rows(name):
+def test_every_function_takes_row_numbers_of_a_part_of_the_sequence(name):
     options, readable, bias = LOOKED_UP[name]
     query, key, value = operands()
     rows, keys = jnp.array([6, 1, 4]), jnp.array([2, 6, 5, 0])
@@ -90,7 +90,7 @@ def test_every_function_takes_a_part_of_the_rows(name):
 
 
 @every_implementation
-def test_packed_documents_drop_weights_of_their_own(implementation, tiles):
+def test_each_packed_document_drops_its_own_weights(implementation, tiles):
     tiles(2, 3)
     rng, rate = jax.random.key(3), 0.5
     zeros, place = jnp.zeros((8, H)), jnp.arange(8) % 4
@@ -109,7 +109,7 @@ def test_packed_documents_drop_weights_of_their_own(implementation, tiles):
 
 
 @pytest.mark.parametrize("name", LOOKED_UP)
-def test_arrays_of_another_size_ask_for_rows(name):
+def test_arrays_of_another_size_require_row_numbers(name):
     options, _, _ = LOOKED_UP[name]
     query, key, value = operands()
     place = {"query_position": jnp.arange(2, S), "key_position": jnp.arange(S)}
@@ -158,7 +158,7 @@ COMPARING = {
 
 @pytest.mark.parametrize("side", ["query_position", "key_position"])
 @pytest.mark.parametrize("name", COMPARING)
-def test_positions_of_one_side_alone_are_refused_at_equal_lengths_too(name, side):
+def test_query_or_key_positions_alone_are_refused_at_equal_lengths_too(name, side):
     x = jnp.ones((T, H))
     other = {"query_position": "key_position", "key_position": "query_position"}[side]
     message = rf"{other} is needed.*{side} is given alone; pass both, {other}=jnp.arange"
@@ -166,7 +166,7 @@ def test_positions_of_one_side_alone_are_refused_at_equal_lengths_too(name, side
         COMPARING[name](x, **{side: jnp.arange(T)})
 
 
-def test_a_layer_that_reads_itself_needs_queries_positions_alone():
+def test_a_self_attention_layer_needs_query_positions_only():
     x = jnp.ones((T, H))
     assert _layer(x, query_position=jnp.arange(T)).shape == (T, 4)
     with pytest.raises(ValueError, match="query_position is needed"):
@@ -186,7 +186,7 @@ def test_lengths_count_rows_whatever_their_positions(implementation):
     assert_equal(as_arrays, read(query_seq_lengths=[T], key_value_seq_lengths=[3]))
 
 
-def test_a_decoder_block_looks_its_tokens_up_by_row_step_by_step():
+def test_a_decoder_block_indexes_arrays_by_row_in_each_decode_step():
     rngs, memory = nnx.Rngs(0), draw(4, (1, S, 4), dtype=jnp.float32)[0]
     layers = (MultiHeadAttention(4, N, mask=rule, rngs=rngs) for rule in (masks.causal(), None))
     block = TransformerDecoderBlock(*layers, FeedForward(4, 5, rngs=rngs), rngs=rngs)

@@ -51,7 +51,7 @@ def ours(score):
     return partial(function, **{name: jnp.asarray(array) for name, array in parameters.items()})
 
 
-def assert_reads_like_the_oracle(arrays, options, expected, implementation):
+def assert_attends_like_the_oracle(arrays, options, expected, implementation):
     """Output, log-sum-exp and weights of the same call."""
     out, weights, logsumexp = oracle.attention(*(np.asarray(a) for a in arrays), **expected)
     read = partial(attn_jax.attend_with_logsumexp, implementation=implementation, **options)
@@ -63,9 +63,9 @@ def assert_reads_like_the_oracle(arrays, options, expected, implementation):
 
 @every_implementation
 @pytest.mark.parametrize(("width", "score", "expected"), SCORES.values(), ids=SCORES)
-def test_every_score_is_the_papers(width, score, expected, implementation):
+def test_every_score_is_the_formula_of_its_paper(width, score, expected, implementation):
     arrays, score = operands(1, width), ours(score)
-    assert_reads_like_the_oracle(arrays, {"score": score}, {"score": expected}, implementation)
+    assert_attends_like_the_oracle(arrays, {"score": score}, {"score": expected}, implementation)
 
 
 READABLE = np.random.default_rng(2).random((T, S)) < 0.5
@@ -106,10 +106,10 @@ MASKS = {
 
 @every_implementation
 @pytest.mark.parametrize(("mask", "positions", "readable"), MASKS.values(), ids=MASKS)
-def test_every_way_to_say_what_may_be_read(mask, positions, readable, implementation):
+def test_every_form_of_a_mask(mask, positions, readable, implementation):
     options = {name: jnp.asarray(position) for name, position in positions.items()}
     options["mask"] = jnp.asarray(mask) if isinstance(mask, np.ndarray) else mask
-    assert_reads_like_the_oracle(operands(3), options, {"mask": readable}, implementation)
+    assert_attends_like_the_oracle(operands(3), options, {"mask": readable}, implementation)
 
 
 def soft_cap(logit, i, j):
@@ -128,7 +128,7 @@ def test_the_order_is_scale_then_score_mod_then_mask_then_softmax(implementation
         "mask": READABLE,
     }
     arrays, mask = operands(4), {"mask": jnp.asarray(READABLE)}
-    assert_reads_like_the_oracle(arrays, options | mask, expected, implementation)
+    assert_attends_like_the_oracle(arrays, options | mask, expected, implementation)
     weights = attn_jax.attention_weights(*arrays[:2], **options, **mask)
     assert_equal(np.asarray(weights)[~READABLE], np.zeros((~READABLE).sum()))
     capped_first = {**options, "scale": 1.0, "score_mod": lambda *x: 3 * soft_cap(*x)}
@@ -136,7 +136,7 @@ def test_the_order_is_scale_then_score_mod_then_mask_then_softmax(implementation
 
 
 @every_implementation
-def test_gradients_reach_everything_that_is_captured(implementation):
+def test_gradients_reach_every_captured_array(implementation):
     query, key, value, v, slope, table = draw(5, (T, H), (S, H), (S, V), (H,), (), (T + S,))
 
     def read(query, key, value, v, slope, table):
@@ -174,7 +174,7 @@ def test_logsumexp_is_differentiable(implementation):
 
 @every_implementation
 @pytest.mark.parametrize("split", [0, 1, 4])
-def test_reads_of_parts_merge_by_their_logsumexp(split, implementation):
+def test_attention_over_parts_of_the_keys_merges_by_logsumexp(split, implementation):
     """Identity F6: output = Σ softmax(logsumexp) · outputs, though a part may offer nothing."""
     query, key, value = operands(7)
     read = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
@@ -200,7 +200,7 @@ def test_logits_of_any_size_stay_finite(size, implementation):
 
 
 @every_implementation
-def test_a_scale_of_a_wider_dtype_widens_nothing(implementation):
+def test_a_scale_of_a_wider_dtype_leaves_the_output_dtype(implementation):
     query, key, value = (array.astype(jnp.float32) for array in operands(9))
     read = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
     for ours, wanted in zip(
@@ -214,7 +214,7 @@ def test_a_scale_of_a_wider_dtype_widens_nothing(implementation):
 
 @every_implementation
 @pytest.mark.usefixtures("no_type_hook")
-def test_the_dot_product_by_name_asks_for_one_width_too(implementation):
+def test_the_dot_score_by_name_requires_equal_widths(implementation):
     query, key = jnp.ones((4, 3)), jnp.ones((5, 2))
     with pytest.raises(ValueError, match="key must be as wide as query, H = 3; got 2"):
         attn_jax.attend(query, key, key, score=scores.dot, implementation=implementation)

@@ -30,7 +30,7 @@ def test_a_mistake_is_refused_by_name_with_the_type_hook_too(mistake):
 
 
 @pytest.mark.parametrize("lengths", [[3, 100], [-1, 2]])
-def test_lengths_that_are_traced_cannot_be_refused_and_read_what_there_is(lengths):
+def test_traced_lengths_are_clipped_and_not_refused(lengths):
     arrays = draw(0, *(array.shape for array in HEADS.values()), dtype=jnp.float32)
     read, lengths = jax.jit(attn_jax.dot_product_attention), jnp.array(lengths)
     clipped = read(*arrays, key_value_seq_lengths=jnp.clip(lengths, 0, S))
@@ -38,7 +38,7 @@ def test_lengths_that_are_traced_cannot_be_refused_and_read_what_there_is(length
     assert_differs(clipped, read(*arrays))
 
 
-def test_heads_where_positions_belong_are_doubted():
+def test_the_axis_order_of_torch_makes_a_warning():
     """B2: PyTorch's order of axes, which fits no check where heads and positions divide."""
     of_torch = [jnp.zeros((2, 4, 32, 8))] * 3
     with pytest.warns(UserWarning, match=r"32 heads but 4 positions.*\(B, N, T, H\).*swapaxes"):
@@ -46,7 +46,7 @@ def test_heads_where_positions_belong_are_doubted():
 
 
 @pytest.mark.parametrize(("T", "S"), [(4, 32), (1, 1), (8, 8)])
-def test_many_heads_alone_are_no_reason_to_doubt(T, S, recwarn):
+def test_many_heads_alone_make_no_warning(T, S, recwarn):
     attn_jax.dot_product_attention(
         jnp.zeros((2, T, 32, 8)), jnp.zeros((2, S, 32, 8)), jnp.zeros((2, S, 32, 8))
     )

@@ -66,7 +66,7 @@ def test_output_and_gradients_are_those_of_copies(batches, implementation):
 
 
 @pytest.mark.parametrize("batches", [BATCHES["one memory"], BATCHES["one query"]])
-def test_every_option_of_an_example_goes_with_a_shared_memory(batches):
+def test_every_option_per_example_works_with_a_shared_memory(batches):
     operands = arrays(batches, dtype=jnp.float32)
     each = {
         "mask": jnp.asarray(np.random.default_rng(3).random((B, 1, T, S)) < 0.7),
@@ -84,7 +84,7 @@ def test_every_option_of_an_example_goes_with_a_shared_memory(batches):
 
 
 @pytest.mark.parametrize("name", ["query_seq_lengths", "key_value_seq_lengths"])
-def test_one_length_may_go_with_every_example(name):
+def test_one_length_may_be_shared_by_all_examples(name):
     operands = arrays(BATCHES["one memory"], dtype=jnp.float32)
     one = attn_jax.dot_product_attention(*operands, **{name: jnp.array([3])})
     each = attn_jax.dot_product_attention(*operands, **{name: jnp.array([3, 3])})
@@ -93,7 +93,7 @@ def test_one_length_may_go_with_every_example(name):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_a_shared_memory_is_read_without_copies(implementation):
+def test_a_shared_memory_needs_no_copies(implementation):
     examples, length, heads, width = 64, 1024, 2, 64
     query = jax.ShapeDtypeStruct((examples, 8, heads, width), jnp.float32)
     memory = jax.ShapeDtypeStruct((1, length, heads, width), jnp.float32)
@@ -118,12 +118,12 @@ def test_batches_that_do_not_fit_are_refused(batches, message):
         attn_jax.dot_product_attention(*arrays(batches, dtype=jnp.float32))
 
 
-def test_no_examples_read_a_shared_memory():
+def test_a_batch_of_no_examples_takes_a_shared_memory():
     operands = arrays(((0,), (1,), (1,)), dtype=jnp.float32)
     assert attn_jax.dot_product_attention(*operands).shape == (0, T, N, V)
 
 
-def test_a_layer_reads_one_memory_for_all_examples():
+def test_a_layer_takes_one_memory_for_all_examples():
     layer = MultiHeadAttention(6, N, memory_dim=3, head_dim=H, rngs=nnx.Rngs(0))
     x, memory = draw(6, (B, T, 6), (1, S, 3), dtype=jnp.float32)
     mask = jnp.asarray(np.random.default_rng(7).random((B, 1, T, S)) < 0.7)
@@ -135,7 +135,7 @@ def test_a_layer_reads_one_memory_for_all_examples():
     assert_close(layer.stats(x, memory, mask=mask, top=2).received, weights.sum(axis=2))
 
 
-def test_the_costs_of_a_shared_memory_are_told():
+def test_explain_counts_the_bytes_of_a_shared_memory_once():
     shared = attn_jax.explain(*arrays(BATCHES["one query"], dtype=jnp.float32))
     copied = attn_jax.explain(
         *written_out(arrays(BATCHES["one query"], dtype=jnp.float32), BATCHES["one query"])

@@ -73,7 +73,7 @@ def test_nothing_passes_a_barrier_beside_known_arrays_or_where_it_is_small():
     assert "optimization_barrier" not in [eqn.primitive.name for eqn in jaxpr.eqns]
 
 
-def test_xla_looks_up_behind_the_barrier_at_run_time_and_without_it_while_it_compiles(monkeypatch):
+def test_xla_indexes_at_run_time_behind_the_barrier_and_at_compile_time_without(monkeypatch):
     order = jnp.asarray(np.random.default_rng(2).permutation(9), jnp.int32)
     options = {"mask": masks.from_array(ARRAY[:9, :9]), "query_row": order}
     x, lookups, outs = X[:9], [], []

@@ -46,7 +46,7 @@ def followed(expression, **names):
 
 @pytest.mark.parametrize("letters", ["S", "B S", "T S", "N S", "B T S", "N T S", "B N S"])
 @pytest.mark.parametrize("name", ["mask", "bias"])
-def test_an_array_that_lacks_axes_is_told_where_they_go(letters, name):
+def test_an_array_that_lacks_axes_gets_the_expression_that_adds_them(letters, name):
     shape = [SIZES[letter] for letter in letters.split()]
     array = booleans(*shape)
     array = array if name == "mask" else array.astype(jnp.float32)
@@ -69,12 +69,12 @@ def test_an_array_that_lacks_axes_is_told_where_they_go(letters, name):
         ("N T S", "mask[None]"),
     ],
 )
-def test_the_usual_masks_are_told_the_usual_spelling(letters, written):
+def test_the_usual_masks_get_the_usual_expression(letters, written):
     mask = booleans(*(SIZES[letter] for letter in letters.split()))
     assert advice(r"write (.*)", dot_product_attention, *HEADS, mask=mask) == written
 
 
-def test_where_sizes_are_equal_each_way_is_told():
+def test_if_sizes_are_equal_each_possible_expression_is_listed():
     x = jnp.zeros((3, 3, 2, 4))
     message = advice("(.*)", dot_product_attention, x, x, x, mask=booleans(3, 3))
     assert "For [B S] write mask[:, None, None, :]" in message
@@ -82,20 +82,20 @@ def test_where_sizes_are_equal_each_way_is_told():
     assert "[N S]" not in message
 
 
-def test_an_array_that_fits_in_no_way_is_told_so():
+def test_an_array_that_fits_in_no_way_gets_no_expression():
     message = advice("(.*)", dot_product_attention, *HEADS, mask=booleans(B, S + 1))
     assert "its last axis must be S = 7" in message
     assert "write" not in message
 
 
-def test_a_row_for_one_head_is_told_its_axis():
+def test_a_mask_of_keys_for_one_head_gets_the_expression_that_adds_its_axis():
     row = booleans(S)
     found = advice(r"write (mask.*)", attend, *ONE, mask=row)
     whole = jnp.broadcast_to(row, (T, S))
     assert_close(attend(*ONE, mask=followed(found, mask=row)), attend(*ONE, mask=whole))
 
 
-def test_a_column_is_told_to_be_written_out():
+def test_a_mask_of_queries_gets_the_expression_that_broadcasts_it():
     column = jnp.arange(T)[None, None, :, None] % 2 == 0
     found = advice(r"write (jnp.*)", dot_product_attention, *HEADS, mask=column)
     out = dot_product_attention(*HEADS, mask=followed(found, mask=column))
@@ -105,7 +105,7 @@ def test_a_column_is_told_to_be_written_out():
 @pytest.mark.parametrize(
     "call", [attend, attn_jax.attend_with_logsumexp, attn_jax.attention_weights]
 )
-def test_a_batch_for_one_head_is_told_of_vmap_and_of_many_heads(call):
+def test_a_batch_for_one_head_gets_vmap_and_the_function_of_many_heads(call):
     arrays = draw(2, (B, T, H), (B, S, H), (B, S, V), dtype=jnp.float32)
     arrays = arrays[:2] if call is attn_jax.attention_weights else arrays
     found = advice(r"(jax\.vmap, or call attn_jax\.dot_product_attention),", call, *arrays)
@@ -116,7 +116,7 @@ def test_a_batch_for_one_head_is_told_of_vmap_and_of_many_heads(call):
     assert_close(followed(found.split()[-1])(*arrays)[..., 0, :], mapped)
 
 
-def test_another_function_of_one_sequence_names_vmap():
+def test_a_batch_for_a_function_of_one_sequence_gets_vmap():
     batch = draw(4, (B, T, H), dtype=jnp.float32)[0]
     found = advice(r"by (jax\.vmap)", attn_jax.simplified_self_attention, batch)
     mapped = followed(found, jax=jax)(attn_jax.simplified_self_attention)(batch)
@@ -174,7 +174,7 @@ def test_an_additive_mask_for_a_layer_becomes_its_score_mod():
     assert_close(with_bias(x), jnp.einsum("BTNV,NVD->BTD", read, with_bias.w_out[...]))
 
 
-def test_an_array_as_a_layers_rule_is_told_the_wrapper_of_its_kind():
+def test_an_array_as_a_mask_of_a_layer_gets_the_wrapper_of_its_kind():
     (bias,) = draw(9, (T, T), dtype=jnp.float32)
 
     def layer(**options):
@@ -190,7 +190,7 @@ def test_an_array_as_a_layers_rule_is_told_the_wrapper_of_its_kind():
 
 
 @pytest.mark.parametrize("name", ["query", "value", "mask", "bias"])
-def test_a_nested_list_is_told_to_be_an_array(name):
+def test_a_nested_list_gets_the_call_that_makes_an_array(name):
     arguments = dict(zip(("query", "key", "value"), HEADS, strict=True))
     arguments |= {"mask": booleans(B, N, T, S)} if name == "mask" else {}
     arguments |= {"bias": jnp.ones((B, N, T, S))} if name == "bias" else {}
@@ -207,14 +207,14 @@ def test_a_nested_list_is_told_to_be_an_array(name):
     )
 
 
-def test_a_nested_list_for_one_head_is_told_to_be_an_array():
+def test_a_nested_list_for_one_head_gets_the_call_that_makes_an_array():
     nested = [[1.0, 2.0], [3.0, 4.0, 5.0]]  # ragged: no shape could be told
     for call in (attend, attn_jax.attention_weights):
         arrays = (nested, *ONE[1:]) if call is attend else (nested, ONE[1])
         assert advice(r"(query must be an array; got list)", call, *arrays, error=TypeError)
 
 
-def test_queries_at_the_end_are_told_their_positions():
+def test_queries_without_positions_get_those_at_the_end():
     found = advice(
         r"query_position=(.*), key_position", dot_product_attention, *HEADS, is_causal=True
     )
@@ -224,7 +224,7 @@ def test_queries_at_the_end_are_told_their_positions():
     assert_close(out, dot_product_attention(*HEADS, mask=whole[None, None]))
 
 
-def test_a_block_mask_beside_another_rule_is_told_to_hold_both():
+def test_a_block_mask_with_another_rule_gets_a_block_mask_of_both():
     rule = masks.sliding_window(2, 2)
     arrays = [HEADS[0], *(array[:, :T] for array in HEADS[1:])]
     block = block_mask(rule, T, T)
@@ -236,14 +236,14 @@ def test_a_block_mask_beside_another_rule_is_told_to_hold_both():
     assert_close(out, dot_product_attention(*arrays, mask=rule, is_causal=True))
 
 
-def test_a_block_mask_of_another_size_is_told_its_own():
+def test_a_block_mask_of_another_size_gets_the_right_size():
     rule = masks.key_padding(3)
     found = advice(r"of the rule, (attn_jax.*\))", attend, *ONE, mask=block_mask(rule, S, T))
     assert_close(attend(*ONE, mask=followed(found, rule=rule)), attend(*ONE, mask=rule))
 
 
 @pytest.mark.parametrize("batch", [(), (B,)])
-def test_the_other_layout_is_told_how_to_turn(batch):
+def test_the_axis_order_of_torch_gets_the_swapaxes_call(batch):
     arrays = draw(11, *[(*batch, 3, 16, H)] * 3, dtype=jnp.float32)
     with pytest.warns(UserWarning, match="swapaxes") as warned:
         dot_product_attention(*arrays)

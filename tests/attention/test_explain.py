@@ -122,13 +122,13 @@ def test_one_head_is_explained_with_the_options_of_attend():
     assert attn_jax.explain(query[:2], key, value).flops == 2 * (H + V) * 2 * S
 
 
-def test_a_read_of_nothing_is_explained():
+def test_a_call_without_keys_is_explained():
     explanation = attn_jax.explain(*heads(rows=T, keys=0), implementation="blockwise")
     assert (explanation.tiles, explanation.tiles_visited, explanation.flops) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("named", "why"), [(None, "by name only"), ("blockwise", "was named")])
-def test_a_backend_that_could_says_why_it_is_not_chosen(monkeypatch, named, why):
+def test_a_backend_that_could_run_has_the_reason_why_it_is_not_chosen(monkeypatch, named, why):
     monkeypatch.setattr(cudnn, "_capability", lambda platform: 9)
     jax.clear_caches()
     arrays = draw(1, *[(256, H)] * 3, dtype=jnp.bfloat16)

@@ -150,7 +150,7 @@ def test_one_export_serves_every_batch_and_length(name, implementation, order):
             assert_close(got, wanted, gradient=bool(order))
 
 
-def test_a_kernel_that_needs_numbers_refuses_symbols():
+def test_a_kernel_that_needs_known_sizes_refuses_symbolic_ones():
     with pytest.raises(NotImplementedError, match="t queries and s keys"):
         by_symbols(
             partial(padded, implementation="cudnn"), BY_SYMBOLS["an array and lengths"][1], 0

@@ -56,7 +56,7 @@ def test_there_are_sixty_rows_and_no_two_are_the_same():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=describe)
-def test_masks_let_queries_read_the_keys_that_were_written_down(row):
+def test_masks_allow_the_written_keys(row):
     sides = zip(positions(row), (row["T"], row["S"]), strict=True)
     i, j = (jnp.asarray(np.arange(size) if side is None else side) for side, size in sides)
     assert_equal(masks.evaluate(rule(row), i, j), visible(row))
@@ -80,7 +80,7 @@ def weights(row, implementation, query, key, positions):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-def test_attention_reads_the_keys_that_were_written_down(implementation, tiles):
+def test_attention_weights_are_on_the_written_keys(implementation, tiles):
     tiles(2, 3)
     ones = [[np.ones((row[L], 1, 1), np.float32) for row in ROWS] for L in "TS"]
 

@@ -53,7 +53,7 @@ NOTHING_TO_READ = {
 
 
 @pytest.mark.parametrize("options", NOTHING_TO_READ.values(), ids=NOTHING_TO_READ)
-def test_who_may_read_nothing_gets_zeros_and_sends_no_gradient(options, implementation):
+def test_fully_masked_queries_give_zeros_and_no_gradient(options, implementation):
     options = {n: jnp.asarray(o) if isinstance(o, np.ndarray) else o for n, o in options.items()}
     bias = options.pop("bias", jnp.ones((1, N, T, S)))
     read = partial(attn_jax.dot_product_attention, implementation=implementation, **options)
@@ -64,7 +64,7 @@ def test_who_may_read_nothing_gets_zeros_and_sends_no_gradient(options, implemen
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_one_query_that_may_read_nothing_leaves_the_others_alone(dtype, implementation):
+def test_one_fully_masked_query_does_not_change_the_others(dtype, implementation):
     query, key, value = one_head(1, dtype)
     mask = jnp.ones((T, S), bool).at[2].set(False)
 
@@ -90,7 +90,7 @@ def test_one_query_that_may_read_nothing_leaves_the_others_alone(dtype, implemen
         assert jnp.any(array != 0)
 
 
-def test_no_keys_at_all_are_nothing_to_read(implementation):
+def test_queries_without_keys_are_fully_masked(implementation):
     query, key, value = one_head()
     read = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
     out, logsumexp = read(query, key[:0], value[:0])
@@ -123,7 +123,7 @@ HIDING = {
 
 @pytest.mark.parametrize("options", HIDING.values(), ids=HIDING)
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf, np.finfo(np.float32).max])
-def test_poison_where_nobody_reads_never_gets_out(options, poison, implementation):
+def test_poison_at_masked_keys_never_reaches_the_output(options, poison, implementation):
     options = {n: jnp.asarray(o) if isinstance(o, np.ndarray) else o for n, o in options.items()}
     if "mask" in options:
         options["mask"] = options["mask"][None, None]
@@ -156,7 +156,7 @@ ADDITIVE = partial(scores.additive, v=jnp.linspace(-1.0, 1.0, H))
 
 
 @pytest.mark.parametrize("score", [None, scores.dot, ADDITIVE], ids=["scaled", "dot", "additive"])
-def test_poisoned_padding_never_gets_out_of_any_score(score, implementation):
+def test_poison_in_padding_never_reaches_the_output_through_any_score(score, implementation):
     read = partial(
         attn_jax.attend_with_logsumexp,
         score=score,
@@ -183,7 +183,7 @@ BY_POSITION = {
 
 
 @pytest.mark.parametrize("options", BY_POSITION.values(), ids=BY_POSITION)
-def test_what_compares_positions_asks_for_them_where_lengths_differ(options, implementation):
+def test_masks_of_positions_require_positions_if_lengths_differ(options, implementation):
     query, key, value = one_head()
     read = partial(attn_jax.attend, implementation=implementation, **options)
     with pytest.raises(ValueError, match="query_position"):
@@ -206,7 +206,7 @@ def test_what_compares_positions_asks_for_them_where_lengths_differ(options, imp
 
 
 @pytest.mark.parametrize("options", [{"is_causal": True}, {"local_window_size": (1, 0)}])
-def test_heads_ask_for_positions_where_lengths_differ(options, implementation):
+def test_calls_of_many_heads_require_positions_if_lengths_differ(options, implementation):
     query, key, value = operands()
     read = partial(attn_jax.dot_product_attention, implementation=implementation, **options)
     with pytest.raises(ValueError, match="query_position"):
@@ -218,7 +218,7 @@ def test_heads_ask_for_positions_where_lengths_differ(options, implementation):
     assert_differs(at_the_start, at_the_end)
 
 
-def test_padding_does_not_ask_for_positions(implementation):
+def test_padding_requires_no_positions(implementation):
     query, key, value = one_head()
     padded = attn_jax.attend(
         query, key, value, mask=masks.key_padding(4), implementation=implementation

@@ -86,7 +86,7 @@ def test_a_bias_of_minus_infinity_is_a_mask(attention):
     assert_close(attention(*arrays, huge)[reads], masked[reads])
 
 
-def test_values_of_one_give_one_to_every_query_that_reads(attention):
+def test_values_of_one_give_one_to_every_query_with_unmasked_keys(attention):
     query, key, _ = operands(14)
     mask = booleans(15, B, N, T, S).at[0, 1, 2].set(False)
     out = attention(query, key, jnp.ones((B, S, K, V)), mask=mask)
@@ -109,14 +109,14 @@ def test_the_output_lies_between_the_least_and_the_greatest_value(attention):
     assert (out <= jnp.max(group, axis=1, keepdims=True)).all()
 
 
-def test_the_last_causal_query_reads_everything(attention):
+def test_the_last_causal_query_attends_to_all_keys(attention):
     arrays = operands(19, keys=T)
     causal, full = attention(*arrays, is_causal=True), attention(*arrays)
     assert_close(causal[:, -1], full[:, -1])
     assert_differs(causal[:, -2], full[:, -2])
 
 
-def test_the_gradient_by_a_later_token_is_exactly_zero(attention):
+def test_the_gradient_of_a_later_token_is_exactly_zero(attention):
     query, key, value = operands(20)
     causal = partial(
         attention,

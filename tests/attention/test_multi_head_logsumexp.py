@@ -17,7 +17,7 @@ READ = attn_jax.dot_product_attention_with_logsumexp
 SHAPES = ((B, T, N, H), (B, S, K, H), (B, S, K, V))
 
 
-def mask_with_an_empty_row():
+def mask_with_a_fully_masked_query():
     mask = np.random.default_rng(1).random((B, N, T, S)) < 0.6
     mask[1, 2, 3] = False
     return mask
@@ -25,8 +25,8 @@ def mask_with_an_empty_row():
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.usefixtures("x64")
-def test_output_and_logsumexp_are_the_oracles_and_so_is_the_gradient(implementation):
-    arrays, mask = draw(0, *SHAPES, dtype=jnp.float64), mask_with_an_empty_row()
+def test_output_logsumexp_and_gradients_are_the_oracles(implementation):
+    arrays, mask = draw(0, *SHAPES, dtype=jnp.float64), mask_with_a_fully_masked_query()
     (cotangent,) = draw(2, (B, T, N), dtype=jnp.float64)
 
     @jax.jit
@@ -56,7 +56,7 @@ def test_output_and_logsumexp_are_the_oracles_and_so_is_the_gradient(implementat
     assert_close(d_key, wanted_key, gradient=True)
 
 
-def test_it_is_the_residual_of_jax_but_not_rounded():
+def test_logsumexp_is_the_residual_of_jax_without_its_rounding():
     arrays = draw(3, (B, T, N, H), (B, S, K, H), (B, S, K, H), dtype=jnp.float32)
     out, logsumexp = READ(*arrays)
     jaxs, residual = jax.nn.dot_product_attention(*arrays, return_residual=True)
@@ -71,7 +71,7 @@ def test_it_is_the_residual_of_jax_but_not_rounded():
     assert_close(logsumexp, READ(*(array.astype(jnp.float32) for array in half))[1])
 
 
-def test_reads_of_parts_of_the_keys_merge():
+def test_attention_over_parts_of_the_keys_merges():
     query, key, value = draw(4, *SHAPES, dtype=jnp.float32)
     parts = (READ(query, key[:, part], value[:, part]) for part in (slice(3), slice(3, S)))
     out, logsumexp = attn_jax.merge_partials(*parts)
@@ -80,13 +80,13 @@ def test_reads_of_parts_of_the_keys_merge():
     assert_close(logsumexp, denominator)
 
 
-def test_every_option_of_the_plain_read_is_taken_and_the_output_is_the_same():
+def test_every_option_of_dot_product_attention_gives_the_same_output():
     plain = inspect.signature(attn_jax.dot_product_attention).parameters
     assert list(inspect.signature(READ).parameters) == list(plain)
     arrays = draw(5, *SHAPES, dtype=jnp.float32)
     options = {
         "bias": draw(6, (1, N, T, S), dtype=jnp.float32)[0],
-        "mask": jnp.asarray(mask_with_an_empty_row()),
+        "mask": jnp.asarray(mask_with_a_fully_masked_query()),
         "score_mod": attn_jax.score_mods.soft_cap(1.5),
         "scale": 0.7,
         "is_causal": True,

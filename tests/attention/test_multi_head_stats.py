@@ -56,7 +56,7 @@ def test_weights_are_the_oracles():
 
 
 @every_option
-def test_figures_of_many_heads_are_those_of_their_weights(options, run):
+def test_statistics_of_many_heads_are_those_of_their_weights(options, run):
     query, key, _ = rows()
     stats = run(partial(attn_jax.dot_product_attention_stats, top=2, **options))(query, key)
     weights = attn_jax.dot_product_attention_weights(query, key, **options)
@@ -70,7 +70,7 @@ def test_figures_of_many_heads_are_those_of_their_weights(options, run):
     assert_close(stats.logsumexp, jnp.moveaxis(logsumexp, -1, -2))
 
 
-def test_a_sink_takes_its_share_of_the_figures_of_its_head():
+def test_a_sink_has_its_share_in_the_statistics_of_its_head():
     query, key, _ = rows()
     sink = jnp.linspace(-1.0, 2.0, N)
     stats = attn_jax.dot_product_attention_stats(query, key, sink=sink)
@@ -90,7 +90,7 @@ def test_one_head_without_a_batch_is_the_function_of_one_head():
         assert_equal(ours[0], wanted)
 
 
-def test_what_fills_up_the_last_tile_has_no_share_of_the_mass_received(tiles):
+def test_padding_of_the_last_tile_receives_no_mass(tiles):
     tiles(4, 3)
     query, key, _ = rows()
     stats = attn_jax.dot_product_attention_stats(query, key)

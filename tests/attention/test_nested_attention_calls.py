@@ -30,7 +30,7 @@ INNER = {
 }
 
 
-def by_notes(mask, notes):
+def score_by_inner_attention(mask, notes):
     """A score that reads notes with the query first: key · attend(query, notes, notes)."""
 
     def score(query, key):
@@ -50,11 +50,11 @@ def expected(may_read: list[int]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("implementation", ["reference", "blockwise"])
-def test_scores_that_differ_in_the_mask_of_a_read_inside_are_different_programs(implementation):
+def test_scores_that_differ_in_the_mask_of_an_inner_call_are_different_programs(implementation):
     query, key, notes = (jnp.asarray(x, jnp.float32) for x in (QUERY, KEY, NOTES))
     outs = []
     for mask, may_read in INNER.values():
-        score = by_notes(mask, notes)
+        score = score_by_inner_attention(mask, notes)
         out = attn_jax.attend(query, key, key, score=score, implementation=implementation)
         assert_close(out, expected(may_read), dtype=jnp.float32)
         outs.append(out)
@@ -84,7 +84,7 @@ class AlsoCausal(masks.Mask):
         return key_position <= query_position
 
 
-def test_our_primitives_are_equal_where_trees_and_types_of_their_operands_are_and_nowhere_else():
+def test_our_primitives_are_equal_if_and_only_if_trees_and_types_of_their_operands_are():
     ours = operations(masks.causal())
     assert {type(op).__name__ for op in ours} >= {"_Attention", "_Gradients", "_TileSum"}
     assert operations(masks.causal()) == ours
@@ -99,7 +99,7 @@ def test_our_primitives_are_equal_where_trees_and_types_of_their_operands_are_an
         assert not any(one == two for one, two in zip(ours, other, strict=True))
 
 
-def test_changes_that_differ_in_a_read_inside_are_different_programs():
+def test_score_mods_that_differ_in_an_inner_call_are_different_programs():
     notes = jnp.asarray(NOTES, jnp.float32)
     outs = []
     for inner in (score_mods.soft_cap(0.5), score_mods.alibi(0.5), lambda logit, i, j: -logit):

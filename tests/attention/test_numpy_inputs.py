@@ -139,13 +139,13 @@ CONSTANTS = {
 
 
 @pytest.mark.parametrize("name", CONSTANTS)
-def test_a_change_to_a_logit_may_be_a_number_of_more_bits(name, x64):
+def test_a_score_mod_may_return_a_number_of_more_bits(name, x64):
     x = jnp.asarray(VALUE, jnp.float32)
     out = attn_jax.attend(x, x, x, score_mod=CONSTANTS[name])
     assert_equal(out, attn_jax.attend(x, x, x, score_mod=lambda logit, i, j: 0 * logit))
 
 
-def test_a_change_to_a_logit_may_not_be_of_fewer_bits_nor_an_integer():
+def test_a_score_mod_may_not_return_fewer_bits_nor_an_integer():
     x = jnp.asarray(VALUE, jnp.float32)
     for narrow in (lambda logit, i, j: logit.astype(jnp.float16), lambda logit, i, j: i - j):
         with pytest.raises(TypeError, match="score_mod must return one scalar of dtype float32"):

@@ -79,7 +79,7 @@ AT_THE_END = jnp.arange(S - T, S)
 
 @every_implementation
 @pytest.mark.usefixtures("x64")
-def test_dropout_keeps_just_the_weights_of_dropout_mask(implementation, tiles):
+def test_dropout_keeps_the_weights_of_dropout_mask_and_no_others(implementation, tiles):
     tiles(2, 3)
     query, key, value = operands(5)
     rng = jax.random.key(6)
@@ -146,7 +146,7 @@ def test_heads_and_examples_drop_different_weights_and_chunks_the_same(implement
 
 
 @every_implementation
-def test_no_dropout_is_the_plain_read_whatever_the_key(implementation):
+def test_a_dropout_rate_of_zero_is_the_call_without_dropout(implementation):
     query, key, value = operands(8, jnp.float32)
     read = partial(attn_jax.attend, query, key, value, implementation=implementation)
     assert_equal(read(dropout_rate=0.0, dropout_rng=jax.random.key(9)), read())
@@ -184,7 +184,7 @@ def test_statistics_are_those_of_the_weights(tiles):
 
 
 @pytest.mark.usefixtures("x64")
-def test_a_sink_takes_its_share_of_the_statistics(tiles):
+def test_a_sink_has_its_share_in_the_statistics(tiles):
     tiles(2, 3)
     query, key, _ = operands(14)
     readable = np.random.default_rng(15).random((T, S)) < 0.6
@@ -199,7 +199,7 @@ def test_a_sink_takes_its_share_of_the_statistics(tiles):
     assert_close(stats.entropy, np.array(entropy))
 
 
-def test_statistics_need_one_of_the_keys_at_least():
+def test_statistics_need_at_least_one_key():
     query, key, _ = operands(12, jnp.float32)
     for top in (0, S + 1, 1.5):
         with pytest.raises((ValueError, TypeError), match="top"):
@@ -223,7 +223,7 @@ NOTHING = -np.inf
     ("first", "second"), [(0.0, 200.0), (-200.0, 1.0), (NOTHING, 1.0), (NOTHING, NOTHING), (3, 3)]
 )
 @pytest.mark.usefixtures("x64")
-def test_merging_weighs_parts_of_any_size(first, second):
+def test_merging_weights_parts_of_any_size(first, second):
     outs = draw(14, (2, V), (2, V))
     logsumexps = [jnp.full(2, size, jnp.float64) for size in (first, second)]
 
@@ -280,7 +280,7 @@ def test_gradients_go_through_the_logsumexp_of_merged_parts():
         assert_close(got, want, gradient=True)
 
 
-def test_a_bias_beside_a_score_mod_of_positions_guesses_no_alignment():
+def test_a_bias_with_a_score_mod_of_positions_guesses_no_alignment():
     query, key = jnp.ones((2, T, N, H)), jnp.ones((2, S, 2, H))
     read = partial(attn_jax.dot_product_attention, query, key, key, score_mod=score_mods.alibi(0.5))
     for bias in (None, jnp.zeros((1, N, 1, S))):
@@ -292,7 +292,7 @@ def test_a_bias_beside_a_score_mod_of_positions_guesses_no_alignment():
 
 
 @pytest.mark.parametrize("shape", [(B, 1), (1, N), (1, 1), (B, N)])
-def test_keys_of_dropout_may_be_given_for_heads_and_examples(shape):
+def test_dropout_keys_may_differ_by_head_and_example(shape):
     """Where an axis of the keys has size 1, those heads or examples drop the same weights."""
     query, key, value = draw(30, (B, T, N, H), (B, S, K, H), (B, S, K, V), dtype=jnp.float32)
     keys = jax.random.split(jax.random.key(3), shape)
@@ -304,7 +304,7 @@ def test_keys_of_dropout_may_be_given_for_heads_and_examples(shape):
         assert_close(out[b, :, n], alone)
 
 
-def test_keys_of_dropout_for_other_heads_are_refused():
+def test_dropout_keys_for_another_number_of_heads_are_refused():
     arrays = draw(31, (B, T, N, H), (B, S, K, H), (B, S, K, V), dtype=jnp.float32)
     keys = jax.random.split(jax.random.key(3), (B, 3))
     with pytest.raises((ValueError, TypeError), match=r"dropout_rng"):

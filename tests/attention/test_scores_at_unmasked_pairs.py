@@ -36,7 +36,7 @@ def by_log_distance(slope, least):
     return change
 
 
-def test_an_example_that_may_read_nothing_leaves_the_derivatives_of_others(tiles, implementation):
+def test_a_fully_masked_example_leaves_the_derivatives_of_the_others(tiles, implementation):
     tiles(4, 3)
     query, key, value = draw(1, (B, T, H), (B, T, H), (B, T, V), dtype=jnp.float32)
     lengths = jnp.array([T, 0, 4])
@@ -66,7 +66,7 @@ def test_an_example_that_may_read_nothing_leaves_the_derivatives_of_others(tiles
     assert_close(derivatives(-T), wanted, gradient=True)
 
 
-def test_a_visited_tile_without_a_readable_pair_has_no_derivative(implementation):
+def test_a_visited_tile_without_unmasked_pairs_has_no_derivative(implementation):
     query, key, value = draw(2, (T, H), (T, H), (T, V), dtype=jnp.float32)
     nothing = masks.sliding_window(0, 0) & ~masks.sliding_window(0, 0)
     far = attn_jax.block_mask(nothing | (lambda i, j: j + 4 < i), T, T, tile=(4, 3))
@@ -86,7 +86,7 @@ def test_a_visited_tile_without_a_readable_pair_has_no_derivative(implementation
 
 
 @pytest.mark.parametrize("hidden", [np.inf, np.nan])
-def test_entries_of_a_bias_at_hidden_pairs_reach_no_derivative(tiles, implementation, hidden):
+def test_entries_of_a_bias_at_masked_pairs_reach_no_derivative(tiles, implementation, hidden):
     tiles(4, 3)
     query, key, value, bias = draw(3, (T, H), (T, H), (T, V), (T, T), dtype=jnp.float32)
     readable = masks.evaluate(masks.causal(), jnp.arange(T), jnp.arange(T))
@@ -115,7 +115,7 @@ def cosine(weight):
 
 
 @pytest.mark.parametrize("length", [0, 5])
-def test_rows_that_nobody_reads_leave_the_derivatives_of_a_score(tiles, implementation, length):
+def test_rows_of_masked_keys_leave_the_derivatives_of_a_score(tiles, implementation, length):
     tiles(4, 3)
     query, key, value, weight = draw(4, (T, H), (T, H), (T, V), (H, H), dtype=jnp.float32)
     key = key.at[length:].set(jnp.nan)

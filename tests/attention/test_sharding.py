@@ -100,7 +100,7 @@ def test_output_and_gradients_stay_where_the_inputs_are(kind, spec, option, impl
     assert_as_on_one_device(got, on_one_device(option, implementation))
 
 
-def test_shards_tell_each_other_once_which_tiles_their_documents_need(tiles):
+def test_shards_exchange_once_which_tiles_their_documents_need(tiles):
     """Before the loop, and not in each of its steps; for output and for gradients."""
     tiles(16, 16)
     sharding = NamedSharding(make_mesh(AxisType.Auto), SPECS["examples"])

@@ -108,7 +108,7 @@ def test_remat_changes_no_gradient(implementation):
         assert_close(ours, wanted, gradient=True)
 
 
-def test_a_scan_that_reads_one_query_at_a_time_is_the_whole_read(implementation):
+def test_a_scan_over_single_queries_is_the_call_of_all_queries(implementation):
     query, key, value = one_head(9)
     read = partial(attn_jax.attend, mask=masks.causal(), key_position=jnp.arange(S))
     read = partial(read, implementation=implementation)
@@ -177,7 +177,7 @@ def test_a_scale_of_any_kind_of_number_compiles_once(implementation):
     assert count_compilations(lambda: read(scale=1.0, **other_rule)) > 0
 
 
-def test_a_fresh_lambda_finds_the_function_compiled_for_the_one_before(implementation):
+def test_a_new_lambda_reuses_the_compiled_function_of_an_equal_one(implementation):
     query, key, value = one_head(17)
 
     def read(slope, factor=1.0):

@@ -136,7 +136,7 @@ def test_a_copy_of_a_record_is_equal_and_has_the_same_hash(name):
         assert hash(duplicate(value)) == hash(value)
 
 
-def test_a_copied_layer_reads_what_its_mask_allows():
+def test_a_copied_layer_has_the_mask_of_the_original():
     layer = modules.MultiHeadAttention(8, 2, mask=~masks.causal(), rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (1, T, 8))
     for implementation in ("reference", "blockwise"):
@@ -144,14 +144,14 @@ def test_a_copied_layer_reads_what_its_mask_allows():
         assert_equal(copy.deepcopy(layer)(x), layer(x))
 
 
-def test_a_function_that_was_traced_refuses_to_be_pickled_in_one_sentence():
+def test_a_traced_function_refuses_to_be_pickled_in_one_sentence():
     for value in (masks.as_pytree(later), attn_jax.block_mask(later, T, T)):
         assert copy.deepcopy(value) == value
         with pytest.raises(TypeError, match="a traced function cannot be pickled: pickle the"):
             pickle.dumps(value)
 
 
-def test_a_mask_reads_the_same_in_a_process_that_was_spawned(tmp_path):
+def test_a_pickled_mask_is_the_same_in_another_process(tmp_path):
     program = """
 import pickle, sys
 from attn_jax import masks
@@ -178,7 +178,7 @@ TRUTHS = {
 
 
 @pytest.mark.parametrize("name", TRUTHS)
-def test_words_of_logic_refuse_a_rule(name):
+def test_and_or_not_and_if_refuse_a_mask_as_operands_of_logic(name):
     value, message = TRUTHS[name]
     for sentence in (lambda x: x and x, lambda x: x or x, lambda x: not x, lambda x: 1 if x else 0):
         with pytest.raises(TypeError, match=message):
@@ -207,7 +207,7 @@ def test_values_that_differ_are_not_equal(name):
     assert other != one
 
 
-def test_an_array_that_is_being_traced_equals_itself_alone():
+def test_a_traced_array_equals_only_itself():
     compared = []
 
     @jax.jit
@@ -220,7 +220,7 @@ def test_an_array_that_is_being_traced_equals_itself_alone():
     assert compared == [True, False]
 
 
-def test_a_rule_without_arrays_is_a_static_argument_and_one_with_arrays_says_that_it_is_none():
+def test_a_mask_without_arrays_is_a_static_argument_and_one_with_arrays_is_refused():
     traces = []
 
     def count(mask):
@@ -248,7 +248,7 @@ def every_subclass(kind: type) -> set[type]:
     return own.union(*map(every_subclass, own))
 
 
-def test_no_kind_of_value_compares_arrays_as_one_boolean():
+def test_every_value_class_uses_the_comparison_of_value():
     kinds = every_subclass(Value)
     assert len(kinds) > 20
     assert {kind.__eq__ for kind in kinds} == {Value.__eq__}

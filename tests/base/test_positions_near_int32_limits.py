@@ -34,7 +34,7 @@ def written(rule) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_rules_are_their_definitions_where_differences_do_not_fit_int32(name):
+def test_masks_follow_their_definitions_where_differences_do_not_fit_int32(name):
     mask, rule = RULES[name]
     i, j = jnp.array(QUERIES, jnp.int32), jnp.array(KEYS, jnp.int32)
     assert_equal(masks.evaluate(mask, i, j), written(rule))
@@ -42,7 +42,7 @@ def test_rules_are_their_definitions_where_differences_do_not_fit_int32(name):
 
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("shape", [TileShape(1, 1), TileShape(2, 3)], ids=str)
-def test_answers_for_tiles_of_far_positions_are_never_too_bold(name, shape):
+def test_tiles_of_far_positions_are_never_wrongly_empty_or_full(name, shape):
     mask, rule = RULES[name]
     i, j = jnp.array(QUERIES, jnp.int32), jnp.array(KEYS, jnp.int32)
     given = kinds(mask, Grid.of(i, j, shape))
@@ -57,7 +57,7 @@ def test_answers_for_tiles_of_far_positions_are_never_too_bold(name, shape):
             assert given.every[row, column] == part.all()
 
 
-def test_alibi_falls_with_the_distance_of_far_positions_and_stops_at_the_greatest():
+def test_alibi_decreases_with_far_distances_up_to_the_greatest_int32():
     mod = score_mods.alibi(2.0**-31)
     for i in QUERIES:
         for j in KEYS:
@@ -67,7 +67,7 @@ def test_alibi_falls_with_the_distance_of_far_positions_and_stops_at_the_greates
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])
-def test_far_positions_share_the_last_bucket_of_their_direction(bidirectional):
+def test_far_positions_are_in_the_last_bucket_of_their_direction(bidirectional):
     table = jnp.arange(8, dtype=jnp.float32)
     mod = score_mods.relative_bias(table, bidirectional=bidirectional, max_distance=100)
     far = {-1: 3 if bidirectional else 7, 1: 7 if bidirectional else 0}
@@ -116,7 +116,7 @@ def test_numbers_beyond_int32_are_refused_where_they_are_given(name, no_type_hoo
         call()
 
 
-def test_lengths_of_64_bits_in_a_jax_array_stop_at_the_greatest_position(x64):
+def test_jax_arrays_of_64_bit_lengths_are_clipped_to_int32(x64):
     mask = masks.key_padding(jnp.array([2, 2**40, -(2**40)]))
     assert mask.length.dtype == jnp.int32
     assert mask.length.tolist() == [2, END, -END]

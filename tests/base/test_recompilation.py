@@ -61,7 +61,7 @@ def by_relu(logit, i, j):
     return jax.nn.relu(logit)
 
 
-def with_a_rule_that_refuses():
+def with_a_derivative_rule_that_raises():
     @jax.custom_vjp
     def same(x):
         return 1 * x
@@ -97,7 +97,7 @@ def test_equal_functions_compile_once(name):
     assert compilations(ONCE[name]) <= 1
 
 
-def test_relu_in_a_change_to_a_logit_is_that_of_the_oracle():
+def test_relu_in_a_score_mod_is_that_of_the_oracle():
     expected = oracle.attention(QUERY, KEY, KEY, score_mod=lambda logit, i, j: max(logit, 0.0))[0]
     assert_close(read(by_relu), expected, dtype=jnp.float32)
 
@@ -110,22 +110,22 @@ def gradient(score_mod, order: int = 1):
 
 
 @pytest.mark.parametrize("make", [by_jvp, by_vjp])
-def test_functions_that_differ_in_their_rule_alone_are_told_apart(make):
+def test_functions_that_differ_only_in_their_derivative_rule_are_told_apart(make):
     one, other = (gradient(make(slope)) for slope in (1.0, 3.0))
     assert_differs(one, other)
     assert_close(np.asarray(other) / 3, np.asarray(one), dtype=jnp.float32)
 
 
-def test_functions_that_differ_in_the_derivative_of_their_rule_are_told_apart():
+def test_functions_that_differ_only_in_the_derivative_of_their_rule_are_told_apart():
     one, other = (gradient(by_jvp(1.0, bend), order=2) for bend in (0.0, 2.0))
     assert_differs(one, other)
 
 
-def test_a_rule_that_refuses_spoils_no_forward_pass():
-    assert_close(read(with_a_rule_that_refuses()), read(lambda logit, i, j: 1 * logit))
+def test_a_derivative_rule_that_raises_does_not_break_the_forward_pass():
+    assert_close(read(with_a_derivative_rule_that_raises()), read(lambda logit, i, j: 1 * logit))
 
 
-def test_the_table_of_programs_is_bounded_and_gives_the_first_of_equal_ones():
+def test_the_cache_of_programs_is_bounded_and_returns_the_first_of_equal_programs():
     shape = jax.ShapeDtypeStruct((), jnp.float32)
     one, again, other = (hoist.hoist(lambda x, n=n: x + n, shape) for n in (17, 17, 18))
     assert one.program is again.program
@@ -133,7 +133,7 @@ def test_the_table_of_programs_is_bounded_and_gives_the_first_of_equal_ones():
     assert hoist._first_equal.cache_info().maxsize == 1024
 
 
-def test_a_line_of_the_log_says_what_differs_where_a_call_compiles(caplog):
+def test_the_log_names_the_argument_whose_change_made_a_call_compile(caplog):
     caplog.set_level(logging.DEBUG, "attn_jax.compile")
     x, lines = jnp.ones((7, 5)), []
     for rows, change in ((7, jnp.sin), (7, jnp.sin), (6, jnp.sin), (6, jnp.cos)):

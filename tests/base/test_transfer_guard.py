@@ -26,7 +26,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-def test_an_eager_read_transfers_nothing_in_secret(options):
+def test_an_eager_call_makes_no_implicit_transfer(options):
     (rows,) = draw(0, (B, T, N, H), dtype=jnp.float32)
     expected = attn_jax.dot_product_attention(rows, rows, rows, **options)
     with jax.transfer_guard("disallow"):
@@ -47,7 +47,7 @@ def unreadable(monkeypatch):
 
 
 @pytest.mark.usefixtures("unreadable")
-def test_what_may_not_be_fetched_is_taken_as_it_comes():
+def test_arrays_that_cannot_be_fetched_are_not_checked():
     (rows,) = draw(1, (B, T, N, H), dtype=jnp.float32)
     attn_jax.dot_product_attention(
         rows, rows, rows, scale=jnp.float32(-1), key_value_seq_lengths=LENGTHS + T
@@ -57,7 +57,7 @@ def test_what_may_not_be_fetched_is_taken_as_it_comes():
 
 
 @pytest.mark.usefixtures("unreadable")
-def test_an_overflow_that_may_not_be_fetched_is_flagged():
+def test_an_overflow_that_cannot_be_fetched_is_flagged():
     (rows,) = draw(2, (B, T, N, H), dtype=jnp.float32)
     cache = caches.contiguous(B, T - 1, N, H, dtype=jnp.float32)
     cache, _ = cache.append(rows, rows)

@@ -79,7 +79,7 @@ def test_a_whole_sequence_at_once_fits_exactly(kind):
 @KINDS
 @hypothesis.settings(max_examples=8, deadline=None, derandomize=True)
 @hypothesis.given(lengths=strategies.lists(strategies.integers(0, PIECE), min_size=3, max_size=9))
-def test_it_does_not_matter_where_a_sequence_is_cut(kind, lengths):
+def test_any_cut_of_a_sequence_into_pieces_gives_the_same_output(kind, lengths):
     lengths = [*itertools.takewhile(lambda n: n >= 0, np.diff([0, *np.cumsum(lengths).clip(0, L)]))]
     cache, outs = poisoned(MAKE[kind]()), []
     for start, length in zip(np.cumsum([0, *lengths])[:-1], lengths, strict=True):
@@ -92,7 +92,7 @@ def test_it_does_not_matter_where_a_sequence_is_cut(kind, lengths):
 
 
 @KINDS
-def test_padding_anywhere_and_rows_of_unlike_length_change_nothing(kind):
+def test_padding_and_examples_of_different_length_change_nothing(kind):
     is_real = jnp.array([[0, 0, 1, 1, 1], [1, 0, 1, 0, 0], [1, 1, 1, 1, 1]], bool)
     arrays = [
         jnp.where(is_real[:, :, None, None], array[:, :5], jnp.nan) for array in (QUERY, KEY, VALUE)
@@ -107,7 +107,7 @@ def test_padding_anywhere_and_rows_of_unlike_length_change_nothing(kind):
 
 
 @KINDS
-def test_what_was_taken_back_was_never_there(kind):
+def test_tokens_removed_by_rewind_leave_no_trace(kind):
     begun, _ = in_pieces(poisoned(MAKE[kind]()), [a[:, :8] for a in (QUERY, KEY, VALUE)], (5, 3))
     bad = [jnp.full_like(array[:, :CHUNK], jnp.nan) for array in (QUERY, KEY, VALUE)]
     back = rewind(step(begun, *bad)[0], jnp.array([8, 8, 8]))
@@ -115,7 +115,7 @@ def test_what_was_taken_back_was_never_there(kind):
     assert_close(out, whole(kind, QUERY, KEY, VALUE)[:, 8:])
 
 
-def test_a_sliding_cache_without_end_is_a_window_over_the_whole():
+def test_a_sliding_cache_beyond_its_size_is_a_window_over_the_sequence():
     arrays = tokens(2, length=40)
     cache, out = in_pieces(MAKE["sliding"](), arrays, (20, 1, 3, 1, 12, 3))
     assert_close(out, whole("sliding", *arrays))
@@ -145,7 +145,7 @@ def test_every_option_means_what_it_means_for_the_whole(kind, splits):
 
 
 @pytest.mark.parametrize("splits", [2, 3, 12, 20])
-def test_parts_that_hold_nothing_have_no_share(splits):
+def test_splits_without_tokens_have_no_weight(splits):
     """Also where a row holds nothing at all, and where the sink is all there is."""
     is_real = jnp.array([[True, True], [False, False], [True, False]])
     _, held = append(poisoned(MAKE["contiguous"]()), KEY[:, :2], VALUE[:, :2], is_real)
@@ -156,7 +156,7 @@ def test_parts_that_hold_nothing_have_no_share(splits):
     assert out[0].all()
 
 
-def test_parts_of_half_precision_are_rounded_once_more():
+def test_splits_in_half_precision_are_rounded_once_more():
     half = [array.astype(jnp.bfloat16) for array in (QUERY, KEY, VALUE)]
     cache = caches.contiguous(B, L, K, H, V, dtype=jnp.bfloat16)
     _, held = append(cache, *half[1:], jnp.ones((B, L), bool))
@@ -179,7 +179,7 @@ def test_in_float64_a_cache_is_exact(x64):
 
 
 @KINDS
-def test_eight_bits_read_the_same_in_any_pieces_and_close_to_the_truth(kind):
+def test_an_int8_cache_gives_the_same_output_for_any_pieces_and_close_to_exact(kind):
     _, once = step(MAKE[kind](int8=True), QUERY, KEY, VALUE)
     _, out = in_pieces(MAKE[kind](int8=True), (QUERY, KEY, VALUE), (5, 3, 1, 1, 1, 1))
     exact = whole(kind, QUERY, KEY, VALUE)
@@ -190,7 +190,7 @@ def test_eight_bits_read_the_same_in_any_pieces_and_close_to_the_truth(kind):
 
 @KINDS
 @pytest.mark.parametrize("splits", [1, 3])
-def test_one_compile_serves_every_length_and_loops_carry_it(kind, splits):
+def test_a_cache_compiles_once_for_every_length_and_is_a_loop_carry(kind, splits):
     def read(cache, token):
         cache, held = cache.append(*token[1:])
         return cache, attn_jax.cached_attention(token[0], held, splits=splits)
@@ -207,7 +207,7 @@ def test_one_compile_serves_every_length_and_loops_carry_it(kind, splits):
 
 
 @pytest.mark.parametrize("splits", [1, 5])
-def test_gradients_reach_what_was_appended(splits):
+def test_gradients_reach_the_appended_tokens(splits):
     def total(query, key, value):
         _, held = MAKE["contiguous"]().append(key, value)
         return jnp.sum(attn_jax.cached_attention(query, held, splits=splits) ** 2)
@@ -221,7 +221,7 @@ def test_gradients_reach_what_was_appended(splits):
         assert_close(got, exact, gradient=True)
 
 
-def test_a_walk_by_tiles_skips_what_holds_nothing(tiles):
+def test_blockwise_attention_skips_tiles_of_unused_slots(tiles):
     tiles(2, 4)
     cache, _ = step(
         poisoned(MAKE["contiguous"]()), *(array[:, :5] for array in (QUERY, KEY, VALUE))
@@ -241,7 +241,7 @@ def test_a_walk_by_tiles_skips_what_holds_nothing(tiles):
     assert report.tiles_visited < report.tiles
 
 
-def test_rows_do_not_see_each_other():
+def test_examples_are_independent():
     _, alone = step(
         caches.contiguous(1, L, K, H, V), *(array[1:2] for array in (QUERY, KEY, VALUE))
     )

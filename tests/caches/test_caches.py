@@ -21,7 +21,7 @@ from tests.helpers.cache_cases import (
     V,
     append,
     assert_holds,
-    held_by,
+    contents_of,
     piece,
     poisoned,
     reorder,
@@ -47,7 +47,7 @@ def filled(kind, length=L, **kept):
 
 
 @KINDS
-def test_what_is_held_are_the_tokens_at_their_positions(kind):
+def test_a_cache_holds_the_tokens_at_their_positions(kind):
     for length in (1, 4, 7, L):
         _, held = filled(kind, length)
         first = max(0, length - WINDOW - CHUNK) if kind == "sliding" else 0
@@ -64,7 +64,7 @@ def test_slot_i_holds_token_i():
 
 
 @KINDS
-def test_positions_count_only_what_is_real(kind):
+def test_positions_count_only_real_tokens(kind):
     cache, _ = filled(kind, 4)
     is_real = jnp.array([[False, True, True], [True, False, True], [False, False, False]])
     assert cache.positions(is_real).tolist() == [[-1, 4, 5], [4, -1, 5], [-1, -1, -1]]
@@ -94,7 +94,7 @@ def test_a_token_too_many_is_refused_with_advice(kind):
 
 
 @BOUNDED
-def test_under_jit_what_fits_is_kept_and_what_does_not_is_flagged(kind):
+def test_under_jit_tokens_that_fit_are_stored_and_the_others_set_the_overflow_flag(kind):
     cache, _ = filled(kind, 10)
     three, _ = append(
         cache, KEY[:, :3], VALUE[:, :3], (jnp.arange(B) == 0)[:, None].repeat(3, axis=1)
@@ -110,7 +110,7 @@ def test_under_jit_what_fits_is_kept_and_what_does_not_is_flagged(kind):
     assert not reset(again, jnp.array([True, False, False])).overflowed.any()
 
 
-def test_a_sliding_cache_has_no_end():
+def test_a_sliding_cache_never_overflows():
     cache = MAKE["sliding"]()
     size = sum(leaf.size for leaf in jax.tree.leaves((cache.key, cache.value)))
     assert (cache.capacity, cache.chunk) == (None, CHUNK)
@@ -118,14 +118,14 @@ def test_a_sliding_cache_has_no_end():
     for _ in range(4):
         cache, _ = append(cache, KEY, VALUE, jnp.ones((B, L), bool))
     assert cache.lengths.tolist() == [4 * L] * B
-    positions, keys, _ = stored(held_by(cache), 1)
+    positions, keys, _ = stored(contents_of(cache), 1)
     assert positions.tolist() == list(range(4 * L - WINDOW - CHUNK, 4 * L))
     np.testing.assert_array_equal(keys, KEY[1, L - WINDOW - CHUNK :])
 
 
 @KINDS
 @pytest.mark.parametrize("seed", range(2))
-def test_whatever_happens_rows_hold_what_they_were_given(kind, seed):
+def test_after_random_operations_examples_hold_their_tokens(kind, seed):
     """A long random life beside plain lists, which is what a cache means."""
     rng, numbers = np.random.default_rng(seed), itertools.count()
     cache = poisoned(MAKE[kind]())
@@ -170,7 +170,7 @@ def renew(cache, rows, rng, _):
 def check(cache, rows):
     assert cache.lengths.tolist() == [row.length for row in rows]
     assert not cache.overflowed.any()
-    held = held_by(cache)
+    held = contents_of(cache)
     for b, row in enumerate(rows):
         positions, keys, values = stored(held, b)
         readable = sorted(row.readable().items())
@@ -180,7 +180,7 @@ def check(cache, rows):
         np.testing.assert_array_equal(values, np.broadcast_to(numbers, values.shape))
 
 
-def test_a_sliding_cache_goes_back_a_chunk_from_where_it_was_furthest():
+def test_a_sliding_cache_rewinds_at_most_one_chunk_from_its_greatest_length():
     cache, _ = filled("sliding")
     back = rewind(cache, jnp.array([L - 2, L, L - CHUNK]))
     with pytest.raises(caches.CacheOverflow, match=r"lengths\[1\] must be at least 9, .* been 12 "):
@@ -192,7 +192,7 @@ def test_a_sliding_cache_goes_back_a_chunk_from_where_it_was_furthest():
 
 
 @KINDS
-def test_what_cannot_be_done_is_left_undone_and_flagged_under_jit(kind):
+def test_impossible_operations_change_nothing_and_set_the_overflow_flag_under_jit(kind):
     cache, _ = filled(kind, 4)
     forward = rewind(cache, jnp.array([5, 4, -1]))
     assert forward.lengths.tolist() == [4, 4, 4]
@@ -200,12 +200,12 @@ def test_what_cannot_be_done_is_left_undone_and_flagged_under_jit(kind):
     moved = reorder(cache, jnp.array([B, 1, -1]))
     assert moved.overflowed.tolist() == [True, False, True]
     for row in range(B):
-        assert_holds(held_by(moved), row, KEY[row, :4], VALUE[row, :4])
+        assert_holds(contents_of(moved), row, KEY[row, :4], VALUE[row, :4])
 
 
 @KINDS
 @pytest.mark.parametrize("int8", [False, True])
-def test_every_method_keeps_the_structure_and_one_compile_serves_every_length(kind, int8):
+def test_every_method_keeps_the_structure_and_compiles_once_for_every_length(kind, int8):
     start = MAKE[kind](int8=int8)
     structure = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), start)
     one = jax.jit(lambda cache, key, value: cache.append(key, value)[0], donate_argnums=0)
@@ -248,7 +248,7 @@ def test_a_donated_cache_is_written_in_place(kind):
 
 
 @pytest.mark.parametrize("kind", ["contiguous", "sliding"])
-def test_rows_and_heads_on_devices_of_their_own_need_not_talk(kind):
+def test_sharded_examples_and_heads_need_no_communication(kind):
     mesh = jax.make_mesh((4, 2), ("row", "head"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     make = {"contiguous": caches.contiguous, "sliding": caches.sliding}[kind]
 
@@ -268,7 +268,7 @@ def test_rows_and_heads_on_devices_of_their_own_need_not_talk(kind):
 
 
 @KINDS
-def test_eight_bits_are_off_by_half_a_step_of_their_row(kind):
+def test_int8_entries_are_off_by_at_most_half_a_step(kind):
     key = KEY.at[0, 0, 0].set(0).at[1].multiply(1e4).at[2].multiply(1e-30)
     _, held = append(MAKE[kind](int8=True), key[:, :PIECE], VALUE[:, :PIECE])
     for row, b in itertools.product((0, 1), range(B)):
@@ -280,7 +280,7 @@ def test_eight_bits_are_off_by_half_a_step_of_their_row(kind):
 
 
 @pytest.mark.parametrize("kind", ["contiguous", "sliding"])
-def test_a_long_piece_is_read_as_it_will_be_kept(kind):
+def test_a_long_piece_is_rounded_to_int8_before_it_is_attended_to(kind):
     real = jnp.ones((B, L), bool)
     _, held = append(poisoned(MAKE[kind](int8=True)), KEY, VALUE, real)
     cache, later = filled(kind, int8=True)
@@ -289,7 +289,7 @@ def test_a_long_piece_is_read_as_it_will_be_kept(kind):
     assert jax.tree.leaves(cache.key)[0].dtype == jnp.int8
 
 
-def test_reads_are_in_the_dtype_of_what_comes_and_kept_in_the_caches():
+def test_tokens_are_stored_in_the_dtype_of_the_cache_and_returned_in_their_own():
     key, value = (array.astype(jnp.bfloat16) for array in (KEY, VALUE))
     cache, held = append(caches.contiguous(B, L, K, H, V, dtype=jnp.float16), key, value)
     assert held.key.dtype == held.value.dtype == jnp.bfloat16

@@ -86,7 +86,7 @@ def test_derivatives_of_every_order_are_the_references(derivative, tiles):
 
 @pytest.mark.parametrize("mapped", [(0, 0, 0), (0, None, None), (None, 0, None), (None, None, 0)])
 @pytest.mark.usefixtures("x64")
-def test_gradients_of_what_a_batch_shares_are_sums_over_it(mapped, tiles):
+def test_gradients_of_arrays_that_a_batch_shares_are_sums_over_it(mapped, tiles):
     tiles(4, 5)
     arrays = draw(3, (2, T, H), (2, S, H), (2, S, V))
     arrays = [a if axis == 0 else a[0] for a, axis in zip(arrays, mapped, strict=True)]
@@ -103,7 +103,7 @@ def test_gradients_of_what_a_batch_shares_are_sums_over_it(mapped, tiles):
 
 
 @pytest.mark.usefixtures("x64")
-def test_the_gradient_of_a_scan_of_reads_is_the_references(tiles):
+def test_the_gradient_of_a_scan_of_calls_is_that_of_reference(tiles):
     tiles(4, 5)
     query, key, value, back = draw(4, (T, H), (S, H), (S, V), (V, H))
 
@@ -131,7 +131,7 @@ def test_the_shape_of_tiles_changes_nothing(shape, tiles):
         assert_close(got, expected)
 
 
-def test_a_score_mod_is_never_asked_about_pairs_that_are_hidden(tiles):
+def test_a_score_mod_is_never_evaluated_at_masked_pairs(tiles):
     tiles(4, 5)
     query, key, value = draw(6, (T, H), (T, H), (T, V), dtype=jnp.float32)
 
@@ -153,7 +153,7 @@ def test_a_score_mod_is_never_asked_about_pairs_that_are_hidden(tiles):
     assert_close(ours, wanted, gradient=True)
 
 
-def test_what_is_exported_computes_the_same(tiles):
+def test_an_exported_call_computes_the_same(tiles):
     tiles(4, 5)
     arrays = draw(7, (T, H), (S, H), (S, V), dtype=jnp.float32)
     read = jax.jit(partial(attn_jax.attend, implementation="blockwise"))
@@ -179,7 +179,7 @@ def test_memory_grows_with_the_length_and_no_faster(options):
     assert short < 8192 * 8192  # a quarter of the logits in float32
 
 
-def test_tiles_that_a_block_mask_leaves_out_are_not_read():
+def test_tiles_that_a_block_mask_leaves_out_are_not_computed():
     query, key, value = draw(8, (12, H), (12, H), (12, V), dtype=jnp.float32)
     block = attn_jax.block_mask(masks.sliding_window(2, 0) & masks.causal(), 12, 12, tile=(3, 4))
     read = partial(attn_jax.attend, query, mask=block, implementation="blockwise")
@@ -192,13 +192,13 @@ def test_tiles_that_a_block_mask_leaves_out_are_not_read():
     assert_differs(wanted, out)
 
 
-def read_of_each(query, key, value, lengths, documents):
+def attention_with_masks_by_example(query, key, value, lengths, documents):
     """Masks that differ by example: keys that are there, and texts packed into a row."""
     mask = masks.key_padding(lengths[:, None]) & masks.segments(documents[:, None])
     return attn_jax.dot_product_attention(query, key, value, mask=mask, implementation="blockwise")
 
 
-def test_examples_with_masks_of_their_own_walk_over_their_tiles_together(tiles):
+def test_examples_with_different_masks_walk_over_their_tiles_in_one_loop(tiles):
     """No tile is gathered, and nothing is chosen between an example that is done and one that is
     not: each would cost the whole array of keys at every tile."""
     tiles(4, 8)
@@ -208,11 +208,11 @@ def test_examples_with_masks_of_their_own_walk_over_their_tiles_together(tiles):
     lengths, documents = jnp.array([24, 5, 11]), jnp.asarray(documents)
 
     def total(query, key, value):
-        return jnp.sum(read_of_each(query, key, value, lengths, documents) ** 2)
+        return jnp.sum(attention_with_masks_by_example(query, key, value, lengths, documents) ** 2)
 
     gradients = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
     assert "gather" not in gradients.lower(*arrays).as_text()
     for n in range(B):
         alone = [array[n : n + 1] for array in (*arrays, lengths, documents)]
-        together = read_of_each(*arrays, lengths, documents)[n : n + 1]
-        assert_close(together, read_of_each(*alone), dtype=jnp.float32)
+        together = attention_with_masks_by_example(*arrays, lengths, documents)[n : n + 1]
+        assert_close(together, attention_with_masks_by_example(*alone), dtype=jnp.float32)

@@ -166,7 +166,7 @@ def mapped_operands(maps):
 
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("maps", MAPS.values(), ids=MAPS)
-def test_gradients_of_a_map_and_maps_of_a_gradient(maps):
+def test_gradients_of_vmap_and_vmap_of_gradients(maps):
     arrays = mapped_operands(maps)
 
     @partial(jax.jit, static_argnums=0)
@@ -181,7 +181,7 @@ def test_gradients_of_a_map_and_maps_of_a_gradient(maps):
 
 
 @pytest.mark.usefixtures("kernel")
-def test_second_derivatives_of_a_map_of_a_gradient():
+def test_second_derivatives_of_vmap_of_a_gradient():
     maps = MAPS["query alone inside"]
     arrays = mapped_operands(maps)
 
@@ -226,7 +226,7 @@ def calls(program):
 
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("options", [{}, SELF, {"scale": 0.5}], ids=str)
-def test_a_read_is_one_call_of_the_kernel_with_keys_that_are_not_repeated(options):
+def test_an_attention_call_is_one_kernel_call_without_repeated_keys(options):
     L = 256
     arrays = draw(6, (B, L, N, H), (B, L, K, H), (B, L, K, H), dtype=jnp.bfloat16)
     program = lowered_for_cuda(read("cudnn", **options), *arrays)
@@ -242,14 +242,14 @@ def test_a_read_is_one_call_of_the_kernel_with_keys_that_are_not_repeated(option
 
 
 @pytest.mark.usefixtures("gpu")
-def test_a_library_that_chooses_does_not_choose_the_kernel():
+def test_implementation_none_does_not_choose_the_kernel():
     arrays = draw(7, (B, 256, N, H), (B, 256, K, H), (B, 256, K, H), dtype=jnp.bfloat16)
     assert not calls(lowered_for_cuda(read(None), *arrays))
     assert calls(lowered_for_cuda(read("cudnn"), *arrays))
 
 
 @pytest.mark.usefixtures("gpu")
-def test_one_head_causal_by_rule_is_taken():
+def test_one_head_with_the_causal_mask_rule_is_accepted():
     head = draw(8, (128, H), (128, H), (128, H), dtype=jnp.bfloat16)
     causal = partial(attn_jax.attend, mask=masks.causal(), implementation="cudnn")
     program = lowered_for_cuda(causal, *head)
@@ -258,7 +258,7 @@ def test_one_head_causal_by_rule_is_taken():
 
 
 @pytest.mark.usefixtures("kernel")
-def test_a_move_that_examples_share_has_the_sum_of_their_gradients():
+def test_a_tangent_that_examples_share_gets_the_sum_of_their_cotangents():
     query, keys, value, cotangents = draw(
         10, (T, H), (B, S, H), (S, H), (B, T, H), dtype=jnp.float32
     )

@@ -43,11 +43,11 @@ class ToyKernel:
         arrays = [*_folded(call.read, layout.inputs[1], layout.sizes)]
         L, rows, width = *arrays[0].shape[:2], arrays[2].shape[2]
         shapes = _shapes(arrays[0].dtype, (L, rows, width), (L, 1, rows))
-        out, logsumexp = _a_head_a_step(_forward, arrays, shapes)
+        out, logsumexp = _call_with_one_head_per_grid_step(_forward, arrays, shapes)
         out_axes, row_axes = layout.outputs
         results = (
-            _apart(out, out_axes.values, layout),
-            _apart(logsumexp[:, 0], row_axes.values, layout),
+            _one_as_batch_axes(out, out_axes.values, layout),
+            _one_as_batch_axes(logsumexp[:, 0], row_axes.values, layout),
         )
         return tuple(Table(values, "query") for values in results)
 
@@ -57,13 +57,15 @@ class ToyKernel:
         assert residuals.d_logsumexp.values is None, "the toy knows no such cotangent"
         read, own = residuals.read, layout.inputs[1]
         arrays = [*_folded(read, own.read, layout.sizes)]
-        arrays.append(_in_one(residuals.d_out.values, own.d_out.values, layout.sizes))
+        arrays.append(_batch_axes_as_one(residuals.d_out.values, own.d_out.values, layout.sizes))
         shapes = _shapes(arrays[0].dtype, *(array.shape for array in arrays[:3]))
-        found = _a_head_a_step(_backward, arrays, shapes)
+        found = _call_with_one_head_per_grid_step(_backward, arrays, shapes)
         tables = {}
         for name, values in zip(("query", "key", "value"), found, strict=True):
             over, axes = getattr(read, name).over, getattr(layout.outputs, name).values
-            tables[name] = Table(None if axes is None else _apart(values, axes, layout), over)
+            tables[name] = Table(
+                None if axes is None else _one_as_batch_axes(values, axes, layout), over
+            )
         return dataclasses.replace(only(wanted, read), **tables)
 
     def work(self, call, heads, platform):
@@ -74,16 +76,16 @@ class ToyKernel:
 def _folded(read, axes, sizes):
     """Query, key and value as [heads L width], the scale in the query."""
     for name in ("query", "key", "value"):
-        yield _in_one(getattr(read, name).values, getattr(axes, name).values, sizes)
+        yield _batch_axes_as_one(getattr(read, name).values, getattr(axes, name).values, sizes)
 
 
-def _in_one(array, axes, sizes):
+def _batch_axes_as_one(array, axes, sizes):
     """All levels of `vmap` in front, as one axis; what is shared is repeated, for it is a toy."""
     array = map_levels(lambda core: core, (axes,), in_front(len(sizes)), sizes)(array)
     return array.reshape(math.prod(sizes), *array.shape[len(sizes) :])
 
 
-def _apart(array, axes, layout):
+def _one_as_batch_axes(array, axes, layout):
     levels = layout.sizes[::-1]
     return fit(array.reshape(*levels, *array.shape[1:]), in_front(len(levels)), axes)
 
@@ -92,7 +94,7 @@ def _shapes(dtype, *shapes):
     return [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
 
 
-def _a_head_a_step(kernel, arrays, shapes):
+def _call_with_one_head_per_grid_step(kernel, arrays, shapes):
     def block(array):
         return pl.BlockSpec((1, *array.shape[1:]), lambda n: (n, 0, 0))
 
@@ -148,7 +150,7 @@ def gradients(function, *arrays):
     return jax.jit(jax.grad(partial(loss, function), argnums=(0, 1, 2)))(*arrays)
 
 
-def one_of_each(function, *arrays):
+def gradients_by_vmap(function, *arrays):
     """Gradients of the examples one by one, by `vmap` of a gradient."""
     return jax.vmap(jax.grad(partial(loss, function), argnums=(0, 1, 2)))(*arrays)
 
@@ -159,13 +161,13 @@ def of_checkpoint(function, *arrays):
 
 PASSES = {
     "gradients": gradients,
-    "vmap of a gradient": one_of_each,
+    "vmap of a gradient": gradients_by_vmap,
     "a gradient of a checkpoint": of_checkpoint,
 }
 
 
 @pytest.mark.parametrize("transform", PASSES.values(), ids=PASSES)
-def test_both_passes_are_the_kernels_and_each_is_made_once(toy, transform):
+def test_both_passes_are_those_of_the_kernel_and_each_is_traced_once(toy, transform):
     arrays = rows()
     ours = transform(attention("toy"), *arrays)
     assert sorted(toy.passes) == ["backward", "forward"]
@@ -194,7 +196,7 @@ def test_a_gradient_of_the_key_alone_is_that_of_all(toy):
     assert sorted(toy.passes) == ["backward", "forward"]
 
 
-def test_it_refuses_by_name_and_explain_tells(toy):
+def test_the_refusal_names_the_argument_and_explain_gives_the_reason(toy):
     query, key, value = rows()
     with pytest.raises(NotImplementedError, match="'toy' cannot take this call: mask is given"):
         attention("toy")(query, query, query, is_causal=True)

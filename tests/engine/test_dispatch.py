@@ -74,7 +74,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("sizes", "options", "reason"), REFUSED.values(), ids=REFUSED)
 @pytest.mark.usefixtures("hopper")
-def test_a_call_that_cudnn_cannot_honour_is_refused_with_the_reason(sizes, options, reason):
+def test_a_call_that_cudnn_cannot_compute_is_refused_with_the_reason(sizes, options, reason):
     advice = "use implementation=None or 'blockwise'"
     match = (
         rf"(?s)^implementation 'cudnn' cannot take this call: [^;]*{reason}[^;]*; {advice}(\n|$)"
@@ -111,7 +111,7 @@ TAKEN = {
 
 @pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize(("sizes", "options"), TAKEN.values(), ids=TAKEN)
-def test_what_is_exactly_honoured_is_not_refused(sizes, options):
+def test_a_call_that_cudnn_computes_exactly_is_not_refused(sizes, options):
     assert dispatch.refusals(prepare(*one_head(**sizes), **options), "cuda") == {}
 
 
@@ -137,7 +137,7 @@ def test_older_and_newer_gpus_take_less(monkeypatch, capability, width, reason):
     ("rows", "keys", "chosen"),
     [(128, 128, "reference"), (1, 128 * 128, "reference"), (128, 256, "blockwise")],
 )
-def test_small_reads_go_to_the_reference_and_all_others_to_tiles(rows, keys, chosen):
+def test_small_calls_use_reference_and_all_others_blockwise(rows, keys, chosen):
     assert dispatch.choice(prepare(*one_head(rows=rows, keys=keys)), None) == chosen
 
 
@@ -145,7 +145,7 @@ def test_small_reads_go_to_the_reference_and_all_others_to_tiles(rows, keys, cho
     ("platform", "capability", "major"),
     [("gpu", "9.0", 9), ("gpu", "10.3", 10), ("gpu", "gfx90a", None), ("tpu", None, None)],
 )
-def test_a_gpu_is_nvidias_if_it_has_a_compute_capability(monkeypatch, platform, capability, major):
+def test_a_gpu_with_a_compute_capability_is_from_nvidia(monkeypatch, platform, capability, major):
     device = types.SimpleNamespace(compute_capability=capability)
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
@@ -155,7 +155,7 @@ def test_a_gpu_is_nvidias_if_it_has_a_compute_capability(monkeypatch, platform, 
 @pytest.mark.parametrize(
     "call", [attn_jax.attend, attn_jax.attend_with_logsumexp, attn_jax.explain]
 )
-def test_one_head_is_refused_alike(call):
+def test_one_head_is_refused_for_the_same_reasons(call):
     with pytest.raises(NotImplementedError, match="'cudnn' cannot take this call: the platform"):
         call(*one_head(), implementation="cudnn")
 

@@ -50,7 +50,7 @@ def test_many_heads_are_the_operation_that_vmap_makes_of_one():
     assert_equal(by_hand(*arrays), HEADS(*arrays))
 
 
-def test_batch_and_heads_that_change_places_are_another_operation():
+def test_another_order_of_batch_and_head_axes_is_another_operation():
     arrays = grouped()
     outer = jax.vmap(by_hand)
     repeated = [jnp.stack([array, array]) for array in arrays]
@@ -90,7 +90,7 @@ def lowered(platform: str, length: int) -> str:
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
-def test_a_platform_gets_tiles_of_its_own_wherever_it_is_lowered_for(platform):
+def test_each_platform_gets_its_own_tiles(platform):
     """64 MiB of logits are a loop on a CPU and one product elsewhere; 2 GiB are a loop anywhere."""
     assert "stablehlo.while" in lowered("cpu", 1024)
     assert "stablehlo.while" not in lowered(platform, 1024)
@@ -111,7 +111,7 @@ NOTHING = jax.checkpoint_policies.nothing_saveable
 
 
 @pytest.mark.parametrize(("policy", "runs"), [(NAMES, 1), (NOTHING, 2)], ids=["names", "nothing"])
-def test_a_checkpoint_that_keeps_the_named_results_computes_them_once(policy, runs):
+def test_a_checkpoint_policy_that_saves_the_named_results_computes_them_once(policy, runs):
     arrays = draw(4, (T, H), (T, H), (T, V), dtype=jnp.float32)
     attention = partial(ATTEND, mask=masks.causal())
     kept = jax.checkpoint(lambda *rows: attention(*(jnp.cos(row) for row in rows)), policy=policy)
@@ -134,7 +134,7 @@ def test_the_gradient_of_a_cotangent_is_transposed():
     assert_close(transposed(tuple(moves))[0], pushed, gradient=True)
 
 
-def test_a_move_that_examples_share_has_the_sum_of_their_gradients():
+def test_a_tangent_that_examples_share_gets_the_sum_of_their_cotangents():
     """Keys of their own, moved alike: the transposition sums over the examples."""
     query, key, value = draw(7, (T, H), (B, S, H), (S, V), dtype=jnp.float32)
     (cotangent,) = draw(8, (B, T, V), dtype=jnp.float32)

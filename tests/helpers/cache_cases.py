@@ -68,7 +68,7 @@ def stored(held, row):
     return position[slots], np.asarray(held.key)[row, slots], np.asarray(held.value)[row, slots]
 
 
-def held_by(cache):
+def contents_of(cache):
     """What may be read of a cache that is given nothing new."""
     nothing = jnp.zeros((B, PIECE, K, H)), jnp.zeros((B, PIECE, K, V))
     return append(cache, *nothing, jnp.zeros((B, PIECE), bool))[1]

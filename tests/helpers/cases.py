@@ -48,7 +48,7 @@ def _booleans(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).random(shape) < 0.6
 
 
-def _with_a_row_that_reads_nothing() -> np.ndarray:
+def _mask_with_a_fully_masked_query() -> np.ndarray:
     mask = _booleans(5, B, N, T, S)
     mask[0, 1, 3] = False
     return mask
@@ -64,7 +64,7 @@ CASES = {
     "mask for keys": Case({"mask": _booleans(2, B, 1, 1, S)}),
     "mask for heads": Case({"mask": _booleans(3, 1, N, T, S)}),
     "mask for all": Case({"mask": _booleans(4, 1, 1, T, S)}),
-    "mask that leaves a query nothing": Case({"mask": _with_a_row_that_reads_nothing()}),
+    "mask that leaves a query nothing": Case({"mask": _mask_with_a_fully_masked_query()}),
     "bias": Case({"bias": _numbers(6, B, N, T, S)}),
     "bias for heads and keys": Case({"bias": _numbers(7, 1, N, 1, S)}),
     "bias for examples": Case({"bias": _numbers(8, B, 1, T, S)}),

@@ -41,7 +41,7 @@ WITHOUT_SINKS = [c for c in CONFIGURATIONS if "sink" not in c.options and c.size
 
 
 @pytest.mark.parametrize("configuration", WITHOUT_SINKS, ids=str)
-def test_the_oracle_in_matrices_is_the_oracle_in_loops(configuration):
+def test_the_dense_oracle_equals_the_oracle_in_loops(configuration):
     given, readable = definition(configuration, draws(configuration))
     exact, _ = attention(given, readable)
     for number in ((0, 0, 0), (1, -1, -1), (2, 0, -1)):
@@ -218,7 +218,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize(("number", "message"), SPOILT.values(), ids=SPOILT)
-def test_the_criterion_refuses_one_number_that_must_not_be(number, message):
+def test_the_criterion_refuses_one_wrong_number(number, message):
     given, readable = sample()
     readable = readable & (np.arange(SIZES.T) != 3)[:, None]
     out = attention(in_float32(given), readable)[0]["out"]

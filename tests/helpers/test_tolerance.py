@@ -17,7 +17,7 @@ SINGLE = np.ones(3, np.float32)
 
 
 @pytest.mark.parametrize("compare", [assert_close, assert_equal, assert_differs])
-def test_nothing_and_other_shapes_are_refused(compare):
+def test_empty_arrays_and_unequal_shapes_are_refused(compare):
     with pytest.raises(AssertionError, match="nothing to compare"):
         compare(np.zeros((0, 3)), np.zeros((0, 3)))
     with pytest.raises(AssertionError, match="shape"):
@@ -78,7 +78,7 @@ def test_a_few_units_in_the_last_place_are_the_same_and_many_are_not():
         assert_same_but_for_rounding(np.float32([1, 0.1 + 6 * unit]), np.float32([1, 0.1]))
 
 
-def test_what_hardly_differs_does_not_differ():
+def test_almost_equal_arrays_do_not_differ():
     with pytest.raises(AssertionError, match="differs by"):
         assert_differs(ONE + 1e-4, ONE)
     assert_differs(ONE + 1e-2, ONE)

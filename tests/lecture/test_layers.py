@@ -145,7 +145,7 @@ def test_heads_that_do_not_divide_the_model_are_refused():
 
 
 @pytest.mark.parametrize("head_dim", [None, 2])
-def test_no_heads_are_refused(head_dim):
+def test_zero_heads_are_refused(head_dim):
     with pytest.raises(ValueError, match=r"num_heads must be at least 1; got 0"):
         MultiHeadSelfAttention(0, 4, head_dim, rngs=nnx.Rngs(0))
 

@@ -41,7 +41,7 @@ def test_b02_the_first_causal_row_is_the_first_value():
     assert_differs(attn_jax.self_attention(x, *weights)[0], first_value)
 
 
-def test_b03_a_prefix_does_not_know_what_follows():
+def test_b03_the_output_of_a_prefix_does_not_depend_on_later_tokens():
     x, *weights = tokens_and_weights(12)
     for n in (1, 3):
         prefix = attn_jax.causal_self_attention(x[:n], *weights)
@@ -49,7 +49,7 @@ def test_b03_a_prefix_does_not_know_what_follows():
         assert_differs(attn_jax.self_attention(x, *weights)[:n], prefix)
 
 
-def test_b03_the_derivative_by_a_later_token_is_exactly_zero():
+def test_b03_the_derivative_with_respect_to_a_later_token_is_exactly_zero():
     x, *weights = tokens_and_weights(4)
     jacobian = np.asarray(jax.jacobian(attn_jax.causal_self_attention)(x, *weights))
     size = np.abs(jacobian).max(axis=(1, 3))  # [T, T]: how much token s moves output t
@@ -96,7 +96,7 @@ def test_b07_decoding_in_pieces_of_any_size_is_the_whole_sequence(cuts):
         assert_close(out, whole[start:stop])
 
 
-def test_b09_one_query_at_the_end_reads_all_keys_and_not_only_the_first():
+def test_b09_one_query_at_the_end_attends_to_all_keys_and_not_only_the_first():
     query, key, value = queries_keys_values(9)
     whole = attn_jax.attend(query, key, value, mask=masks.causal())[-1:]
     last = {

@@ -47,7 +47,7 @@ def test_d01_zero_output_weights_give_the_mean_annotation_at_every_step():
     assert_differs(read(state, annotation, w, u, v), mean)
 
 
-def test_d01_a_new_additive_layer_attends_uniformly_to_what_is_not_padding():
+def test_d01_a_new_additive_layer_attends_uniformly_to_all_tokens_but_padding():
     state, annotation, *_ = alignment_model(2)
     layer, mask = AdditiveAttention(N, E, A, rngs=nnx.Rngs(0)), jnp.arange(S) < 5
     layer = with_parameters(layer, lambda leaf: leaf.astype(jnp.float64))
@@ -58,7 +58,7 @@ def test_d01_a_new_additive_layer_attends_uniformly_to_what_is_not_padding():
     assert_differs(read(mask | True), mean)
 
 
-def test_d02_zero_decoder_weights_make_the_read_independent_of_the_decoder():
+def test_d02_zero_decoder_weights_make_the_context_independent_of_the_decoder():
     state, annotation, w, u, v = alignment_model(3)
     static = read(state, annotation, 0 * w, u, v)
     assert_equal(static, every_step(static[0]))

@@ -22,7 +22,7 @@ def head(x, w_query, w_key, w_value, n):
     return attn_jax.causal_self_attention(x, w_query[:, n], w_key[:, n], w_value[:, n])
 
 
-def test_c01_heads_side_by_side_are_a_list_of_single_heads():
+def test_c01_stacked_heads_are_a_list_of_single_heads():
     x, *weights, _ = tokens_and_weights(1)
     heads = [head(x, *weights, n) for n in range(N)]
     fused = attn_jax.multi_head_self_attention(x, *weights, causal=True)

@@ -52,7 +52,7 @@ def test_e02_moving_on_by_k_is_the_same_rotation_everywhere():
     assert np.abs(there[:-k] - here[:-k]).max() > 0.1
 
 
-def test_e07_tokens_that_all_stand_in_one_place_have_no_order():
+def test_e07_tokens_at_equal_positions_have_no_order():
     x, *weights = draw(1, (T, D), (D, H), (D, H), (D, V))
     order = jnp.array([3, 0, 6, 1, 5, 2, 4])
 
@@ -65,7 +65,7 @@ def test_e07_tokens_that_all_stand_in_one_place_have_no_order():
     assert_differs(*equivariance(jnp.arange(T)))
 
 
-def test_a_position_outside_the_table_is_nan_and_sends_no_gradient():
+def test_a_position_outside_the_table_gives_nan_and_no_gradient():
     (table,) = draw(2, (4, 3))
     place = jnp.array([-1, 0, 3, 4])
     rows = positions.learned(table, place)

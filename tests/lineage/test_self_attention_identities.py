@@ -242,7 +242,7 @@ def test_a22_the_derivative_by_the_query_is_the_covariance_of_the_keys():
     assert_differs(jacobian, scale * second_moment)
 
 
-def test_a23_a_read_is_one_step_of_a_modern_hopfield_network():
+def test_a23_attention_is_one_update_of_a_modern_hopfield_network():
     """Ramsauer et al. (2020), https://arxiv.org/abs/2008.02217: state − ∇energy is retrieval."""
     pattern, state = draw(28, (S, D), (T, D))
 

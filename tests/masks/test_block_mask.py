@@ -54,7 +54,7 @@ def walked(mask) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_lists_hold_the_tiles_that_are_left(name):
+def test_tile_lists_hold_the_tiles_that_are_not_empty(name):
     block, expected = built(RULES[name]), walked(RULES[name])
     given = kinds_of(block)
     if name == "combination":  # `some & some` may keep an empty tile, never lose one
@@ -111,7 +111,7 @@ def test_a_block_mask_passes_through_jit_and_vmap():
     assert_equal(kinds_of(doubled), walked(masks.causal()))
 
 
-def test_the_mask_inside_is_in_the_order_of_its_positions():
+def test_the_mask_of_a_block_mask_uses_its_positions():
     block = built(masks.segments(IDS))
     expected = np.array([[IDS[i] == IDS[j] >= 0 for j in range(S)] for i in range(S - T, S)])
     assert_equal(masks.evaluate(block.mask, block.query_position, block.key_position), expected)

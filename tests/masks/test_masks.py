@@ -77,7 +77,7 @@ def tile_kinds(mask, i, j, shape):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_masks_are_their_definitions_at_any_positions(name, run):
+def test_masks_follow_their_definitions_at_any_positions(name, run):
     mask, rule = RULES[name]
     i, j = positions(0)
     assert_equal(run(evaluate)(masks.as_pytree(mask), i, j), loops(rule, i, j))
@@ -85,7 +85,7 @@ def test_masks_are_their_definitions_at_any_positions(name, run):
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_a_mask_whose_tables_are_in_order_evaluates_to_the_same(name):
+def test_a_mask_with_tables_in_order_evaluates_to_the_same(name):
     mask, rule = RULES[name]
     i, j = positions(1)
     ordered = tables.order(mask, Rows(i.size, j.size, i, j))
@@ -94,7 +94,7 @@ def test_a_mask_whose_tables_are_in_order_evaluates_to_the_same(name):
 
 @pytest.mark.parametrize("hoisted", [False, True], ids=["as given", "as pytree"])
 @pytest.mark.parametrize("name", RULES)
-def test_answers_for_tiles_are_never_too_bold(name, hoisted):
+def test_tiles_are_never_wrongly_empty_or_full(name, hoisted):
     mask, rule = RULES[name]
     shape = TileShape(3, 2)
     for seed in range(5):
@@ -115,7 +115,7 @@ def test_answers_for_tiles_are_never_too_bold(name, hoisted):
 
 @pytest.mark.parametrize("name", [*EXACT, *EXACT_WITHOUT_GAPS])
 @pytest.mark.parametrize("start", [0, 4])
-def test_answers_for_tiles_are_exact_where_positions_have_no_gaps(name, start):
+def test_kinds_of_tiles_are_exact_if_positions_have_no_gaps(name, start):
     mask, rule = RULES[name]
     i, j = jnp.arange(start, start + T, dtype=jnp.int32), jnp.arange(S, dtype=jnp.int32)
     for shape in (TileShape(2, 3), TileShape(1, 1)):
@@ -127,7 +127,7 @@ def test_answers_for_tiles_are_exact_where_positions_have_no_gaps(name, start):
         assert_equal(given.every, every)
 
 
-def test_packed_documents_are_told_apart_by_tiles():
+def test_tiles_of_pairs_of_different_documents_are_empty():
     i = jnp.arange(12, dtype=jnp.int32)
     mask = masks.segments(np.array([0, 0, 0, 1, 1, 1, 2, -1, -1, -1, -1, -1]))
     given = tile_kinds(mask, i, i, TileShape(3, 3))
@@ -135,7 +135,7 @@ def test_packed_documents_are_told_apart_by_tiles():
     assert_equal(given.every, np.diag([True, True, False, False]))
 
 
-def test_rows_past_the_end_of_a_table_read_nothing():
+def test_rows_beyond_the_end_of_a_table_are_fully_masked():
     i, j = jnp.array([1, P, -1]), jnp.array([0, 1, P, -1])
     expected = np.zeros((3, 4), bool)
     expected[0, :2] = True
@@ -183,7 +183,7 @@ def test_lengths_share_one_compilation():
     assert len(traces) == 1
 
 
-def test_a_pytree_of_a_mask_has_arrays_for_leaves_and_stays_as_it_is():
+def test_a_mask_as_a_pytree_has_arrays_as_leaves_and_is_unchanged():
     mask = masks.as_pytree(masks.prefix(2) & masks.segments(IDS) & (lambda i, j: i > j))
     leaves = jax.tree.leaves(mask)
     assert len(leaves) == 3
@@ -207,7 +207,7 @@ def test_masks_map_over_their_arrays():
 
 
 @pytest.mark.parametrize("through", [lambda mask: mask, masks.as_pytree], ids=["given", "pytree"])
-def test_alignment_survives_composition_and_hoisting(through):
+def test_composed_and_hoisted_masks_still_require_positions(through):
     def rule(i, j):
         return j < 2
 

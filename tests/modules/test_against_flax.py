@@ -46,7 +46,7 @@ def tokens(seed=0, *, length=T, width=D, batch=(B,)):
     return draw(seed, (*batch, length, width), dtype=jnp.float32)[0]
 
 
-def test_a_padding_mask_and_a_causal_one_hold_together():
+def test_a_padding_mask_and_a_causal_mask_both_apply():
     flaxs, ours = pair(dropout_rate=0.5, deterministic=True)
     x, length = tokens(), jnp.array([4, 2])
     padding = (jnp.arange(T)[None] < length[:, None])[:, None, None]
@@ -96,7 +96,7 @@ def test_a_causal_layer_decodes_any_number_of_tokens_at_once():
     assert_close(jnp.concatenate(out, axis=1), flaxs(x, decode=False, is_causal=True))
 
 
-def test_a_token_that_has_no_room_is_refused_and_overwrites_nothing():
+def test_a_token_beyond_the_capacity_is_refused_and_overwrites_nothing():
     flaxs, ours = pair(decode=True)
     x = tokens(5)
     flaxs.init_cache((B, 3, D))
@@ -121,7 +121,7 @@ def test_an_additive_mask_is_refused_and_not_inverted():
         ours(x, mask=additive)
 
 
-def test_each_head_of_each_example_drops_weights_of_its_own():
+def test_each_head_of_each_example_drops_its_own_weights():
     """All heads and examples are made alike, and put side by side, so that only dropout tells."""
     flaxs = flax_layer(in_features=N * 2, qkv_features=N * 2, use_bias=False, dropout_rate=0.5)
     for part in (flaxs.query, flaxs.key, flaxs.value):
@@ -143,7 +143,7 @@ def assert_same_parameters(one, other):
         assert_equal(leaf, same)
 
 
-def test_parameters_keep_their_dtype_on_the_way():
+def test_converted_parameters_keep_their_dtype():
     flaxs = flax_layer(param_dtype=jnp.bfloat16)
     assert from_flax(flaxs).w_key[...].dtype == jnp.bfloat16
     assert_same_parameters(to_flax(from_flax(flaxs)), flaxs)
@@ -171,13 +171,13 @@ def test_parameters_go_from_flax_to_ours_and_back(options):
     assert_close(back(x, memory, mask=mask, deterministic=True), flaxs(x, memory, mask=mask))
 
 
-def test_each_norm_goes_to_its_own():
+def test_query_and_key_norms_are_not_swapped():
     flaxs = flax_layer(normalize_qk=True)
     assert_equal(from_flax(flaxs).query_norm.scale[...], flaxs.query_ln.scale[...])
     assert_differs(flaxs.query_ln.scale[...], flaxs.key_ln.scale[...])
 
 
-def test_what_came_from_flax_is_sharded_by_its_names_and_trained():
+def test_a_layer_from_flax_is_sharded_by_its_axis_names_and_trained():
     ours = from_flax(flax_layer())
     assert ours.w_out.out_sharding == ("heads", "head", "model")
     (weight,) = draw(11, (B, T, D), dtype=jnp.float32)
@@ -193,7 +193,7 @@ def test_what_came_from_flax_is_sharded_by_its_names_and_trained():
         ({"precision": "highest"}, "precision"),
     ],
 )
-def test_a_layer_of_flax_that_ours_cannot_be_is_refused(options, name):
+def test_a_layer_of_flax_without_our_equivalent_is_refused(options, name):
     with pytest.raises(ValueError, match=f"layer has {name}="):
         from_flax(flax_layer(**options))
 
@@ -210,7 +210,7 @@ def test_a_layer_of_flax_that_ours_cannot_be_is_refused(options, name):
         ({"use_out_bias": True}, "use_out_bias"),
     ],
 )
-def test_a_layer_that_flaxs_cannot_be_is_refused(options, names):
+def test_a_layer_without_an_equivalent_in_flax_is_refused(options, names):
     layer = MultiHeadAttention(D, N, head_dim=H, **options, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=f"lacks: {names}$"):
         to_flax(layer)

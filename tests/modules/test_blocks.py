@@ -62,7 +62,7 @@ def normalised(kind, norm, x):
     return jnp.asarray(scaled * np.asarray(norm.scale[...]) + bias, jnp.float32)
 
 
-def around(kind, residual, x, sublayer):
+def residual_connection(kind, residual, x, sublayer):
     """The three formulas of `Residual`, written out."""
     norm = functools.partial(normalised, kind)
     if residual.placement == "post":
@@ -73,20 +73,20 @@ def around(kind, residual, x, sublayer):
 
 @pytest.mark.parametrize("kind", ["layer", "rms"])
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_an_encoder_block_is_two_sublayers_with_a_way_around_each(placement, kind):
+def test_an_encoder_block_is_two_sublayers_with_residual_connections(placement, kind):
     block = noisy(encoder_block(rngs=nnx.Rngs(0), placement=placement, norm=kind))
     x = tokens()
-    read = around(kind, block.attention_residual, x, block.attention)
-    expected = around(kind, block.feed_forward_residual, read, block.feed_forward)
+    read = residual_connection(kind, block.attention_residual, x, block.attention)
+    expected = residual_connection(kind, block.feed_forward_residual, read, block.feed_forward)
     assert_close(block(x), expected)
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_a_decoder_block_is_three_sublayers_with_a_way_around_each(placement):
+def test_a_decoder_block_is_three_sublayers_with_residual_connections(placement):
     block = noisy(decoder_block(rngs=nnx.Rngs(0), placement=placement))
     x, memory = tokens(1), tokens(2, length=S, width=E)
     read = functools.partial(block.cross_attention, memory=memory)
-    step = functools.partial(around, "layer")
+    step = functools.partial(residual_connection, "layer")
     expected = step(block.self_residual, x, block.self_attention)
     expected = step(block.cross_residual, expected, read)
     expected = step(block.feed_forward_residual, expected, block.feed_forward)
@@ -116,7 +116,7 @@ def test_masks_of_a_decoder_block_are_each_for_one_sequence():
     assert_differs(alone, block(x, memory))
 
 
-def test_a_residual_and_its_sublayer_drop_with_keys_of_their_own():
+def test_a_residual_connection_and_its_sublayer_have_different_dropout_keys():
     residual, x = Residual(4000, dropout_rate=0.5, rngs=nnx.Rngs(0)), jnp.zeros(4000)
 
     def sublayer(x, rng):
@@ -151,7 +151,7 @@ def test_each_rate_of_a_block_drops_something():
         assert_differs(block(**rates), block())
 
 
-def test_an_encoder_block_decodes_as_it_reads():
+def test_an_encoder_block_decodes_step_by_step_as_in_one_pass():
     block, x = noisy(encoder_block(rngs=nnx.Rngs(0), placement="both")), tokens(11)
     cache = caches.contiguous(B, T, K, H, V)
     first, cache = block.extend(x[:, :3], cache)
@@ -159,7 +159,7 @@ def test_an_encoder_block_decodes_as_it_reads():
     assert_close(jnp.concatenate([first, rest], axis=1), block(x))
 
 
-def test_a_decoder_block_decodes_as_it_reads():
+def test_a_decoder_block_decodes_step_by_step_as_in_one_pass():
     block, x = noisy(decoder_block(rngs=nnx.Rngs(0))), tokens(12)
     memory, out = tokens(13, length=S, width=E), []
     mask = jnp.asarray(np.random.default_rng(14).random((B, 1, 1, S)) < 0.6)
@@ -216,7 +216,7 @@ def test_a_scan_over_layers_is_the_loop_over_them():
     assert_close(scan(lambda block, x: block(x), block, x), loop(block, x))
 
 
-def test_layers_may_be_computed_anew_for_the_gradient():
+def test_layers_may_be_rematerialised_for_the_gradient():
     block, x = noisy(stacked(nnx.Rngs(0).split(LAYERS))), tokens(17)
     (weight,) = draw(18, x.shape, dtype=jnp.float32)
 
@@ -276,7 +276,7 @@ def test_the_shapes_of_a_large_block_cost_no_memory():
     assert sum(sizes) == 3_187_703_808  # a layer of Llama 3.1 405B
 
 
-def test_half_precision_goes_in_and_comes_out():
+def test_a_block_of_half_precision_returns_half_precision():
     block, x = noisy(encoder_block(rngs=nnx.Rngs(0), norm="rms")), tokens(21)
     half = block(x.astype(jnp.bfloat16))
     assert half.dtype == jnp.bfloat16
@@ -291,7 +291,7 @@ def test_half_precision_goes_in_and_comes_out():
         ({"dropout_rate": 1.0}, "dropout_rate"),
     ],
 )
-def test_a_block_that_cannot_be_is_refused(options, message):
+def test_invalid_options_of_a_block_are_refused(options, message):
     with pytest.raises((ValueError, TypeError)) as error:
         encoder_block(rngs=nnx.Rngs(0), **options)
     assert message in str(error.value) or "Type-check" in str(error.value)

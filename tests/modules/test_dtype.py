@@ -101,7 +101,7 @@ LAYERS = {
 
 
 @pytest.mark.parametrize(("make", "shapes"), LAYERS.values(), ids=LAYERS)
-def test_a_layer_computes_in_its_dtype_whatever_comes_in(make, shapes):
+def test_a_layer_computes_in_its_dtype_for_inputs_of_any_dtype(make, shapes):
     arrays = draw(0, *shapes, dtype=jnp.float32)
     rounded = [array.astype(HALF) for array in arrays]
     out = make(dtype=HALF)(*arrays)
@@ -121,13 +121,13 @@ def test_parameters_stay_in_their_own_dtype():
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype(jnp.float32)}
 
 
-def test_vectors_of_tokens_come_in_the_dtype_of_the_layer():
+def test_token_embeddings_have_the_dtype_of_the_layer():
     tokens, options = jnp.array([3, 0, 10]), {"rngs": nnx.Rngs(0)}
     table = Embedding(11, D, rngs=nnx.Rngs(0))(tokens)
     assert_equal(Embedding(11, D, dtype=HALF, **options)(tokens), table.astype(HALF))
 
 
-def test_a_wide_stream_takes_what_narrow_layers_make():
+def test_the_residual_stream_stays_float32_around_bfloat16_layers():
     """The way around stays float32 where the layers compute in bfloat16."""
     parts = attention(dtype=HALF), FeedForward(D, 12, dtype=HALF, rngs=nnx.Rngs(1))
     block = TransformerEncoderBlock(*parts, rngs=nnx.Rngs(2))
@@ -137,7 +137,7 @@ def test_a_wide_stream_takes_what_narrow_layers_make():
     assert jnp.any(out != out.astype(HALF).astype(jnp.float32))
 
 
-def test_a_cache_takes_the_tokens_of_a_narrow_layer():
+def test_a_cache_stores_the_tokens_of_a_bfloat16_layer():
     layer = attention(dtype=HALF)
     (x,) = draw(3, (B, T, D), dtype=jnp.float32)
     cache, out = caches.contiguous(B, T, N, D // N, dtype=HALF), []
@@ -152,7 +152,7 @@ def test_a_cache_takes_the_tokens_of_a_narrow_layer():
 
 @pytest.mark.parametrize("param_dtype", [jnp.float32, "the same"])
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_the_dtype_of_flaxs_layer_comes_along_and_goes_back(dtype, param_dtype):
+def test_the_dtype_of_flaxs_layer_is_kept_from_flax_and_to_flax(dtype, param_dtype):
     param_dtype = dtype if param_dtype == "the same" else param_dtype
     flaxs = nnx.MultiHeadAttention(
         N, D, decode=False, dtype=dtype, param_dtype=param_dtype, rngs=nnx.Rngs(0)

@@ -58,7 +58,7 @@ def test_parameters_have_the_shapes_of_their_letters():
     assert set(nnx.state(make(use_bias=False))) == {"w_up", "w_down"}
 
 
-def test_hidden_units_are_dropped_only_where_a_call_brings_a_key():
+def test_hidden_units_are_dropped_only_if_a_call_has_a_dropout_key():
     layer, x, rng = make(dropout_rate=0.4), tokens(1), jax.random.key(2)
     assert_equal(layer(x), make()(x))
     hidden = jax.nn.relu(x @ layer.w_up[...] + layer.b_up[...][None, None])
@@ -77,7 +77,7 @@ def test_layers_compute_in_the_dtype_of_their_input():
     assert narrow(jnp.arange(3)).dtype == jnp.bfloat16
 
 
-def test_an_embedding_looks_rows_up_and_multiplies_by_them():
+def test_an_embedding_looks_up_rows_and_its_attend_multiplies_by_the_table():
     embedding, tokens_of = Embedding(P, D, rngs=nnx.Rngs(0)), jnp.array([[6, 0, 3], [3, 3, 1]])
     table = np.asarray(embedding.table[...])
     assert_equal(embedding(tokens_of), table[np.asarray(tokens_of)])
@@ -85,7 +85,7 @@ def test_an_embedding_looks_rows_up_and_multiplies_by_them():
     assert_close(embedding.attend(x), np.asarray(x) @ table.T)
 
 
-def test_rows_of_an_embedding_start_with_a_length_of_about_one():
+def test_initial_embedding_vectors_have_a_norm_of_about_one():
     lengths = jnp.linalg.norm(Embedding(500, 400, rngs=nnx.Rngs(0)).table[...], axis=1)
     assert 0.85 < lengths.min() <= lengths.max() < 1.15
 
@@ -100,7 +100,7 @@ def test_an_id_outside_the_vocabulary_gives_nan_and_moves_no_row(token):
     assert moved.tolist() == [row == 2 for row in range(P)]
 
 
-def test_gradients_reach_every_parameter_and_both_ends_of_a_tied_table():
+def test_gradients_reach_every_parameter_and_both_uses_of_a_tied_table():
     layer, x = make(gated=True, activation="silu"), tokens(5)
     (weight,) = draw(6, x.shape, dtype=jnp.float32)
     found = nnx.grad(lambda layer: jnp.sum(weight * layer(x)))(layer)
@@ -123,7 +123,7 @@ def test_gradients_reach_every_parameter_and_both_ends_of_a_tied_table():
         (lambda: Embedding(P, D, rngs=nnx.Rngs(0)).attend(jnp.zeros(3)), "x must be 6 wide"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, message):
+def test_wrong_sizes_are_refused(call, message):
     with pytest.raises((ValueError, TypeError)) as error:
         call()
     assert message in str(error.value) or "Type-check" in str(error.value)

@@ -53,7 +53,7 @@ def test_the_docstring_of_the_layer_holds():
     assert_equal(ours(q), ours(q, q, q))
 
 
-def test_queries_read_another_sequence():
+def test_queries_attend_to_another_sequence():
     ours, flaxs = layers(in_kv_features=3)
     q, k, v = numbers(1, (B, T, D), (B, S, 3), (B, S, 3))
     assert_close(ours(q, k, v), flaxs(q, k, v))
@@ -71,7 +71,7 @@ def test_masks_of_all_shapes_and_dtypes(shape, dtype):
     assert_differs(ours(q, k, mask=mask), ours(q, k))
 
 
-def test_causal_masks_of_flax_and_is_causal_are_one():
+def test_causal_masks_of_flax_and_is_causal_are_the_same():
     ours, flaxs = layers()
     (x,) = numbers(4, (B, T, D))
     expected = flaxs(x, is_causal=True)
@@ -81,14 +81,14 @@ def test_causal_masks_of_flax_and_is_causal_are_one():
     assert_differs(expected, flaxs(x))
 
 
-def test_causal_and_padding_hold_together():
+def test_causal_and_padding_masks_both_apply():
     ours, flaxs = layers()
     (x,) = numbers(5, (B, T, D))
     padding = jnp.ones((B, 1, T, T), bool).at[0, :, :, 3:].set(False)
     assert_close(ours(x, mask=padding, is_causal=True), flaxs(x, mask=padding, is_causal=True))
 
 
-def test_causal_with_other_lengths_asks_for_positions():
+def test_causal_with_different_lengths_requires_positions():
     ours, _ = layers()
     q, k = numbers(6, (B, T, D), (B, S, D))
     with pytest.raises(ValueError, match="query_position"):
@@ -169,7 +169,7 @@ def test_arrays_of_unlike_dtypes_are_cast_to_one():
     assert_close(out, expected)
 
 
-def test_a_query_that_may_read_nothing_is_zeros():
+def test_a_fully_masked_query_gives_zeros():
     arrays = heads(16)
     mask = jnp.ones((1, 1, T, S), bool).at[:, :, 3].set(False)
     out = flax_attention(*arrays, mask=mask)
@@ -177,7 +177,7 @@ def test_a_query_that_may_read_nothing_is_zeros():
     assert_close(out[:, :3], nnx.dot_product_attention(*arrays)[:, :3])
 
 
-def test_dropped_weights_are_those_that_the_key_says():
+def test_dropped_weights_are_those_of_the_dropout_key():
     query, key, value = heads(17)
     rng, rate = jax.random.key(1), 0.4
     out = flax_attention(
@@ -199,7 +199,7 @@ def test_a_layer_with_dropout_drops_only_while_it_trains():
     assert_equal(first, ours(x, deterministic=False, rngs=nnx.Rngs(1)))
 
 
-def test_options_of_our_own_come_by_partial():
+def test_our_own_options_are_passed_by_partial():
     capped = functools.partial(flax_attention, score_mod=attn_jax.score_mods.soft_cap(0.5))
     arrays = heads(19, keys=T)
     expected = attn_jax.dot_product_attention(*arrays, score_mod=attn_jax.score_mods.soft_cap(0.5))
@@ -215,7 +215,7 @@ def test_the_layer_runs_under_jit():
     )
 
 
-def test_all_heads_and_examples_drop_the_same_weights_where_flax_asks_for_that():
+def test_all_heads_and_examples_drop_the_same_weights_with_broadcast_dropout():
     query, key, value = heads(21)
     rng, rate = jax.random.key(1), 0.4
     out = flax_attention(query, key, value, dropout_rng=rng, dropout_rate=rate)
@@ -238,7 +238,7 @@ def test_weights_are_sown_as_flaxs_are():
     assert_close(mine, theirs)
 
 
-def test_weights_beside_a_sink_are_not_sown():
+def test_weights_with_a_sink_are_not_sown():
     ours, _ = layers(attention_fn=None)
     ours.attention_fn = functools.partial(flax_attention, sink=jnp.zeros(N))
     with pytest.raises(NotImplementedError, match="sink; leave sow_weights"):
@@ -246,7 +246,7 @@ def test_weights_beside_a_sink_are_not_sown():
 
 
 @pytest.mark.parametrize("implementation", ["reference", "blockwise"])
-def test_a_precision_reaches_every_product_forward_and_backward(implementation):
+def test_a_precision_reaches_every_matmul_forward_and_backward(implementation):
     arrays = heads(29)
 
     def loss(precision, *arrays):
@@ -285,7 +285,7 @@ def test_a_precision_has_all_the_names_that_flax_takes(name):
     assert_close(ours(x), flaxs(x))
 
 
-def test_a_precision_for_each_side_of_a_product_is_refused():
+def test_a_precision_for_each_operand_of_a_matmul_is_refused():
     with pytest.raises(NotImplementedError, match="not one name for all products"):
         flax_attention(*heads(32), precision=("high", "highest"))
 
@@ -296,7 +296,7 @@ def linen_layers(**options):
     return make(attention_fn=flax_attention), make()
 
 
-def test_linens_layer_takes_it_too():
+def test_the_layer_of_linen_takes_our_function_too():
     ours, flaxs = linen_layers()
     q, k, v = numbers(33, (B, T, D), (B, S, D), (B, S, D))
     mask = booleans(34, B, 1, T, S)
@@ -311,7 +311,7 @@ def test_linens_layer_takes_it_too():
     assert_close(jax.tree.leaves(mine)[0], jax.tree.leaves(sown)[0])
 
 
-def test_linens_layer_drops_by_old_and_new_keys():
+def test_the_layer_of_linen_drops_with_old_and_new_keys():
     ours, _ = linen_layers(dropout_rate=0.5, deterministic=False)
     (x,) = numbers(35, (B, T, D))
     variables = ours.init(jax.random.key(0), x)

@@ -26,7 +26,7 @@ def arrays(seed=0):
     return draw(seed, (B, T, D), (B, S, E), (B, S, F), dtype=jnp.float32)
 
 
-def test_values_of_another_width_are_read_by_hand():
+def test_values_of_another_width_follow_the_formula():
     layer, (x, memory, source) = make(), arrays()
     mask = jnp.asarray(np.random.default_rng(1).random((B, 1, T, S)) < 0.7)
     layer.b_value[...] = draw(2, (K, V), dtype=jnp.float32)[0]
@@ -46,13 +46,13 @@ def test_values_of_another_width_are_read_by_hand():
     assert_close(jnp.concatenate(steps, axis=1), out)
 
 
-def test_one_array_of_values_may_serve_all_examples():
+def test_one_array_of_values_may_be_shared_by_all_examples():
     layer, (x, memory, source) = make(), arrays(3)
     copies = jnp.broadcast_to(source[:1], source.shape)
     assert_close(layer(x, memory, source[:1]), layer(x, memory, copies))
 
 
-def test_values_of_the_memory_itself_may_be_named():
+def test_memory_value_may_be_the_memory_itself():
     layer = MultiHeadAttention(D, N, head_dim=H, memory_dim=E, rngs=nnx.Rngs(0))
     x, memory, _ = arrays(4)
     other = draw(5, (B, S, E), dtype=jnp.float32)[0]
@@ -60,7 +60,7 @@ def test_values_of_the_memory_itself_may_be_named():
     assert_differs(layer(x, memory, other), layer(x, memory))
 
 
-def test_a_gradient_reaches_what_values_are_made_of():
+def test_gradients_reach_memory_value():
     layer, (x, memory, source) = make(mask=masks.key_padding(5)), arrays(6)
     gradient = jax.grad(lambda source: jnp.sum(layer(x, memory, source) ** 2))(source)
     assert (jnp.abs(gradient[:, :5]).max(axis=(1, 2)) > 1e-4).all()
@@ -96,6 +96,6 @@ def test_flaxs_layer_is_called_with_three_arrays_and_so_is_ours():
     ],
 )
 @pytest.mark.usefixtures("no_type_hook")
-def test_a_call_that_does_not_fit_is_refused(call, message):
+def test_wrong_arguments_of_a_call_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call(make(), *arrays())

@@ -85,7 +85,7 @@ def test_parameters_have_the_shapes_of_their_letters():
     }
 
 
-def test_what_is_not_asked_for_is_no_parameter():
+def test_options_that_are_off_have_no_parameter():
     names = {"w_query", "w_key", "w_value", "w_out"}
     assert set(nnx.state(make())) == names
     assert set(nnx.state(make(use_out_bias=True))) == names | {"b_out"}
@@ -133,7 +133,7 @@ def test_norms_of_queries_and_keys_are_those_of_each_head(kind):
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
-def test_rotary_turns_queries_and_keys_and_leaves_values(layout):
+def test_rotary_rotates_queries_and_keys_and_not_values(layout):
     scaling = positions.YarnScaling(4.0, 16)
     layer = make(mask=CAUSAL, rotary=Rotary(100.0, layout, scaling, fraction=0.5))
     x, place = tokens(4), jnp.asarray([[0, 1, 2, 3, 4], [7, 8, 30, 31, 32]])
@@ -152,14 +152,14 @@ def test_rotary_turns_queries_and_keys_and_leaves_values(layout):
     assert_differs(layer(x)[1], expected[1])
 
 
-def test_rotary_knows_distances_alone():
+def test_rotary_depends_on_distances_only():
     layer, x = make(mask=CAUSAL, rotary=Rotary()), tokens(5)
     shifted = layer(x, query_position=jnp.arange(64, 64 + T))
     assert float(jnp.abs(shifted - layer(x)).max()) < 2e-5
     assert_differs(layer(x), make(mask=CAUSAL)(x))
 
 
-def test_rotary_across_sequences_asks_where_the_queries_stand():
+def test_rotary_in_cross_attention_requires_query_positions():
     layer, x, memory = make(rotary=Rotary()), tokens(), tokens(1, length=S)
     with pytest.raises(ValueError, match="rotary compares positions"):
         layer(x, memory)
@@ -168,7 +168,7 @@ def test_rotary_across_sequences_asks_where_the_queries_stand():
     ).shape == (B, T, D)
 
 
-def test_the_mask_of_a_call_joins_the_layers_own():
+def test_the_mask_of_a_call_is_combined_with_that_of_the_layer():
     x, array = tokens(6), booleans(7, B, 1, T, T)
     rule = masks.sliding_window(2, 2)
     expected = make()(x, mask=array & jnp.tril(jnp.ones((T, T), bool))[None, None])
@@ -179,7 +179,7 @@ def test_the_mask_of_a_call_joins_the_layers_own():
     assert_differs(make(mask=CAUSAL)(x, mask=rule), make(mask=CAUSAL)(x))
 
 
-def test_a_block_mask_is_for_a_layer_without_a_mask():
+def test_a_block_mask_is_refused_by_a_layer_with_a_mask():
     x, block = tokens(), attn_jax.block_mask(CAUSAL, T, T, tile=(2, 2))
     assert_close(make()(x, mask=block), make(mask=CAUSAL)(x))
     with pytest.raises(ValueError, match="BlockMask"):
@@ -240,7 +240,7 @@ def test_a_module_is_a_score_mod():
     assert abs(float(gradients(layer, x)["score_mod"]["slope"][...])) > 1e-3
 
 
-def test_sinks_take_a_share_of_each_heads_weights():
+def test_each_head_has_a_sink_with_a_share_of_its_weights():
     layer, x = make(use_sink=True, mask=CAUSAL), tokens(12)
     key, value = layer.project_memory(x)
     query = jnp.einsum("BTD,DNH->BTNH", x, layer.w_query[...])
@@ -249,7 +249,7 @@ def test_sinks_take_a_share_of_each_heads_weights():
     assert_differs(layer(x), make(mask=CAUSAL)(x))
 
 
-def test_weights_are_dropped_only_where_a_call_brings_a_key():
+def test_weights_are_dropped_only_if_a_call_has_a_dropout_key():
     x, rng = tokens(13), jax.random.key(3)
     layer = make(dropout_rate=0.4)
     assert_equal(layer(x), make()(x))
@@ -261,7 +261,7 @@ def test_weights_are_dropped_only_where_a_call_brings_a_key():
     assert_equal(make()(x, rng=rng), make()(x))
 
 
-def test_the_keys_of_a_memory_can_be_made_once():
+def test_the_keys_of_a_memory_can_be_projected_once():
     layer = make(memory_dim=E, use_bias=True, qk_norm=True)
     x, memory, mask = tokens(14), tokens(15, length=S, width=E), booleans(16, B, 1, T, S)
     key, value = layer.project_memory(memory)
@@ -280,7 +280,7 @@ def decoder(**options):
 
 
 @pytest.mark.parametrize("kind", ["contiguous", "sliding", "paged"])
-def test_a_cache_taken_in_chunks_is_the_whole_sequence(kind):
+def test_chunks_with_a_cache_give_the_output_of_the_whole_sequence(kind):
     layer, x, out = decoder(), tokens(20), []
     if kind == "sliding":
         cache = caches.sliding(B, 3, K, H, V, chunk=2)
@@ -319,7 +319,7 @@ def test_stats_are_those_of_each_head():
         assert_equal(stats.top_key[b, n], alone.top_key)
 
 
-def test_stats_know_the_sink_of_each_head():
+def test_stats_include_the_sink_of_each_head():
     layer, x = make(use_sink=True, mask=CAUSAL), tokens(18)
     stats, key = layer.stats(x, top=2), layer.project_memory(x)[0]
     query = layer.project_query(x)
@@ -367,7 +367,7 @@ def test_gradients_reach_every_parameter():
         ({"score_mod": 3.0}, "score_mod of a layer must be a rule"),
     ],
 )
-def test_a_layer_that_cannot_be_is_refused(options, message):
+def test_invalid_options_of_a_layer_are_refused(options, message):
     with pytest.raises((ValueError, TypeError), match=message.split()[0].split("=")[0]) as error:
         make(**options)
     assert message in str(error.value) or "Type-check" in str(error.value)
@@ -383,7 +383,7 @@ def test_a_layer_that_cannot_be_is_refused(options, message):
         (lambda layer: layer(tokens(), mask=jnp.ones((1, 1, T, T))), "mask must be bool"),
     ],
 )
-def test_a_call_that_does_not_fit_is_refused(call, message):
+def test_wrong_arguments_of_a_call_are_refused(call, message):
     with pytest.raises((ValueError, TypeError)) as error:
         call(make(mask=CAUSAL))
     assert message in str(error.value) or "Type-check" in str(error.value)

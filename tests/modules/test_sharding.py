@@ -192,7 +192,7 @@ def test_every_axis_of_every_parameter_has_a_name():
         assert set(parameter.out_sharding) <= known, path
 
 
-def test_a_model_is_made_straight_into_its_shards():
+def test_a_model_is_initialised_directly_into_its_shards():
     mesh = make_mesh(MESHES["all three"])
     graph, abstract = nnx.split(nnx.eval_shape(everything))
     parameters, _ = placements(abstract, mesh)
@@ -204,7 +204,7 @@ def test_a_model_is_made_straight_into_its_shards():
     assert table.addressable_shards[0].data.shape == (P // 2, D // 2)
 
 
-def test_the_state_of_an_optimiser_lies_where_the_parameters_lie():
+def test_the_optimiser_state_is_sharded_like_the_parameters():
     mesh, stack = make_mesh(MESHES["all three"]), Stack(nnx.Rngs(0))
     optimiser = nnx.Optimizer(stack, optax.adam(1e-3), wrt=nnx.Param)
     parameters, _ = placements(STATE, mesh)
@@ -230,7 +230,7 @@ def test_a_tied_embedding_is_split_by_its_vocabulary(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_dropped_does_not_depend_on_the_mesh(kind):
+def test_dropout_does_not_depend_on_the_mesh(kind):
     rngs = nnx.Rngs(0)
     parts = MultiHeadAttention(D, N, dropout_rate=0.5, rngs=rngs), FeedForward(D, A, rngs=rngs)
     graph, state = nnx.split(TransformerEncoderBlock(*parts, dropout_rate=0.5, rngs=rngs))
@@ -245,7 +245,7 @@ def test_what_is_dropped_does_not_depend_on_the_mesh(kind):
     assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
-def test_fewer_key_heads_than_devices_stay_whole_on_request():
+def test_fewer_key_heads_than_devices_are_replicated_on_request():
     mesh = make_mesh({"tensor": 8})
     parameters, tokens = placements(STATE, mesh)
     with pytest.raises(ValueError, match="evenly divide"):
@@ -263,6 +263,6 @@ def test_fewer_key_heads_than_devices_stay_whole_on_request():
         ({"data": 8}, {"width": "data"}, "width is no logical axis"),
     ],
 )
-def test_rules_that_cannot_be_are_refused(sizes, overrides, message):
+def test_impossible_sharding_rules_are_refused(sizes, overrides, message):
     with pytest.raises(ValueError, match=message):
         sharding_rules(make_mesh(sizes), **overrides)

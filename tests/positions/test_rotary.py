@@ -89,7 +89,7 @@ def test_logits_depend_on_the_distance_alone(layout, x64):
 
 
 @every_layout
-def test_lengths_stay(layout, x64):
+def test_rotation_keeps_norms(layout, x64):
     x = heads(5, dtype=jnp.float64)
     out = positions.rotary(x, somewhere(), positions.rotary_frequencies(H), layout=layout)
     assert_close(jnp.linalg.norm(out, axis=-1), jnp.linalg.norm(x, axis=-1))
@@ -103,7 +103,7 @@ def test_position_zero_changes_nothing(layout):
 
 
 @pytest.mark.parametrize("R", [H // 2, 1])
-def test_the_layouts_are_one_up_to_the_order_of_features(R):
+def test_the_layouts_differ_only_in_the_order_of_features(R):
     x, position = heads(7), somewhere()
     frequencies = positions.rotary_frequencies(2 * R)
     order = np.concatenate([np.arange(2 * R).reshape(R, 2).T.ravel(), np.arange(2 * R, H)])
@@ -121,14 +121,14 @@ def test_rotations_add_up(x64):
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_narrow_features_are_turned_in_float32_and_rounded_once(dtype):
+def test_narrow_features_are_rotated_in_float32_and_rounded_once(dtype):
     x, position = heads(9, dtype=dtype), somewhere()
     frequencies = positions.rotary_frequencies(H)
     wide = positions.rotary(x.astype(jnp.float32), position, frequencies)
     assert_equal(positions.rotary(x, position, frequencies), wide.astype(dtype))
 
 
-def test_the_amplitude_is_a_factor_on_what_turns():
+def test_the_amplitude_multiplies_the_rotated_features_only():
     x, position = heads(10), somewhere()
     frequencies = positions.rotary_frequencies(4)
     louder = positions.rotary(x, position, frequencies, amplitude=1.5)
@@ -242,21 +242,21 @@ def test_rotations_are_those_of_transformers(layout):
         (lambda: YarnScaling(2.0, 0), "original_length"),
         (lambda: YarnScaling(2.0, 64, beta_fast=1.0, beta_slow=1.0), "beta_slow"),
         (lambda: Llama3Scaling(8.0, 4.0, 4.0, 64), "low_freq_factor"),
-        (lambda: turn(layout="halves"), "layout"),
-        (lambda: turn(dim=H + 2), "frequencies turn 10 features"),
-        (lambda: turn(position=jnp.arange(T + 1)), "position must be"),
-        (lambda: turn(position=jnp.zeros((3, T), jnp.int32)), "position must be"),
-        (lambda: turn(position=jnp.zeros(T)), "position must be integers"),
-        (lambda: turn(x=jnp.zeros((B, T, N, H), jnp.int32)), "x must be floating"),
+        (lambda: rotate(layout="halves"), "layout"),
+        (lambda: rotate(dim=H + 2), "frequencies turn 10 features"),
+        (lambda: rotate(position=jnp.arange(T + 1)), "position must be"),
+        (lambda: rotate(position=jnp.zeros((3, T), jnp.int32)), "position must be"),
+        (lambda: rotate(position=jnp.zeros(T)), "position must be integers"),
+        (lambda: rotate(x=jnp.zeros((B, T, N, H), jnp.int32)), "x must be floating"),
     ],
 )
-def test_what_does_not_fit_is_refused(call, message):
+def test_wrong_sizes_are_refused(call, message):
     with pytest.raises((ValueError, TypeError), match=message.split()[0]) as error:
         call()
     assert message in str(error.value) or "Type-check" in str(error.value)
 
 
-def turn(*, x=None, position=None, dim=H, layout="half"):
+def rotate(*, x=None, position=None, dim=H, layout="half"):
     x = heads() if x is None else x
     position = jnp.arange(T) if position is None else position
     return positions.rotary(x, position, positions.rotary_frequencies(dim), layout=layout)

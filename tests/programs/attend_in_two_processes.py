@@ -26,7 +26,7 @@ def output_and_gradients(query, key, value, cotangent):
     return out, *transpose(cotangent)
 
 
-def read_without_jit(query, key, value, lengths):
+def attend_without_jit(query, key, value, lengths):
     """An eager call looks at its scale and lengths, which no process holds as a whole here."""
     return attn_jax.dot_product_attention(
         query, key, value, scale=jnp.float32(0.3), key_value_seq_lengths=lengths
@@ -38,12 +38,12 @@ def assert_as_on_one_device(got, arrays) -> None:
         assert np.max(np.abs(one - other)) <= 1e-6 * np.max(np.abs(other))
 
 
-def read_what_spans_processes(placed, arrays, by_example) -> None:
+def compare_arrays_that_span_processes(placed, arrays, by_example) -> None:
     lengths = np.arange(B, dtype=np.int32) + T - B
     spanning = jax.make_array_from_callback((B,), by_example, lambda part: lengths[part])
     assert not spanning.is_fully_addressable
-    got = multihost_utils.process_allgather(read_without_jit(*placed[:3], spanning), tiled=True)
-    expected = read_without_jit(*arrays[:3], jnp.asarray(lengths))
+    got = multihost_utils.process_allgather(attend_without_jit(*placed[:3], spanning), tiled=True)
+    expected = attend_without_jit(*arrays[:3], jnp.asarray(lengths))
     assert np.max(np.abs(got - expected)) <= 1e-6 * np.max(np.abs(expected))
 
 
@@ -67,7 +67,9 @@ def main(process: int, port: str) -> None:
         got = multihost_utils.process_allgather(got, tiled=True)
         if process == 0:
             assert_as_on_one_device(got, arrays)
-        read_what_spans_processes(placed, arrays, NamedSharding(mesh, PartitionSpec("data")))
+        compare_arrays_that_span_processes(
+            placed, arrays, NamedSharding(mesh, PartitionSpec("data"))
+        )
     print("agree")
 
 

@@ -49,14 +49,14 @@ def test_dot_product_attention_compiles_and_moves_nothing_between_chips(compiled
     assert report["collectives"] == {}
 
 
-def test_a_training_step_compiles_and_only_sums_gradients(compiled):
+def test_a_training_step_compiles_and_exchanges_gradients_only(compiled):
     report = compiled["training_step"]
     assert report["chips"] == 4
     assert set(report["collectives"]) == {"all-reduce"}
     assert 0 < report["temporary_bytes"] < 16 * 2**30  # a v5e chip has 16 GiB
 
 
-def test_tensor_parallelism_on_256_chips_asks_for_sums_only(compiled):
+def test_tensor_parallelism_on_256_chips_needs_all_reduces_only(compiled):
     report = compiled["tensor_parallel_step"]
     assert report["chips"] == 256
     assert set(report["collectives"]) == {"all-reduce"}

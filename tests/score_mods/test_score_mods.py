@@ -95,7 +95,7 @@ def parameters(dtype=jnp.float64):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_score_mods_are_their_formulas_at_any_positions(name, x64):
+def test_score_mods_follow_their_formulas_at_any_positions(name, x64):
     logits, *learned = parameters()
     make, formula = CASES[name]
     expected = formula(*map(np.asarray, (logits, *learned)))
@@ -117,7 +117,7 @@ def test_score_mods_keep_the_dtype_of_the_logit(name, dtype):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_gradients_of_all_that_is_learned_are_those_of_differences(name, x64):
+def test_gradients_of_all_parameters_are_those_of_finite_differences(name, x64):
     logits, *learned = parameters()
     (weights,) = draw(1, (T, S))
     make, _ = CASES[name]
@@ -144,7 +144,7 @@ def test_each_entry_of_the_table_gets_the_gradient_of_its_bucket(x64):
     assert_close(jax.grad(loss)(table), expected, gradient=True)
 
 
-def test_slopes_of_eight_heads_are_those_that_the_paper_prints():
+def test_slopes_of_eight_heads_are_those_of_the_paper():
     printed = [1 / 2**n for n in range(1, 9)]
     assert_equal(score_mods.alibi_slopes(8), np.array(printed, np.float32))
 
@@ -207,7 +207,7 @@ def test_a_dense_bias_gives_nan_past_its_end():
     assert_equal(out, np.array([[1, np.nan], [1, np.nan]], np.float32))
 
 
-def test_a_chain_says_what_comes_first():
+def test_printing_a_chain_shows_the_order():
     def double(logit, i, j):
         return 2 * logit
 

@@ -124,7 +124,7 @@ def poisoned(arrays, queries, keys, poison):
 
 @every_implementation
 @pytest.mark.parametrize("name", HIDING)
-def test_poison_that_nobody_may_read_changes_no_bit(name, implementation, tiles):
+def test_poison_where_no_query_attends_changes_no_bit(name, implementation, tiles):
     tiles(*TILE)
     options, queries, keys = HIDING[name]
     options = options()
@@ -237,7 +237,7 @@ def check_what_is_hidden(mask, results):
 
 @every_implementation
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
-def test_masks_that_hide_everything_of_something(dtype, implementation, tiles):
+def test_masks_that_hide_whole_queries_keys_heads_or_examples(dtype, implementation, tiles):
     tiles(*TILE)
     with jax.enable_x64(dtype == jnp.float64):
         query, key, value, _, cotangent = operands(5, dtype=dtype)
@@ -266,7 +266,7 @@ def test_masks_that_hide_everything_of_something(dtype, implementation, tiles):
 
 
 @every_implementation
-def test_keys_hidden_before_the_first_that_is_read_are_no_keys(implementation, tiles):
+def test_masked_keys_before_the_first_unmasked_one_are_deleted_keys(implementation, tiles):
     tiles(*TILE)
     query, key, value, *_ = operands(6)
     read = partial(attn_jax.dot_product_attention, implementation=implementation)
@@ -279,7 +279,7 @@ def test_keys_hidden_before_the_first_that_is_read_are_no_keys(implementation, t
 
 @every_implementation
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
-def test_no_keys_and_lengths_of_zero_are_nothing_to_read(dtype, implementation):
+def test_no_keys_and_lengths_of_zero_are_fully_masked_queries(dtype, implementation):
     query, key, value, _, cotangent = operands(7, dtype=dtype)
     read = partial(attn_jax.dot_product_attention, implementation=implementation)
 
