@@ -1,4 +1,4 @@
-"""`dot_product_attention` against JAX's own, argument by argument, where both promise the same."""
+"""`dot_product_attention` against `jax.nn.dot_product_attention`, argument by argument."""
 
 import inspect
 from functools import partial
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 
 
 def booleans(seed, *shape):
-    """A mask under which every query may read something."""
+    """A mask without fully masked queries."""
     return (np.random.default_rng(seed).random(shape) < 0.6) | (np.arange(shape[-1]) == 2)
 
 

@@ -1,4 +1,4 @@
-"""What is looked up in arrays, and what is dropped, goes by a row's number, not by its position."""
+"""Arrays and dropout are indexed by row number, masks by position; the two differ if packed."""
 
 from functools import partial
 
@@ -35,7 +35,7 @@ def operands(seed=2):
 
 
 def by_hand(readable, bias):
-    """The weights of all rows by all keys, in float64."""
+    """The weights of all queries on all keys, in float64."""
     query, key, _ = (np.asarray(array, np.float64) for array in operands())
     logits = np.where(readable, query @ key.T / np.sqrt(H) + bias, -np.inf)
     most = logits.max(axis=1, keepdims=True)

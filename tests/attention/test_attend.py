@@ -1,5 +1,4 @@
-"""One head against the oracle: every score, every way to say what may be read, output, weights and
-log-sum-exp."""
+"""`attend` against the oracle: every score, every form of mask, output, weights and log-sum-exp."""
 
 from functools import partial
 
@@ -44,7 +43,7 @@ SCORES = {
 
 
 def ours(score):
-    """A score of the table with its parameters as arrays of JAX."""
+    """A score of `SCORES` whose parameters are JAX arrays."""
     if not isinstance(score, tuple):
         return score
     function, parameters = score
@@ -113,7 +112,7 @@ def test_every_form_of_a_mask(mask, positions, readable, implementation):
 
 
 def soft_cap(logit, i, j):
-    """Caps a logit to ±2, and adds what depends on both positions."""
+    """Caps a logit to ±2 and adds a term of both positions."""
     return 2 * jnp.tanh(logit / 2) + 0.1 * (i - 2 * j).astype(logit.dtype)
 
 
@@ -175,7 +174,7 @@ def test_logsumexp_is_differentiable(implementation):
 @every_implementation
 @pytest.mark.parametrize("split", [0, 1, 4])
 def test_attention_over_parts_of_the_keys_merges_by_logsumexp(split, implementation):
-    """Identity F6: output = Σ softmax(logsumexp) · outputs, though a part may offer nothing."""
+    """Identity F6: output = Σ softmax(logsumexp) · outputs, also if a part is fully masked."""
     query, key, value = operands(7)
     read = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
     first, second = (

@@ -1,4 +1,4 @@
-"""Heads and examples may stand on any axis of each array, and stay there."""
+"""Heads and batch examples may be on any axis of each array, and stay on that axis."""
 
 import jax
 import jax.numpy as jnp
@@ -29,13 +29,13 @@ def read(implementation):
 
 
 def in_place(array, example, head):
-    """[B N L W] with heads and examples where the maps look for them, or the first for all."""
+    """[B N L W] with heads and examples moved to the axes of `vmap`, or the first if shared."""
     array = array[:, 0] if head is None else jnp.moveaxis(array, 1, 1 + head)
     return array[0] if example is None else jnp.moveaxis(array, 0, example)
 
 
 def in_front(array, example, head):
-    """[B N L W] with the first for all where there is one for all."""
+    """[B N L W] in which a shared array is repeated for all heads or examples."""
     array = array[:, :1] + 0 * array if head is None else array
     return array[:1] + 0 * array if example is None else array
 

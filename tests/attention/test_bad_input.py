@@ -1,5 +1,4 @@
-"""Every mistake is refused before any mathematics, by an error that names the argument, says what
-came and what to do."""
+"""Every mistake raises an error that names the argument, its value and the remedy."""
 
 import re
 
@@ -39,7 +38,7 @@ def test_traced_lengths_are_clipped_and_not_refused(lengths):
 
 
 def test_the_axis_order_of_torch_makes_a_warning():
-    """B2: PyTorch's order of axes, which fits no check where heads and positions divide."""
+    """B2: PyTorch's order of axes, which no shape check finds if heads and positions divide."""
     of_torch = [jnp.zeros((2, 4, 32, 8))] * 3
     with pytest.warns(UserWarning, match=r"32 heads but 4 positions.*\(B, N, T, H\).*swapaxes"):
         attn_jax.dot_product_attention(*of_torch)

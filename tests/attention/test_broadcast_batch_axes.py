@@ -1,4 +1,4 @@
-"""A batch axis of size 1 goes with every example: one memory for many queries, and the reverse."""
+"""A batch axis of size 1 is broadcast: one memory for many queries, and the reverse."""
 
 import functools
 
@@ -41,7 +41,7 @@ def written_out(operands, batches):
 )
 @pytest.mark.usefixtures("x64")
 def test_output_and_gradients_are_those_of_copies(batches, implementation):
-    """What the copies of an array get is summed to the gradient of the one that they share."""
+    """The gradient of a shared array is the sum of the gradients of its copies."""
     batches = BATCHES[batches]
     full = np.broadcast_shapes(*batches)
     bias, cotangent = draw(1, (*full[:-1], 1, N, 1, S), (*full, T, N, V), dtype=jnp.float64)

@@ -1,4 +1,4 @@
-"""Every implementation on every named case: the numbers and gradients of the oracle."""
+"""Every implementation has the output and gradients of the oracle on every named case."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ every_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS
 
 
 def call(case, dtype, implementation, seed=0):
-    """The function of query, key, value and bias that a case calls, those arrays, a cotangent."""
+    """The attention function of a case, its arrays (query, key, value, bias) and a cotangent."""
     options = {name: in_dtype(option, dtype) for name, option in case.options.items()}
     *arrays, cotangent = (jnp.asarray(array, dtype) for array in case.operands(seed))
     if "bias" in options:
@@ -26,7 +26,7 @@ def call(case, dtype, implementation, seed=0):
 
 
 def exact(case, arrays):
-    """Float64 inputs for the oracle, with just the values that the call has seen."""
+    """Float64 inputs for the oracle, equal to those of the call after rounding to its dtype."""
     names = ("query", "key", "value", "bias")[: len(arrays)]
     seen = [np.asarray(array).astype(np.float64) for array in arrays]
     return case.options | dict(zip(names, seen, strict=True))

@@ -1,4 +1,4 @@
-"""Masks and biases that are constants of a program: XLA computes with them when it runs."""
+"""Large constant masks and biases are not folded by XLA at compile time."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ CALLS = {
 
 
 def uses_of_large_constants(jaxpr) -> list[str]:
-    """The primitives that read a constant of at least so many entries as `T` times `S`."""
+    """The primitives with a constant operand of at least `T` · `S` entries."""
     found = []
     for eqn in jaxpr.eqns:
         for operand in eqn.invars:

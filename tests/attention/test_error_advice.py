@@ -1,6 +1,6 @@
-"""The advice in an error message is followed to the letter: then the call gives the right numbers.
+"""The advice in an error message works: a call changed as advised gives the right numbers.
 
-Advice stands in a message as an expression, which a test takes out and evaluates.
+The advice is an expression in the message; a test extracts and evaluates it.
 """
 
 import re
@@ -26,13 +26,13 @@ ONE = draw(1, (T, H), (S, H), (S, V), dtype=jnp.float32)
 
 
 def booleans(*shape):
-    """A mask under which every query reads key 2, and none reads key 1."""
+    """A mask under which every query attends to key 2, and none to key 1."""
     drawn, last = np.random.default_rng(3).random(shape) < 0.6, np.arange(shape[-1])
     return jnp.asarray((drawn | (last == 2)) & (last != 1))
 
 
 def advice(pattern, call, *args, error=ValueError, **options):
-    """The group of a pattern in the message with which a call is refused."""
+    """The part of the error message of a call that matches the group of a pattern."""
     with pytest.raises(error) as raised:
         call(*args, **options)
     found = re.search(pattern, str(raised.value))
@@ -208,7 +208,7 @@ def test_a_nested_list_gets_the_call_that_makes_an_array(name):
 
 
 def test_a_nested_list_for_one_head_gets_the_call_that_makes_an_array():
-    nested = [[1.0, 2.0], [3.0, 4.0, 5.0]]  # ragged: no shape could be told
+    nested = [[1.0, 2.0], [3.0, 4.0, 5.0]]  # ragged: it has no shape
     for call in (attend, attn_jax.attention_weights):
         arrays = (nested, *ONE[1:]) if call is attend else (nested, ONE[1])
         assert advice(r"(query must be an array; got list)", call, *arrays, error=TypeError)

@@ -1,4 +1,4 @@
-"""What `explain` says is what happens: the backend, its tiles, its operations and its memory."""
+"""`explain` reports the implementation, tiles, operations and memory of the actual call."""
 
 import re
 from functools import partial
@@ -44,7 +44,7 @@ def test_the_backend_that_is_named_is_the_one_that_runs(rows, keys, named, chose
 
 
 def allowed(rule, lengths):
-    """[B T S] by the rule and how many keys each example has."""
+    """[B T S] of unmasked pairs, from the mask rule and the number of keys of each example."""
     i, j = np.arange(S - T, S)[:, None], np.arange(S)[None, :]
     return np.stack([rule(i, j) & (j < length) for length in lengths])
 

@@ -1,4 +1,4 @@
-"""A read that is exported, written to bytes and loaded again computes the same, with gradients."""
+"""An exported attention call, written to bytes and loaded, has the same output and gradients."""
 
 from functools import partial
 
@@ -55,7 +55,7 @@ def test_what_was_written_to_bytes_computes_the_same(implementation, tiles):
 
 
 def by_symbols(function, shapes, order):
-    """A function of arrays whose sizes are symbols, written to bytes and loaded again."""
+    """A function of arrays with symbolic sizes, exported, written to bytes and loaded."""
     scope = jax.export.SymbolicScope()
     types = [
         jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape, scope=scope), dtype)
@@ -66,7 +66,7 @@ def by_symbols(function, shapes, order):
 
 
 def drawn(shapes, **sizes):
-    """Arrays of these sizes: normal draws, masks of them, and lengths from 3 on."""
+    """Arrays of these sizes: normal draws, masks made of such draws, and lengths of at least 3."""
     arrays = []
     for n, (shape, dtype) in enumerate(shapes):
         size = tuple(sizes[d] if d in sizes else int(d) for d in shape.split(","))

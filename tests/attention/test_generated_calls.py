@@ -1,4 +1,4 @@
-"""Thousands of generated calls against float64: outputs, log-sum-exp and every gradient."""
+"""Thousands of generated calls against the float64 oracle: output, log-sum-exp, every gradient."""
 
 import functools
 
@@ -26,14 +26,14 @@ LEARNED = ("query", "key", "value", "bias", "slope", "table", "sink")
 
 
 def packed(configuration, documents):
-    """Documents of the queries and of the keys, by row: positions say nothing of them."""
+    """Documents of the queries and of the keys, by row number."""
     return masks.segments(
         documents[..., : configuration.sizes.T], documents[..., : configuration.sizes.S]
     )
 
 
 def rule(configuration, documents):
-    """The mask that the options ask for, beside arrays and lengths."""
+    """The mask rules of the options; boolean arrays and lengths are passed as arguments."""
     rules, options = [], configuration.options
     if "causal" in options:
         rules.append(masks.causal())
@@ -45,7 +45,7 @@ def rule(configuration, documents):
 
 
 def change(options, reals, lead):
-    """The score_mod; slopes and tables as `lead` brings them into the shape of the call."""
+    """The score_mod; `lead` gives slopes and tables the leading axes of the call."""
     parts = []
     if "alibi" in options:
         parts.append(score_mods.alibi(lead(reals["slope"])))
@@ -59,7 +59,7 @@ def change(options, reals, lead):
 
 
 def through_heads(configuration, implementation, reals, rules):
-    """`dot_product_attention` by the names of jax.nn where it has them."""
+    """`dot_product_attention` with the argument names of jax.nn."""
     options = configuration.options
     mask = rules.get("mask")
     if mask is None and "documents" in rules:
@@ -86,7 +86,7 @@ def through_heads(configuration, implementation, reals, rules):
 
 
 def through_one_head(configuration, implementation, reals, rules):
-    """`attend_with_logsumexp` of one head, mapped over heads and examples."""
+    """`attend_with_logsumexp` with `vmap` over heads and examples."""
     options, s = configuration.options, configuration.sizes
 
     def head(query, key, value, of_head, mask, documents):
@@ -129,7 +129,7 @@ def compiled(configuration, implementation):
 
 
 def results(configuration, implementation, arrays):
-    """What the library gives for every draw, stacked."""
+    """The library's results for all draws, stacked."""
     run, dtype = compiled(configuration, implementation), configuration.dtype
     reals = {name: arrays[name].astype(dtype) for name in LEARNED if name in arrays}
     names = {"cotangent": "out", "cotangent_lse": "lse"}
@@ -163,7 +163,7 @@ def test_every_draw_is_as_near_to_float64_as_its_dtype_allows(configuration, imp
 
 
 def assert_near(ours, given, readable, dtype):
-    """Every result of every draw by the criterion; log-sum-exp is float32 at least."""
+    """Checks every result of every draw by the criterion; log-sum-exp is at least float32."""
     exact, condition = attention(given, readable)
     with np.errstate(invalid="ignore"):
         naive, _ = attention(in_float32(given), readable)

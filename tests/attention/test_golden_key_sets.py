@@ -1,7 +1,7 @@
-"""Which keys each query reads, against rows written by hand: causal by position, windows of others.
+"""The keys that each query attends to, against sets written by hand in data/golden_key_sets.json.
 
-data/golden_key_sets.json was not made by a program: a mistake in the conventions cannot be on both
-sides.
+They fix the conventions (causal compares positions, a window counts other positions); no program
+wrote them, so that no mistake is on both sides.
 """
 
 import functools
@@ -28,7 +28,7 @@ def describe(row) -> str:
 
 
 def visible(row) -> np.ndarray:
-    """The rows of keys that were written down, as a mask."""
+    """The written key sets as a boolean mask."""
     readable = np.zeros((row["T"], row["S"]), bool)
     for line, keys in zip(readable, row["visible"], strict=True):
         if keys:
@@ -44,7 +44,7 @@ def positions(row) -> tuple:
 
 
 def rule(row):
-    """The row's rule in terms of `attn_jax.masks`."""
+    """The mask rule of a row of the file, by `attn_jax.masks`."""
     parts = [masks.causal()] if row["causal"] else []
     if row["window"] is not None:
         parts.append(masks.sliding_window(*row["window"]))
@@ -63,7 +63,7 @@ def test_masks_allow_the_written_keys(row):
 
 
 def weights(row, implementation, query, key, positions):
-    """What each query reads of values that are unit vectors."""
+    """The weights of each query: its output if the values are unit vectors."""
     i, j = positions
     if i is not None and j is None:
         j = jnp.arange(row["S"])

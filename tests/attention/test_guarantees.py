@@ -1,4 +1,4 @@
-"""What is promised whatever the implementation: nothing to read, poison, positions, dtypes."""
+"""Guarantees of every implementation: fully masked queries, masked NaN, positions, dtypes."""
 
 from functools import partial
 
@@ -27,7 +27,7 @@ def one_head(seed=0, dtype=jnp.float32):
 
 
 def output_and_gradients(function):
-    """One executable for the output and all gradients, so that bits may be compared."""
+    """One executable for the output and all gradients, so that bits can be compared."""
 
     @jax.jit
     def both(*arrays):

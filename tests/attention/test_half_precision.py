@@ -1,4 +1,4 @@
-"""Scores and score mods whose arrays are bfloat16 or float16, against float64 without our code.
+"""Scores and score mods with bfloat16 or float16 arrays, against float64 without our code.
 
 Each option captures one array in the dtype of the call, and its gradient is a sum over many pairs:
 a sum in the narrow dtype would lose most of it.
@@ -24,7 +24,7 @@ PLACE = {"query_position": jnp.asarray(POSITION), "key_position": jnp.arange(S)}
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What `attend` is given, and logits by the same formula on whole matrices in float64."""
+    """An option of `attend`, and its logits by the same formula on whole matrices in float64."""
 
     shape: tuple[int, ...]
     given: Callable

@@ -1,4 +1,4 @@
-"""Laws of attention that need no oracle: what must change nothing, and what must be bounded."""
+"""Laws of attention that need no oracle: permutations, equivalent options, bounds."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""`dot_product_attention_with_logsumexp` against the oracle, JAX's residual, and its own parts."""
+"""`dot_product_attention_with_logsumexp` against the oracle, JAX's residual and merged parts."""
 
 import inspect
 

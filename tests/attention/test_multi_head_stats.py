@@ -1,4 +1,4 @@
-"""`dot_product_attention_weights` and `_stats`: each head's are those of the functions of one."""
+"""`dot_product_attention_weights` and `_stats` equal the functions of one head, head by head."""
 
 from functools import partial
 

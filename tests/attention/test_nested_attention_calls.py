@@ -1,4 +1,4 @@
-"""Reads inside of a score or of a change to a logit: each is a program of its own."""
+"""Attention calls inside a score or a score mod: different inner calls are not mixed up."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ QUERY, KEY, NOTES = (
 )
 AT = 2  # where the inner query stands
 
-# What the inner read may see of its notes, and where that is.
+# The masks of the inner call, and the notes that it attends to.
 INNER = {
     "causal": (masks.causal(), [0, 1, 2]),
     "the rest": (~masks.causal(), [3, 4]),
@@ -31,7 +31,7 @@ INNER = {
 
 
 def score_by_inner_attention(mask, notes):
-    """A score that reads notes with the query first: key · attend(query, notes, notes)."""
+    """A score with an inner attention call: key · attend(query, notes, notes)."""
 
     def score(query, key):
         place = {"query_position": jnp.array([AT]), "key_position": jnp.arange(len(notes))}
@@ -62,7 +62,7 @@ def test_scores_that_differ_in_the_mask_of_an_inner_call_are_different_programs(
 
 
 def operations(mask, dtype=jnp.float32) -> list[Primitive]:
-    """Forward, first and second derivative of a read by tiles with this mask."""
+    """Our operations in a blockwise call with this mask and in its first and second derivative."""
 
     def total(query):
         out = attn_jax.attend(query, query, query, mask=mask, implementation="blockwise")

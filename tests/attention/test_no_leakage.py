@@ -1,4 +1,4 @@
-"""What may not be read changes no bit: poison, later tokens, other documents, masks that hide all.
+"""Masked numbers change no bit of the output: NaN, later tokens, other documents, full masks.
 
 Sizes are such that the blockwise backend works on many tiles, some of them empty and some cut by
 the end of the sequence. Bits are compared between runs of one executable: two executables may
@@ -60,7 +60,7 @@ AT_THE_START = np.arange(T, dtype=np.int32)
 
 
 def documents(length, hidden):
-    """Three documents, and −1 for what is hidden."""
+    """Three documents, and −1 for padding."""
     return np.where(hidden, -1, 3 * np.arange(length) // length).astype(np.int32)
 
 
@@ -111,7 +111,7 @@ HIDING = {
 
 
 def poisoned(arrays, queries, keys, poison):
-    """Poison in the rows of queries and keys that are hidden, and in their rows of the bias."""
+    """Poison in the masked queries and keys, and in their rows of the bias."""
     query, key, value, bias, cotangent = arrays
     return (
         np.where(queries[:, None, None], poison, query),
@@ -222,7 +222,7 @@ NOTHING = {
 
 
 def check_what_is_hidden(mask, results):
-    """Zeros, −inf and gradients of exactly zero where nothing is read; numbers elsewhere."""
+    """Zeros, −inf and gradients of exactly zero if fully masked; finite numbers elsewhere."""
     out, lse, d_query, d_key, d_value = (np.asarray(x).astype(np.float64) for x in results)
     reads = mask.any(axis=-1).swapaxes(1, 2)  # [B T N]
     is_read = mask.any(axis=-2).reshape(B, K, N // K, S).any(axis=2).swapaxes(1, 2)  # [B S K]

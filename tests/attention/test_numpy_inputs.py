@@ -1,4 +1,4 @@
-"""NumPy's arrays and numbers, taken as JAX takes them: in its own precision, under strict rules."""
+"""NumPy arrays and numbers are converted as JAX converts them, under strict dtype promotion."""
 
 import jax
 import jax.numpy as jnp

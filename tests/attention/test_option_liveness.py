@@ -1,6 +1,6 @@
-"""No option is ever ignored: each one, on its own, changes the result and its gradients, or raises.
+"""No option is ignored: each one alone changes the result and its gradients, or raises.
 
-A new option of a function fails the first test here until it has a row in the table.
+A new option of a function fails the first test until it has a row in the table.
 """
 
 import functools
@@ -23,7 +23,7 @@ S = T  # so that rules on positions need none
 
 
 class Live(NamedTuple):
-    """`option` set to `value` beside what it needs; against that alone, or `before` that."""
+    """`option` set to `value`, with `needs`; compared with `needs` alone, or with `before`."""
 
     option: str
     value: Any
@@ -117,7 +117,7 @@ def test_every_option_has_a_row(function):
 
 
 def everything(function, options, implementation):
-    """Output, log-sum-exp where there is one, and the gradients of query, key and value."""
+    """Output, log-sum-exp if it is returned, and the gradients of query, key and value."""
     arrays = draw(0, *FUNCTIONS[function][1], dtype=jnp.float32)
     read = partial(function, implementation=implementation, **options)
     if function is attn_jax.attend:  # hands all its options on to attend_with_logsumexp
@@ -138,7 +138,7 @@ def by_default(function, implementation):
 
 
 def without(row, function, implementation):
-    """The same call but for the option."""
+    """The same call without the option."""
     if not row.needs:
         return by_default(function, implementation)
     before = {} if row.before is None else {row.option: row.before}

@@ -293,7 +293,7 @@ def test_a_bias_with_a_score_mod_of_positions_guesses_no_alignment():
 
 @pytest.mark.parametrize("shape", [(B, 1), (1, N), (1, 1), (B, N)])
 def test_dropout_keys_may_differ_by_head_and_example(shape):
-    """Where an axis of the keys has size 1, those heads or examples drop the same weights."""
+    """If an axis of the keys has size 1, its heads or examples drop the same weights."""
     query, key, value = draw(30, (B, T, N, H), (B, S, K, H), (B, S, K, V), dtype=jnp.float32)
     keys = jax.random.split(jax.random.key(3), shape)
     out = attn_jax.dot_product_attention(query, key, value, dropout_rate=0.4, dropout_rng=keys)

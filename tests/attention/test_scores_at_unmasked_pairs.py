@@ -1,7 +1,7 @@
-"""A score or score_mod is asked about readable pairs only, and so are its derivatives.
+"""Scores and score mods are evaluated at unmasked pairs only, and so are their derivatives.
 
-Each function here is infinite, or has an infinite derivative, at pairs that the mask hides. It must
-give what the same function gives when it is made harmless there by hand.
+Each function here, or its derivative, is infinite at masked pairs. The result must equal that of
+the same function made finite there.
 """
 
 from functools import partial

@@ -1,4 +1,4 @@
-"""Arrays sharded over examples, heads or both: nothing is gathered, nothing else changes."""
+"""Arrays sharded over examples, heads or both: the same numbers without an all-gather."""
 
 import functools
 import re
@@ -31,7 +31,7 @@ SPECS = {
     "heads": PartitionSpec(None, None, "heads"),
     "both": PartitionSpec("data", None, "heads"),
 }
-# Explicit axes are automatic inside of a read, so each layout is asked of the compiler once.
+# Explicit axes are automatic inside an attention call, so each layout is compiled once.
 LAYOUTS = [*((AxisType.Explicit, spec) for spec in SPECS), (AxisType.Auto, "both")]
 COLLECTIVES = re.compile(
     r"\b(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
@@ -47,7 +47,7 @@ def operands(dtype=jnp.float32) -> list[jax.Array]:
 
 
 def with_gradients(read):
-    """Output and gradients of all arguments of `read`, for a cotangent that comes first."""
+    """Output and gradients of all arguments of an attention function; the cotangent is first."""
 
     def output_and_gradients(cotangent, *arguments):
         out, transpose = jax.vjp(read, *arguments)
@@ -101,7 +101,7 @@ def test_output_and_gradients_stay_where_the_inputs_are(kind, spec, option, impl
 
 
 def test_shards_exchange_once_which_tiles_their_documents_need(tiles):
-    """Before the loop, and not in each of its steps; for output and for gradients."""
+    """Once before the loop, not in each step, for the output and for the gradients."""
     tiles(16, 16)
     sharding = NamedSharding(make_mesh(AxisType.Auto), SPECS["examples"])
 
@@ -121,7 +121,7 @@ def test_shards_exchange_once_which_tiles_their_documents_need(tiles):
 
 
 def heads_of_examples(query, key, value, slopes, documents, implementation):
-    """`attend` mapped by hand, with a user's own functions that capture what is mapped."""
+    """`attend` under explicit `vmap`, with user functions that capture mapped arrays."""
 
     def head(query, key, value, slope, documents):
         return attn_jax.attend(

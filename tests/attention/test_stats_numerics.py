@@ -1,4 +1,4 @@
-"""Figures of `attention_stats` at logits of every size, against float64 numpy."""
+"""`attention_stats` at logits of every size, against float64 numpy."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ SIZES = (1e-3, 1.0, 1e3, 6e4)
 
 
 def exact(logits, readable, sink):
-    """Log-sum-exp, entropy, mass of each key and the greatest weights, two a query."""
+    """Log-sum-exp, entropy, received mass of each key, two greatest weights of each query."""
     logits = np.where(readable, logits, -np.inf)
     columns = logits if sink is None else np.concatenate([logits, np.full((T, 1), sink)], axis=1)
     shift = np.where(np.isneginf(columns.max(1)), 0, columns.max(1))[:, None]

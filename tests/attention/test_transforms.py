@@ -1,4 +1,4 @@
-"""JAX's transforms go through attention in any order, and cost one compilation a shape."""
+"""JAX's transforms work on attention in any order, with one compilation per shape."""
 
 from functools import partial
 
@@ -144,7 +144,7 @@ def test_arrays_sharded_over_examples_or_heads_give_the_same_numbers(axis, imple
 
 
 def count_compilations(function):
-    """How often XLA compiles while `function` runs."""
+    """The number of XLA compilations during `function`."""
     seen = []
 
     def listen(event, duration, **_):

@@ -1,4 +1,4 @@
-"""Masks, caches, layers and models as values: copied, pickled, compared, sent to a process."""
+"""Masks, caches, layers and models can be copied, pickled, compared and sent to a process."""
 
 import copy
 import pickle

@@ -1,4 +1,4 @@
-"""Rules where positions, windows and lengths come near the ends of int32, against Python's ints."""
+"""Masks and score mods with positions, windows and lengths near the limits of int32."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""One compilation for one function and one set of types, and a line that says why there is one."""
+"""Equal functions and types compile once; the log gives the reason for each compilation."""
 
 import logging
 
@@ -25,7 +25,7 @@ def read(score_mod, query=QUERY):
 
 
 def by_jvp(slope: float, bend: float = 0.0):
-    """x ↦ x, with a derivative and a second one of its own; a new function at each call."""
+    """x ↦ x with a custom first and second derivative; each call makes a new function."""
 
     @jax.custom_jvp
     def derivative(x):
@@ -47,7 +47,7 @@ def by_jvp(slope: float, bend: float = 0.0):
 
 
 def by_vjp(slope: float):
-    """x ↦ x, with a gradient of its own."""
+    """x ↦ x with a custom gradient."""
 
     @jax.custom_vjp
     def same(x):
@@ -74,7 +74,7 @@ def with_a_derivative_rule_that_raises():
 
 
 def compilations(make, calls: int = 3) -> int:
-    """How many programs so many eager calls leave behind, each with what `make` gives."""
+    """The number of programs compiled by `calls` eager calls, each with a new result of `make`."""
     before = read_out._cache_size()
     for _ in range(calls):
         read(make())

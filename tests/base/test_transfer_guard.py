@@ -1,4 +1,4 @@
-"""An eager call asks nothing of the host that `jax.transfer_guard` or other processes forbid."""
+"""Eager calls work under `jax.transfer_guard` and with arrays that span processes."""
 
 import types
 
@@ -36,7 +36,7 @@ def test_an_eager_call_makes_no_implicit_transfer(options):
 
 @pytest.fixture
 def unreadable(monkeypatch):
-    """No array may be fetched from the device; on a CPU a guard sees no such transfer."""
+    """Makes fetching an array from the device an error; on a CPU a guard cannot detect it."""
 
     def asarray(value):
         if isinstance(value, jax.Array):

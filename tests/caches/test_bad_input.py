@@ -1,4 +1,4 @@
-"""What a cache cannot be, or be told: refused by name, with what came and what to do."""
+"""Wrong arguments of caches and their methods: the error names the argument and the remedy."""
 
 import jax.numpy as jnp
 import pytest

@@ -1,4 +1,4 @@
-"""A sequence in pieces is the sequence in one: decoding, chunked prefill and a whole forward agree.
+"""Decode steps, chunked prefill and one forward pass over the whole sequence agree.
 
 Identities B7 and B8, for every cache, with windows, grouped heads, rows of unlike length and
 padding anywhere; all slots that hold nothing hold NaN.
@@ -53,7 +53,7 @@ def whole(kind, *arrays):
 
 
 def in_pieces(cache, arrays, lengths):
-    """Outputs side by side, each piece as long as it is."""
+    """The cache after all pieces, and their concatenated outputs."""
     outs = []
     for start, end in itertools.pairwise([0, *np.cumsum(lengths).tolist()]):
         cache, out = step(cache, *(array[:, start:end] for array in arrays))
@@ -146,7 +146,7 @@ def test_every_option_means_what_it_means_for_the_whole(kind, splits):
 
 @pytest.mark.parametrize("splits", [2, 3, 12, 20])
 def test_splits_without_tokens_have_no_weight(splits):
-    """Also where a row holds nothing at all, and where the sink is all there is."""
+    """Also if a batch example has no token at all, and only the sink has weight."""
     is_real = jnp.array([[True, True], [False, False], [True, False]])
     _, held = append(poisoned(MAKE["contiguous"]()), KEY[:, :2], VALUE[:, :2], is_real)
     sink = jnp.arange(N, dtype=jnp.float32)

@@ -126,7 +126,7 @@ def test_a_sliding_cache_never_overflows():
 @KINDS
 @pytest.mark.parametrize("seed", range(2))
 def test_after_random_operations_examples_hold_their_tokens(kind, seed):
-    """A long random life beside plain lists, which is what a cache means."""
+    """Many random operations on a cache and on plain lists of the same tokens."""
     rng, numbers = np.random.default_rng(seed), itertools.count()
     cache = poisoned(MAKE[kind]())
     rows = [Row(WINDOW + CHUNK if kind == "sliding" else None) for _ in range(B)]

@@ -1,4 +1,4 @@
-"""Pages: none is lost, none is written where another row reads, and a beginning is kept once."""
+"""Pages are never lost, never overwritten while shared, and a shared prefix is stored once."""
 
 import itertools
 
@@ -48,7 +48,7 @@ def filled(length, cache=None, rows=(0, 1, 2)):
 
 
 def more(cache, *rows):
-    """Another token for these rows, which differs from row to row."""
+    """One more token for these batch examples, different for each."""
     *arrays, is_real = piece((OTHER_KEY, OTHER_VALUE), 0, 1)
     return append(cache, *arrays, is_real & these(*rows)[:, None])
 

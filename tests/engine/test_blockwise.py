@@ -1,5 +1,4 @@
-"""Tile by tile: the same numbers for every shape of tile, derivatives of every order, and no more
-memory than grows with the length."""
+"""`blockwise`: the same numbers for every tile shape, derivatives of every order, linear memory."""
 
 import dataclasses
 from functools import partial
@@ -28,7 +27,7 @@ def test_many_small_tiles_give_the_oracles_output_and_gradients(case, tiles):
 
 
 def everything(implementation, query, key, value, v, slope, table):
-    """A read that captures arrays in its score, its score_mod and its mask."""
+    """An attention call whose score, score_mod and mask capture arrays."""
     return attn_jax.attend_with_logsumexp(
         query,
         key,
@@ -161,7 +160,7 @@ def test_an_exported_call_computes_the_same(tiles):
 
 
 def temporary_bytes(length: int, **options) -> int:
-    """What the gradient of a read of one head needs beside its arguments and results."""
+    """Temporary bytes of the gradient of attention of one head."""
     array = jax.ShapeDtypeStruct((length, 64), jnp.float32)
 
     def gradients(query, key, value, cotangent):
@@ -193,14 +192,14 @@ def test_tiles_that_a_block_mask_leaves_out_are_not_computed():
 
 
 def attention_with_masks_by_example(query, key, value, lengths, documents):
-    """Masks that differ by example: keys that are there, and texts packed into a row."""
+    """Attention with masks that differ by example: key lengths and packed documents."""
     mask = masks.key_padding(lengths[:, None]) & masks.segments(documents[:, None])
     return attn_jax.dot_product_attention(query, key, value, mask=mask, implementation="blockwise")
 
 
 def test_examples_with_different_masks_walk_over_their_tiles_in_one_loop(tiles):
-    """No tile is gathered, and nothing is chosen between an example that is done and one that is
-    not: each would cost the whole array of keys at every tile."""
+    """No tile is gathered and no `select` separates finished examples from others: each would cost
+    the whole array of keys at every tile."""
     tiles(4, 8)
     B, T, N, H = 3, 24, 2, 8
     arrays = draw(0, *[(B, T, N, H)] * 3, dtype=jnp.float32)

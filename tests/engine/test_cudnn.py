@@ -1,7 +1,7 @@
-"""NVIDIA's kernel, wrapped: layout, transforms and refusals, with jax' own function in its place.
+"""The `cudnn` kernel without a GPU: layout, transforms and refusals.
 
-There is no GPU where these tests run, so `jax.nn` computes in plain XLA what it would ask cuDNN
-for; that cuDNN is asked, and for what, is read off the program lowered for CUDA.
+Plain XLA by `jax.nn` replaces the cuDNN call, so that the numbers can be checked on a CPU. The
+calls of cuDNN themselves are checked in the program that is lowered for CUDA.
 """
 
 import re
@@ -26,7 +26,7 @@ SELF = {"is_causal": True}
 
 @pytest.fixture
 def gpu(monkeypatch):
-    """A Hopper that is not there: programs for it can be made, not run."""
+    """Pretends that there is a Hopper GPU: programs for it can be lowered, not run."""
     monkeypatch.setattr(cudnn, "_capability", lambda platform: 9)
     checks = {
         "check_cudnn_version": lambda: 91000,
@@ -42,7 +42,7 @@ def gpu(monkeypatch):
 
 @pytest.fixture
 def kernel(gpu, monkeypatch):
-    """XLA in the kernel's place, which takes float32 and any length."""
+    """Replaces the kernel by XLA, which takes float32 and any length."""
     monkeypatch.setattr(cudnn, "_KERNEL", "xla")
     monkeypatch.setattr(cudnn, "_TILE", 1)
     monkeypatch.setattr(cudnn, "_DTYPES", (jnp.bfloat16, jnp.float16, jnp.float32))
@@ -219,7 +219,7 @@ def lowered_for_cuda(function, *arrays):
 
 
 def calls(program):
-    """The kernels that a program calls, each with the shapes of query, key and value."""
+    """The kernel calls of a program, each with the shapes of query, key and value."""
     pattern = r"custom_call @__cudnn\$(\w+)\(.*?: \(tensor<([\dx]+)xbf16>, tensor<([\dx]+)xbf16>, "
     return re.findall(pattern + r"tensor<([\dx]+)xbf16>", program)
 
@@ -233,7 +233,7 @@ def test_an_attention_call_is_one_kernel_call_without_repeated_keys(options):
     query, key = f"{B}x{L}x{N}x{H}", f"{B}x{L}x{K}x{H}"
     assert calls(program) == [("fmhaSoftmax", query, key, key)]
     assert ("CAUSAL" in program) == ("is_causal" in options)
-    assert "stablehlo.while" not in program  # log-sum-exp, which nobody asked for
+    assert "stablehlo.while" not in program  # log-sum-exp, which this call does not return
     assert f"{L}x{L}x" not in program
     gradient = jax.grad(lambda *arrays: jnp.sum(read("cudnn", **options)(*arrays)), argnums=(0, 1))
     called = calls(lowered_for_cuda(gradient, *arrays))

@@ -1,7 +1,7 @@
-"""A kernel is one file: here one of Pallas, interpreted, that the engine had never heard of.
+"""A new kernel is one class: here one of Pallas, in interpret mode, added to the engine's table.
 
-It has no rule for `vmap` or derivatives. With it in the table of choices, every transform gives the
-numbers of the definition, and forward and backward passes are the kernel's.
+It has no rule for `vmap` or derivatives. Still every transform has the right numbers, and the
+forward and backward passes are those of the kernel.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ B, T, S, N, K, H, V = 2, 5, 7, 6, 3, 4, 8
 
 
 class ToyKernel:
-    """Plain attention, a head a grid step, all of its pairs at once."""
+    """Plain attention: one head per grid step, all its pairs at once."""
 
     def __init__(self):
         self.passes = []
@@ -80,7 +80,7 @@ def _folded(read, axes, sizes):
 
 
 def _batch_axes_as_one(array, axes, sizes):
-    """All levels of `vmap` in front, as one axis; what is shared is repeated, for it is a toy."""
+    """All vmapped axes in front, as one axis; shared arrays are repeated."""
     array = map_levels(lambda core: core, (axes,), in_front(len(sizes)), sizes)(array)
     return array.reshape(math.prod(sizes), *array.shape[len(sizes) :])
 
@@ -125,7 +125,7 @@ def _backward(query, key, value, d_out, d_query, d_key, d_value):
 
 
 @pytest.fixture
-def toy(monkeypatch, no_type_hook):  # the hook knows the names of the library's own kernels
+def toy(monkeypatch, no_type_hook):  # the hook allows the names of our own kernels only
     kernel = ToyKernel()
     row = dispatch.Choice(kernel, "it is a toy")
     monkeypatch.setitem(dispatch._CHOICES, "toy", row)
@@ -151,7 +151,7 @@ def gradients(function, *arrays):
 
 
 def gradients_by_vmap(function, *arrays):
-    """Gradients of the examples one by one, by `vmap` of a gradient."""
+    """Gradients of the examples by `vmap` of a gradient."""
     return jax.vmap(jax.grad(partial(loss, function), argnums=(0, 1, 2)))(*arrays)
 
 

@@ -1,4 +1,4 @@
-"""Which backend takes a call: the library's rule, and refusals that say why and what to do."""
+"""The choice of the implementation, and refusals that give the reason and the remedy."""
 
 import re
 import types
@@ -185,7 +185,7 @@ def test_one_tile_holds_all_pairs_while_the_logits_of_all_heads_fit_a_cache(
 
 @pytest.mark.parametrize(("examples", "loops"), [(4, False), (16, True)])
 def test_examples_that_vmap_adds_count_for_the_tile_in_every_derivative(examples, loops):
-    """4 of them have 8 MiB of logits, 16 have 32."""
+    """4 examples have 8 MiB of logits, 16 have 32 MiB."""
 
     def loss(query, key, value, length):
         read = attn_jax.dot_product_attention(query, key, value, key_value_seq_lengths=length)

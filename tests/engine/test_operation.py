@@ -1,4 +1,4 @@
-"""Attention is one operation: what vmap, gradients, jax.checkpoint and a platform make of it."""
+"""Attention is one operation under vmap, gradients and jax.checkpoint, lowered by platform."""
 
 from functools import partial
 
@@ -35,7 +35,7 @@ def grouped():
 
 
 def by_hand(query, key, value):
-    """Grouped heads as three maps of one head, and nothing repeated."""
+    """Grouped heads as three `vmap`s of one head, without repeated keys."""
     query = query.reshape(B, T, K, N // K, H)
     group = jax.vmap(ATTEND, in_axes=(1, None, None), out_axes=1)
     heads = jax.vmap(group, in_axes=(1, 1, 1), out_axes=1)
@@ -91,7 +91,7 @@ def lowered(platform: str, length: int) -> str:
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_each_platform_gets_its_own_tiles(platform):
-    """64 MiB of logits are a loop on a CPU and one product elsewhere; 2 GiB are a loop anywhere."""
+    """64 MiB of logits: a loop on a CPU, one matmul elsewhere; 2 GiB: a loop everywhere."""
     assert "stablehlo.while" in lowered("cpu", 1024)
     assert "stablehlo.while" not in lowered(platform, 1024)
     assert "stablehlo.while" in lowered(platform, 8192)
@@ -125,7 +125,7 @@ def test_a_checkpoint_policy_that_saves_the_named_results_computes_them_once(pol
 
 
 def test_the_gradient_of_a_cotangent_is_transposed():
-    """The backward pass is linear in its cotangent, and so has a transposition of its own."""
+    """The backward pass is linear in its cotangent, so it can be transposed."""
     *arrays, cotangent = draw(5, (T, H), (S, H), (S, V), (T, V), dtype=jnp.float32)
     _, pull = jax.vjp(ATTEND, *arrays)
     transposed = jax.linear_transpose(pull, cotangent)
@@ -135,7 +135,7 @@ def test_the_gradient_of_a_cotangent_is_transposed():
 
 
 def test_a_tangent_that_examples_share_gets_the_sum_of_their_cotangents():
-    """Keys of their own, moved alike: the transposition sums over the examples."""
+    """Each example has its own keys and all share one tangent: the transpose sums over examples."""
     query, key, value = draw(7, (T, H), (B, S, H), (S, V), dtype=jnp.float32)
     (cotangent,) = draw(8, (B, T, V), dtype=jnp.float32)
 

@@ -1,6 +1,6 @@
-"""Caches of every kind for sequences of twelve tokens, and what each must hold at any time.
+"""Caches of every kind for sequences of twelve tokens, and a plain Python model of each.
 
-Few shapes are compiled: pieces of any length come as `PIECE` tokens of which some are padding.
+Few shapes are compiled: a piece of any length is padded to `PIECE` tokens.
 """
 
 import jax
@@ -33,7 +33,7 @@ def step(cache, query, key, value, is_real=None):
 
 
 def rule(kind):
-    """Who may read whom in one read of a whole sequence."""
+    """The mask of one attention call over the whole sequence."""
     near = masks.sliding_window(WINDOW, 0)
     return masks.causal() & near if kind == "sliding" else masks.causal()
 
@@ -43,7 +43,7 @@ def tokens(seed=0, length=L, dtype=jnp.float32):
 
 
 def poisoned(cache):
-    """The same with NaN wherever numbers are kept: all of its slots are unused."""
+    """An empty cache with NaN in all its slots."""
 
     def poison(leaf):
         return jnp.full_like(leaf, jnp.nan) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -52,7 +52,7 @@ def poisoned(cache):
 
 
 def piece(arrays, start, length):
-    """So many tokens from `start` on, padded to `PIECE` with NaN, and which of them are real."""
+    """`length` tokens from `start` on, padded with NaN to `PIECE`, and the mask of real tokens."""
     padding = [(0, 0), (0, PIECE - length), (0, 0), (0, 0)]
     padded = [
         jnp.pad(array[:, start : start + length], padding, constant_values=jnp.nan)
@@ -62,20 +62,20 @@ def piece(arrays, start, length):
 
 
 def stored(held, row):
-    """What a row holds: its positions in order, and their keys and values."""
+    """The positions of a batch example in order, with their keys and values."""
     position = np.asarray(held.key_position[row])
     slots = [slot for slot in np.argsort(position) if position[slot] < caches.UNUSED]
     return position[slots], np.asarray(held.key)[row, slots], np.asarray(held.value)[row, slots]
 
 
 def contents_of(cache):
-    """What may be read of a cache that is given nothing new."""
+    """The tokens of a cache, without new ones."""
     nothing = jnp.zeros((B, PIECE, K, H)), jnp.zeros((B, PIECE, K, V))
     return append(cache, *nothing, jnp.zeros((B, PIECE), bool))[1]
 
 
 def assert_holds(held, row, key, value, first=0):
-    """The row holds just these tokens, of which the first stands at `first`."""
+    """The batch example holds exactly these tokens; the first has position `first`."""
     positions, keys, values = stored(held, row)
     assert positions.tolist() == list(range(first, first + len(key)))
     np.testing.assert_array_equal(keys, key)
@@ -83,7 +83,7 @@ def assert_holds(held, row, key, value, first=0):
 
 
 class Row:
-    """What a sequence is to a cache, in plain Python: numbers by position, on a ring of slots."""
+    """One sequence of a cache in plain Python: numbers by position, in a ring of slots."""
 
     def __init__(self, slots=None):
         self.slots, self.length, self.ring = slots, 0, {}
@@ -99,7 +99,7 @@ class Row:
         return {place: number for place, number in self.ring.values() if place < self.length}
 
     def can_go_back_to(self, length):
-        """Whether all that its next token reads is still there."""
+        """Whether all tokens that its next token attends to are still stored."""
         reach = length if self.slots is None else WINDOW
         return set(range(max(0, length - reach), length)) <= set(self.readable())
 

@@ -1,4 +1,4 @@
-"""Named calls of `dot_product_attention`, on which every implementation must match the oracle."""
+"""Named calls of `dot_product_attention` that every implementation must compute like the oracle."""
 
 import dataclasses
 from typing import Any
@@ -14,7 +14,7 @@ B, T, S, N, K, H, V = 2, 5, 7, 4, 2, 8, 3
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """Options of a call, and sizes where they are not the usual ones."""
+    """Options of a call, and sizes that differ from the usual ones."""
 
     options: dict[str, Any]
     batch: tuple[int, ...] = (B,)
@@ -34,7 +34,7 @@ class Case:
 
 
 def in_dtype(value: Any, dtype) -> Any:
-    """An option as the call takes it: reals in `dtype`, positions and booleans as they are."""
+    """An option converted for a call: reals to `dtype`; positions and booleans unchanged."""
     if not isinstance(value, np.ndarray):
         return value
     return jnp.asarray(value, dtype if np.issubdtype(value.dtype, np.floating) else None)

@@ -1,10 +1,10 @@
-"""How near a result must be to the exact one, in units of its dtype's rounding.
+"""The error bound of a result, in units of the rounding of its dtype.
 
 unit = epsilon * the greatest condition of the result (dense_oracle.py); times 1 + the greatest
 logit in the dtypes in which `exp` is computed, for exp(x + x epsilon) = exp(x) (1 + x epsilon).
 
-float32             3 × as far as a naive implementation is, or as one unit; 4 units at most
-float64             4 units, and 1e-13 of the condition
+float32             3 × the greater of a naive implementation's error and one unit; ≤ 4 units
+float64             4 units, and at most 1e-13 of the condition
 bfloat16, float16   1 unit, without the factor
 """
 
@@ -17,9 +17,9 @@ TINY = 1e-30
 
 
 def check(name: str, result, exact, condition, *, naive, greatest_logit: float, dtype: str) -> None:
-    """Fails where a result is not finite where it should be, or too far from the exact one.
+    """Fails if a result is not finite where the exact one is, or too far from it.
 
-    `naive` is the same in float32 by plain numpy.
+    `naive` is the result of plain numpy in float32.
     """
     assert result.shape == exact.shape == naive.shape, f"{name}: {result.shape}, {exact.shape}"
     finite = np.isfinite(exact)

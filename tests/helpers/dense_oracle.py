@@ -1,9 +1,9 @@
-"""Attention of many heads in numpy, all at once, with every gradient and how exact each can be.
+"""Attention of many heads as numpy matrix operations, with all gradients and their condition.
 
-The definition of `oracle.py` in matrices, so that thousands of calls can be checked; in float32 it
-is the naive implementation that errors are compared with. It imports nothing of ours.
+It computes the definition of `oracle.py` fast enough for thousands of calls. In float32 it is the
+naive implementation that errors are compared with. It imports nothing of ours.
 
-condition of a result: the same sum over absolute values, the unit in which rounding shows.
+The condition of a result is its sum with absolute values of all terms: the scale of rounding.
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ HEADS_SECOND = -3, -2  # [… L N H] and [… N L H]
 def attention(given: dict, readable) -> tuple[dict, dict]:
     """Output, log-sum-exp, greatest logit and gradients of a call, and the condition of each.
 
-    Leading axes may be anything. `given` has query [… T N H], key [… S K H], value [… S K V],
+    Any leading axes are allowed. `given` has query [… T N H], key [… S K H], value [… S K V],
     cotangent [… T N V] and, where the call has them: scale, bias [… N T S], slope [… N] with
     distance [… T S], table [… N R] with bucket [… T S], cap, sink [… N] and, of log-sum-exp,
     cotangent_lse [… N T]. `readable` is [… N T S].
@@ -52,7 +52,7 @@ def attention(given: dict, readable) -> tuple[dict, dict]:
 
 
 def _in_shape(of: dict, given: dict) -> dict:
-    """With the axes of the call, gradients of what was shared summed."""
+    """Results with the axes of the call; gradients of shared arrays are summed."""
     groups = given["query"].shape[-2] // given["key"].shape[-2]
     for name in ("d_key", "d_value"):
         of[name] = _sum_of_groups(of[name], groups)
@@ -114,7 +114,7 @@ def _softmax(logit, sink) -> tuple:
 
 
 def _gradients_of_logits(into: dict, d_logit, arrays, given: dict, *, sign: int) -> None:
-    """From the gradient of the logits before the cap those of all that they were made of."""
+    """Gradients of all inputs of the logits, from the gradient of the logits before the cap."""
     query, key = arrays
     into["d_query"] = _scale(given) * (d_logit @ key)
     into["d_key"] = _scale(given) * (_turned(d_logit) @ query)
@@ -128,7 +128,7 @@ def _gradients_of_logits(into: dict, d_logit, arrays, given: dict, *, sign: int)
 
 
 def _one_hot(given: dict):
-    """[… 1 R T·S]: which pair of positions has which bucket."""
+    """[… 1 R T·S]: 1 if a pair of positions has the bucket, else 0."""
     buckets = np.arange(given["table"].shape[-1])
     flat = given["bucket"].reshape(*given["bucket"].shape[:-2], 1, 1, -1)
     return (flat == buckets[:, None]).astype(given["query"].dtype)
@@ -144,7 +144,7 @@ def _turned(matrix):
 
 
 def _sum_of_shared(gradient, like):
-    """The gradient of an array whose axes of size 1 were shared."""
+    """The gradient of an array that was broadcast along its axes of size 1."""
     shared = tuple(axis for axis, size in enumerate(like.shape) if size == 1)
     return np.sum(gradient, axis=shared, keepdims=True)
 

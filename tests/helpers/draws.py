@@ -1,4 +1,4 @@
-"""Inputs for tests: normal draws from a seed that the test names."""
+"""Inputs for tests: normal draws from a given seed."""
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +6,6 @@ import numpy as np
 
 
 def draw(seed: int, *shapes: tuple[int, ...], dtype=jnp.float64) -> list[jax.Array]:
-    """One array a shape; float64 needs the fixture `x64`."""
+    """One array per shape; float64 needs the fixture `x64`."""
     rng = np.random.default_rng(seed)
     return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]

@@ -1,8 +1,8 @@
 """Generated calls: sizes, dtype and options of each configuration, and its draws.
 
-The sizes are those that have hidden bugs: all axes different, all of one size, primes, one token,
-one more than a power of two, half a tile of 128; with tiles of which the last lacks one key, or one
-query, or many. `definition` says in numpy who may read whom; it imports nothing of ours.
+The sizes often reveal bugs: all axes different, all equal, primes, one token, one more than a
+power of two, half a tile of 128; the last tile lacks one key, one query, or many. `definition`
+computes the unmasked pairs in numpy; it imports nothing of ours.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ BUCKETS, MAX_DISTANCE = 8, 16
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-    """Letters as everywhere; `tile` is for backends that work by tiles."""
+    """Sizes by the letters of docs/conventions.md; `tile` is for implementations with tiles."""
 
     B: int
     T: int
@@ -31,7 +31,7 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """One compiled function. `heads` tells `dot_product_attention` from `vmap` of `attend`."""
+    """One compiled function: `dot_product_attention` if `heads`, else `vmap` of `attend`."""
 
     sizes: Sizes
     dtype: str
@@ -115,7 +115,7 @@ CONFIGURATIONS = _table()
 
 
 def draws(configuration: Configuration) -> dict[str, np.ndarray]:
-    """All draws of a configuration, stacked; reals in float64 with values that its dtype has."""
+    """All draws of a configuration, stacked; reals are float64 numbers that exist in its dtype."""
     s, options, D = configuration.sizes, configuration.options, DRAWS
     rng = np.random.default_rng(_seed(str(configuration)))
     magnitude = np.resize(MAGNITUDES, D).reshape(D, 1, 1, 1, 1)
@@ -206,7 +206,7 @@ SCALE = 0.7
 
 
 def definition(configuration: Configuration, arrays: dict) -> tuple[dict, np.ndarray]:
-    """The call as `dense_oracle.attention` takes it: reals and options, and who may read whom."""
+    """The arguments of `dense_oracle.attention`: arrays and options, and the unmasked pairs."""
     s, options = configuration.sizes, configuration.options
     i, j = arrays["query_position"][:, :, None], np.arange(s.S)
     readable = np.ones((DRAWS, s.B, s.N, s.T, s.S), bool)

@@ -1,4 +1,4 @@
-"""Calls that are mistakes: for each the argument at fault, the call, the error and its message."""
+"""Wrong calls: for each the wrong argument, the call, the error and its message."""
 
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ def zeros(*shape, dtype=jnp.float32):
 
 
 def mistake(function, good, argument, bad, error, message, **others) -> Mistake:
-    """A good call in which one argument is replaced, and others where the mistake needs them."""
+    """A valid call with one argument replaced, and other arguments if the mistake needs them."""
     return Mistake(argument, function, {**good, **others, argument: bad}, error, message)
 
 

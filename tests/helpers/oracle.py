@@ -1,4 +1,4 @@
-"""Attention in float64 numpy, one number at a time, as the papers write it.
+"""Attention in float64 numpy, one number at a time, by the formulas of the papers.
 
 Vaswani et al. (2017), eq. 1; Bahdanau et al. (2014), appendix A.1.2; Luong et al. (2015), eq. 8.
 It imports nothing of ours, so that no mistake can be on both sides of a comparison.
@@ -68,7 +68,7 @@ def attention(query, key, value, *, score=None, scale=None, score_mod=None, mask
 
 
 def plus(bias):
-    """The change to a logit that adds its entry of a bias [T S]."""
+    """The score mod that adds the entries of a bias [T S]."""
     return lambda logit, t, s: logit + float(bias[t][s])
 
 
@@ -101,7 +101,7 @@ def multi_head(query, key, value, **options):
 
 
 def multi_head_gradients(query, key, value, cotangent, **options):
-    """Gradients of query, key, value and, in its own shape, of the bias where there is one."""
+    """Gradients of query, key, value and of the bias, if given, each in the shape of its array."""
     d_query, d_key, d_value = (np.zeros(array.shape) for array in (query, key, value))
     given = options.get("bias")
     full = (*query.shape[:-3], query.shape[-2], query.shape[-3], key.shape[-3])
@@ -133,7 +133,7 @@ def _heads(query, key, *, bias=None, mask=None, scale=None, **rules):
 
 
 def _allowed(b, t, s, B, T, S, **rules):
-    """Whether the rules that speak of positions and lengths let query t of example b read key s."""
+    """Whether query t of example b attends to key s by the options of positions and lengths."""
     query_lengths, key_lengths = rules.get("query_seq_lengths"), rules.get("key_value_seq_lengths")
     if query_lengths is not None and t >= query_lengths[b]:
         return False

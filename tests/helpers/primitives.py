@@ -1,4 +1,4 @@
-"""The operations of ours that a program is made of."""
+"""The attention operations (`Primitive`) in a traced program."""
 
 import jax
 
@@ -6,7 +6,7 @@ from attn_jax._engine.operation import Primitive
 
 
 def primitives(jaxpr) -> list[Primitive]:
-    """Every operation of ours in a program."""
+    """Every attention operation in a program, including those in its inner programs."""
     found = []
     for eqn in jaxpr.eqns:
         for value in jax.tree.leaves(list(eqn.params.values())):

@@ -1,6 +1,6 @@
-"""RNNsearch in float64 numpy, written from the paper, one vector at a time.
+"""RNNsearch in float64 numpy, by the formulas of the paper, one vector at a time.
 
-Bahdanau et al. (2014), appendix A. It imports nothing of ours; `Weights` are the paper's letters.
+Bahdanau et al. (2014), appendix A. It imports nothing of ours; names are the paper's letters.
 """
 
 from typing import NamedTuple

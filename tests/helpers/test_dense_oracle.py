@@ -1,4 +1,4 @@
-"""The oracle of the generated cases is the one in loops, and its criterion refuses mistakes."""
+"""The dense oracle equals the oracle in loops, and the criterion refuses planted mistakes."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ from tests.helpers.tolerance import assert_close
 
 
 def given_in_loops(given, readable, number):
-    """One draw, example and head for `oracle.attention`."""
+    """The arguments of `oracle.attention` for one draw, example and head."""
     draw, b, n = number
     k = n // (given["query"].shape[-2] // given["key"].shape[-2])
     bias = np.broadcast_to(given.get("bias", 0.0), readable.shape)[draw, b, n]
@@ -81,7 +81,7 @@ ORDINARY = [draw for draw in range(DRAWS) if MAGNITUDES[draw % len(MAGNITUDES)] 
 
 
 def weights(given, readable):
-    """[… N T S]: what values that are unit vectors receive."""
+    """[… N T S]: the output if the values are unit vectors."""
     *lead, S, K, _ = given["value"].shape
     eye = np.broadcast_to(np.eye(S)[:, None], (*lead, S, K, S))
     nothing = np.zeros((*given["query"].shape[:-1], S))
@@ -91,7 +91,7 @@ def weights(given, readable):
 
 
 def with_one_more_key(given, readable):
-    """A key of zeros that every query may read."""
+    """Adds a key of zeros that every query attends to."""
     padded = {
         name: np.concatenate([given[name], np.zeros_like(given[name][:, :, :1])], axis=2)
         for name in ("key", "value")
@@ -118,12 +118,12 @@ def product(weights, given):
 
 
 def reading(change):
-    """A mistake in who may read whom."""
+    """A mistake in the mask."""
     return lambda given, readable: attention(given, change(readable))[0]
 
 
 def seen_at(offset, given, readable, shift):
-    """Every query also reads the key `offset` rows on, with `shift` added to the logit."""
+    """Every query also attends to the key `offset` rows later, with `shift` added to the logit."""
     t, s = np.indices(readable.shape[-2:])
     leak = (s == t + offset) & ~readable & readable.any(axis=-1, keepdims=True)
     return attention(given | {"bias": given["bias"] + shift * leak}, readable | leak)[0]
@@ -176,14 +176,14 @@ MISTAKES = {
 
 
 def sample(dtype="float32"):
-    """A call of ordinary size, its draws and who may read whom."""
+    """A call of ordinary size, its draws and its unmasked pairs."""
     arrays = draws(Configuration(SIZES, dtype, OPTIONS))
     given, readable = definition(Configuration(SIZES, dtype, OPTIONS), arrays)
     return given, readable
 
 
 def one(given, only):
-    """One draw of a call; caps and scales belong to all."""
+    """One draw of a call; caps and scales are shared by all draws."""
     return {n: a[only] if isinstance(a, np.ndarray) else a for n, a in given.items()}
 
 

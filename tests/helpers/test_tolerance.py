@@ -1,4 +1,4 @@
-"""The comparisons of this suite refuse what they should: one that cannot fail would be no test."""
+"""The comparisons in `tolerance.py` fail when they should."""
 
 import jax.numpy as jnp
 import numpy as np

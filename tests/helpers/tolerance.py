@@ -1,4 +1,4 @@
-"""How tests compare numbers: one policy for each dtype, and nothing vacuous.
+"""Comparisons of arrays with one tolerance for each dtype; empty arrays are refused.
 
 float64             1e-12 · max|expected|
 float32             2e-6 · max|expected|, gradients twice that; matrix products at highest precision
@@ -16,8 +16,8 @@ _HALF = (np.dtype(jnp.bfloat16), np.dtype(np.float16))
 def assert_close(
     actual, expected, *, dtype=None, gradient: bool = False, roundings: int = 1
 ) -> None:
-    """Compares by the policy above. `actual` must have `dtype`, or where that is not given the
-    dtype of `expected`; empty arrays and unequal shapes are refused."""
+    """Compares with the tolerance of the dtype. `actual` must have `dtype` (by default the dtype
+    of `expected`); empty arrays and unequal shapes are refused."""
     actual, expected = _comparable(actual, expected)
     wanted = expected.dtype if dtype is None else np.dtype(dtype)
     assert actual.dtype == wanted, f"dtype {actual.dtype}, expected {wanted}"
@@ -31,17 +31,17 @@ def assert_close(
 
 
 def assert_equal(actual, expected) -> None:
-    """The same shape, dtype and bits; empty arrays are refused."""
+    """Requires the same shape, dtype and bits; empty arrays are refused."""
     actual, expected = _comparable(actual, expected)
     assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, expected {expected.dtype}"
     np.testing.assert_array_equal(actual, expected)
 
 
 def assert_same_but_for_rounding(actual, expected, units: int = 4) -> None:
-    """Equal to a few units in the last place of the greatest number.
+    """Requires equality to a few units in the last place of the greatest number.
 
-    For one computation that is compiled for other shapes: XLA's matmuls add up in another order
-    there on some CPUs (Intel's with AVX-512 or AMX), and in the same one on others.
+    It is for one computation compiled for different shapes: on some CPUs (Intel's with AVX-512 or
+    AMX) XLA's matmuls add up in another order for another shape.
     """
     actual, expected = _comparable(actual, expected)
     assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, expected {expected.dtype}"
@@ -51,14 +51,14 @@ def assert_same_but_for_rounding(actual, expected, units: int = 4) -> None:
 
 
 def assert_within(actual, expected, atol: float) -> None:
-    """Compares with numbers that come with an accuracy of their own, as printed ones do."""
+    """Compares with numbers of a known accuracy, such as printed ones."""
     actual, expected = _comparable(actual, expected)
     assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, expected {expected.dtype}"
     np.testing.assert_allclose(actual, expected, rtol=0, atol=atol)
 
 
 def assert_differs(actual, other) -> None:
-    """Guards an identity from being vacuous: finite, of one shape, and visibly not the same."""
+    """Requires finite arrays of one shape that clearly differ."""
     actual, other = (array.astype(np.float64) for array in _comparable(actual, other))
     assert np.isfinite(actual).all()
     assert np.isfinite(other).all()

@@ -1,8 +1,8 @@
 """The numbers of Raschka, "Build a Large Language Model (From Scratch)" (2024), chapter 3: every
 one that the book prints to its last digit, and every array behind them to 1e-6.
 
-`data/ch03_reference.json` holds the book's weights and results as torch computed them (a
-`*_weight` is [out, in]), `data/ch03_printed.json` what stands on its pages.
+`data/ch03_reference.json` has the book's weights and results, computed by torch (a `*_weight`
+is [out, in]); `data/ch03_printed.json` has the numbers printed in the book.
 """
 
 import functools
@@ -39,7 +39,7 @@ def projections(section, names=("W_query_weight", "W_key_weight", "W_value_weigh
 
 
 def dropped(weights, keep, p=0.5):
-    """Dropout with the given draw: frameworks do not share random numbers."""
+    """Dropout with given random numbers, since each framework has its own generator."""
     return weights * keep / (1 - p)
 
 
@@ -188,7 +188,7 @@ def computed(section):
 
 
 def outcomes(section):
-    """Names of the arrays of the reference that are no input."""
+    """Names of the reference arrays that are results."""
     arrays = {name for name, entry in REFERENCE[section].items() if isinstance(entry, list)}
     return {n for n in arrays if n not in GIVEN and not n.startswith(("W_", "out_proj_"))}
 

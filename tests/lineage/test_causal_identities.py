@@ -1,4 +1,4 @@
-"""Rung B, the causal mask: identities B1–B10, each with what must differ."""
+"""Identities B1–B10 of the causal mask, each with a counterexample that must differ."""
 
 import itertools
 from functools import partial
@@ -52,7 +52,7 @@ def test_b03_the_output_of_a_prefix_does_not_depend_on_later_tokens():
 def test_b03_the_derivative_with_respect_to_a_later_token_is_exactly_zero():
     x, *weights = tokens_and_weights(4)
     jacobian = np.asarray(jax.jacobian(attn_jax.causal_self_attention)(x, *weights))
-    size = np.abs(jacobian).max(axis=(1, 3))  # [T, T]: how much token s moves output t
+    size = np.abs(jacobian).max(axis=(1, 3))  # [T, T]: size of ∂ output t / ∂ token s
     later = np.triu(np.ones((T, T), bool), k=1)
     assert_equal(size[later], np.zeros(later.sum()))
     assert (size[~later] > 0).all()

@@ -1,5 +1,6 @@
-"""Rung D, two sequences: identities D1–D11 from the RNN encoder–decoder to cross-attention, each
-with what must differ. Queries are decoder states, keys and values annotations of the source."""
+"""Identities D1–D11 of attention between two sequences, from the RNN encoder–decoder to
+cross-attention, each with a counterexample. Queries are decoder states; keys and values are
+annotations of the source."""
 
 from functools import partial
 
@@ -26,7 +27,7 @@ def alignment_model(seed):
 
 
 def read(state, annotation, w, u, v):
-    """One Bahdanau read a decoder state."""
+    """One Bahdanau attention call per decoder state."""
     score = partial(scores.additive, v=v)
     return attn_jax.attend(state @ w, annotation @ u, annotation, score=score)
 
@@ -127,7 +128,7 @@ def test_d08_luongs_dot_over_root_n_is_cross_attention_with_one_head():
 
 
 def luong_layer(score, window=10):
-    """A layer in float64, in which matrices of one size are equal whatever the score."""
+    """A layer in float64 whose matrices do not depend on the score, if their sizes are equal."""
     layer = LuongAttention(N, E, score, window=window, rngs=nnx.Rngs(0))
     return with_parameters(layer, lambda leaf: draw(leaf.size, leaf.shape)[0])
 

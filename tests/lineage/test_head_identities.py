@@ -1,4 +1,4 @@
-"""Rung C, heads and their sharing: identities C1–C8 and C10, each with what must differ."""
+"""Identities C1–C8 and C10 of heads and shared key heads, each with a counterexample."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""The history is executable: each function is there, each source can be read, each edge holds."""
+"""The lineage: each function exists, each source has a link, each reduction a passing test."""
 
 import graphlib
 import importlib

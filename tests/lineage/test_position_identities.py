@@ -1,4 +1,4 @@
-"""Rung E, positions: what the encodings promise, each with what must differ."""
+"""Identities E0–E7 of position encodings, each with a counterexample that must differ."""
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ def test_e00_sinusoidal_positions_are_the_papers():
         for p in place
     ]
     ours = positions.sinusoidal(jnp.array(place), D)
-    np.testing.assert_allclose(ours, exact, rtol=0, atol=5_000 * 6e-8)  # as its docstring says
+    np.testing.assert_allclose(ours, exact, rtol=0, atol=5_000 * 6e-8)  # as in its docstring
     assert np.abs(np.asarray(ours) - np.roll(exact, 1, axis=1)).max() > 0.1
 
 

@@ -1,4 +1,4 @@
-"""Rung A, from averaging to self-attention: identities A1–A23, each with what must differ."""
+"""Identities A1–A23, from averaging to self-attention, each with a counterexample."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Block masks against a walk over all pairs: nothing readable is skipped, full tiles are full."""
+"""Block masks against a loop over all pairs: no unmasked pair is skipped, full tiles are full."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def built(mask, **options):
 
 
 def kinds_of(block) -> np.ndarray:
-    """2 for full tiles, 1 for partial ones, 0 for those that no list has."""
+    """2 for full tiles, 1 for partial ones, 0 for tiles in no list."""
     kinds = np.zeros(block.lists.order.shape, int)
     rows = zip(block.lists.order, block.lists.full, block.lists.partial, strict=True)
     for row, (order, full, partial) in zip(kinds, rows, strict=True):
@@ -40,7 +40,7 @@ def kinds_of(block) -> np.ndarray:
 
 
 def walked(mask) -> np.ndarray:
-    """The same from all pairs; a tile that reaches past the end is never full."""
+    """The kinds of tiles by a loop over all pairs; a tile beyond the end is never full."""
     readable = np.asarray(
         masks.evaluate(mask, AT_THE_END, jnp.arange(S), query_row=AT_THE_END, key_row=jnp.arange(S))
     )

@@ -1,4 +1,4 @@
-"""Masks against the loops of their definitions, in pairs, in tiles and in combinations."""
+"""Masks against their definitions in loops: for pairs, for tiles and in combinations."""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def positions(seed: int) -> tuple[jax.Array, jax.Array]:
 
 
 def tiles(readable: np.ndarray, t: int, s: int) -> tuple[np.ndarray, np.ndarray]:
-    """Whether some and whether every real pair of each tile may be read."""
+    """Whether some, and whether every real pair of each tile is unmasked."""
     rows, columns = range(0, T, t), range(0, S, s)
     parts = [[readable[i : i + t, j : j + s] for j in columns] for i in rows]
     some = [[part.any() for part in row] for row in parts]
@@ -68,7 +68,7 @@ def tiles(readable: np.ndarray, t: int, s: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def evaluate(mask, i, j):
-    """The rule written out where the rows are the positions."""
+    """The mask as an array, with row numbers as positions."""
     return masks.evaluate(mask, i, j, query_row=i, key_row=j)
 
 

@@ -1,6 +1,6 @@
-"""Where `flax.nnx.MultiHeadAttention` fails, shown failing, and ours beside it; and the way across.
+"""Cases in which `flax.nnx.MultiHeadAttention` fails and ours works, and the conversion of layers.
 
-Each test first shows what flax 0.12.12 does, so that the claim ends with the version that mends it.
+Each test first shows the failure of flax 0.12.12, so that a version without it is noticed.
 """
 
 import functools
@@ -37,7 +37,7 @@ def pair(**options):
 
 
 def causal(layer):
-    """The same layer, whose tokens read no later ones."""
+    """The same layer with a causal mask."""
     layer.mask = CAUSAL
     return layer
 
@@ -74,7 +74,7 @@ def test_values_may_have_a_width_of_their_own():
     with pytest.raises(ValueError, match="value shape"):
         nnx.dot_product_attention(key, key, value)
     assert layer.read_memory(x, key, value).shape == (B, T, D)
-    # Zeros beside the values change nothing, and give flax's function what it asks for.
+    # Values padded with zeros have the width that flax's function requires, and the same output.
     query = jnp.einsum("BTD,DNH->BTNH", x, layer.w_query[...])
     padded = jnp.pad(value, [(0, 0)] * 3 + [(0, H - 3)])
     out = nnx.dot_product_attention(query, key, padded)[..., :3]
@@ -122,7 +122,7 @@ def test_an_additive_mask_is_refused_and_not_inverted():
 
 
 def test_each_head_of_each_example_drops_its_own_weights():
-    """All heads and examples are made alike, and put side by side, so that only dropout tells."""
+    """All heads and examples are equal before dropout, so that only dropout makes them differ."""
     flaxs = flax_layer(in_features=N * 2, qkv_features=N * 2, use_bias=False, dropout_rate=0.5)
     for part in (flaxs.query, flaxs.key, flaxs.value):
         part.kernel[...] = jnp.broadcast_to(part.kernel[:, :1], (N * 2, N, 2))

@@ -1,4 +1,4 @@
-"""Encoder and decoder blocks: their formulas, and all that Flax and JAX do with a module."""
+"""Encoder and decoder blocks: their formulas, and the transforms of Flax and JAX on them."""
 
 import functools
 
@@ -31,7 +31,7 @@ def attention(rngs, **options):
 
 
 def encoder_block(*, rngs, **options):
-    """A block of a language model, with constants, sinks and positions in its attention."""
+    """A block of a language model; its attention has constant arrays, sinks and positions."""
     mod = score_mods.alibi(score_mods.alibi_slopes(N)[None])
     known = {"mask": CAUSAL, "score_mod": mod, "use_sink": True, "rotary": Rotary()}
     feed_forward = FeedForward(D, A, rngs=rngs)
@@ -48,7 +48,7 @@ def tokens(seed=0, *, length=T, width=D):
 
 
 def noisy(module):
-    """Norms are no identities, biases and sinks not zero."""
+    """The block with random norms, biases and sinks."""
     for seed, (_, parameter) in enumerate(nnx.to_flat_state(nnx.state(module, nnx.Param))):
         parameter[...] += 0.3 * draw(seed, parameter.shape, dtype=jnp.float32)[0]
     return module

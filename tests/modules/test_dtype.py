@@ -1,4 +1,4 @@
-"""Layers keep parameters in one dtype and compute in another, as flax's do."""
+"""Layers store parameters in `param_dtype` and compute in `dtype`, like flax's layers."""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def logits(**options):
 
 
 def reader(make):
-    """A reader of annotations, as a function of a query and of them."""
+    """An attention layer as a function of a query and annotations."""
 
     def read(query, annotations):
         layer, mask = make, jnp.arange(S) < 6
@@ -128,7 +128,7 @@ def test_token_embeddings_have_the_dtype_of_the_layer():
 
 
 def test_the_residual_stream_stays_float32_around_bfloat16_layers():
-    """The way around stays float32 where the layers compute in bfloat16."""
+    """The residual stream stays float32 if the layers compute in bfloat16."""
     parts = attention(dtype=HALF), FeedForward(D, 12, dtype=HALF, rngs=nnx.Rngs(1))
     block = TransformerEncoderBlock(*parts, rngs=nnx.Rngs(2))
     (x,) = draw(2, (B, T, D), dtype=jnp.float32)

@@ -1,4 +1,4 @@
-"""`modules.FeedForward` and `modules.Embedding`: formulas, parameters, what they refuse."""
+"""`modules.FeedForward` and `modules.Embedding`: formulas, parameters and errors."""
 
 import math
 
@@ -22,7 +22,7 @@ SCALARS = {
 
 
 def make(**options):
-    """A network whose biases are not at zero."""
+    """A network with nonzero biases."""
     layer = FeedForward(D, A, **{"rngs": nnx.Rngs(0)} | options)
     for seed, (_, parameter) in enumerate(nnx.to_flat_state(nnx.state(layer))):
         if parameter.ndim == 1:

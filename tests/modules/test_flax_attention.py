@@ -1,4 +1,4 @@
-"""`flax.nnx.MultiHeadAttention` with our attention against the same layer with Flax's own."""
+"""`flax.nnx.MultiHeadAttention` with our attention function against the layer with Flax's."""
 
 import functools
 
@@ -20,7 +20,7 @@ D = 6
 
 
 def layers(**options):
-    """The same parameters twice: with our attention, and with Flax's."""
+    """Two layers with equal parameters: one with our attention function, one with Flax's."""
     options = {"num_heads": N, "in_features": D, "qkv_features": N * H, "decode": False} | options
     make = functools.partial(nnx.MultiHeadAttention, **options)
     return (
@@ -34,7 +34,7 @@ def numbers(seed, *shapes, dtype=jnp.float32):
 
 
 def booleans(seed, *shape):
-    """A mask under which every query may read something."""
+    """A mask without fully masked queries."""
     drawn = np.random.default_rng(seed).random(shape) < 0.6
     return jnp.asarray(drawn | (np.arange(shape[-1]) == 2))
 

@@ -1,4 +1,4 @@
-"""`layer(x, memory, memory_value)`: keys are made of one array, values of another."""
+"""`layer(x, memory, memory_value)`: keys are projected from one array, values from another."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""`modules.MultiHeadAttention`: the paper's formula, every option, and what it refuses."""
+"""`modules.MultiHeadAttention`: the paper's formula, every option, and errors."""
 
 import functools
 
@@ -21,7 +21,7 @@ CAUSAL = masks.causal()
 
 
 def make(**options):
-    """A layer in which no bias, scale or sink is at its start, so that each counts."""
+    """A layer with random biases, scales and sinks, so that each changes the output."""
     layer = MultiHeadAttention(D, N, **WIDTHS | {"rngs": nnx.Rngs(0)} | options)
     rng = np.random.default_rng(1)
     for path, parameter in nnx.to_flat_state(nnx.state(layer, nnx.Param)):
@@ -40,7 +40,7 @@ def booleans(seed, *shape):
 
 
 def by_hand(layer, x, memory, **options):
-    """The layer's formula on its parameters, the read by the oracle; all in float64."""
+    """The layer's formula on its parameters, with attention by the oracle; all in float64."""
 
     def value_of(name):
         parameter = getattr(layer, name)
@@ -208,7 +208,7 @@ def test_a_score_mod_changes_the_logits():
 
 
 def gradients(layer, x, **options):
-    """Of all parameters, for a cotangent of no symmetry."""
+    """Gradients of all parameters, for a cotangent without symmetry."""
     (weight,) = draw(99, x.shape, dtype=jnp.float32)
     return nnx.grad(lambda layer: jnp.sum(weight * layer(x, **options)))(layer)
 
@@ -225,7 +225,7 @@ def test_a_score_mod_of_parameters_is_trained_with_the_layer():
 
 
 class Falling(nnx.Module):
-    """A user's score mod with a parameter of its own, which all heads share."""
+    """A user's score mod with one parameter for all heads."""
 
     def __init__(self):
         self.slope = nnx.Param(jnp.float32(0.3))
@@ -273,7 +273,7 @@ def test_the_keys_of_a_memory_can_be_projected_once():
 
 
 def decoder(**options):
-    """A layer in which all that knows positions or heads is at work."""
+    """A layer with all options that depend on positions or heads."""
     mod = score_mods.alibi(score_mods.alibi_slopes(N)[None])
     known = {"rotary": Rotary(), "score_mod": mod, "qk_norm": True, "use_sink": True}
     return make(mask=CAUSAL & masks.sliding_window(3, 0), **known | options)

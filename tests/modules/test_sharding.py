@@ -1,5 +1,5 @@
-"""Blocks spread over a mesh by the names of their parameters' axes: the same numbers, and no more
-collectives than tensor and data parallelism ask for.
+"""Blocks sharded over a mesh by the names of their parameters' axes: the same numbers, with only
+the collectives of tensor and data parallelism.
 
 Megatron-LM (Shoeybi et al. 2019, section 3, https://arxiv.org/abs/1909.08053): a block sums its
 tokens over the devices twice forward and twice backward.
@@ -69,7 +69,7 @@ def make_mesh(sizes: dict[str, int], kind: str = "auto") -> jax.sharding.Mesh:
 
 
 def placements(state, mesh, **overrides):
-    """Where parameters and tokens lie on a mesh."""
+    """The shardings of parameters and tokens on a mesh."""
     rules = sharding_rules(mesh, **overrides)
     with nnx.logical_axis_rules(rules):
         parameters = nnx.get_named_sharding(state, mesh)
@@ -104,7 +104,7 @@ def collectives(compiled) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def assert_as_on_one_device(got):
-    """To 1e-5 of the greatest entry of the output, and of the greatest gradient."""
+    """Equal within 1e-5 of the greatest entry of the output, and of the greatest gradient."""
     for one, other in zip(got, on_one_device(), strict=True):
         one, other = (jax.tree.leaves(jax.device_get(tree)) for tree in (one, other))
         scale = max(np.abs(leaf).max() for leaf in other)
@@ -172,7 +172,7 @@ def test_fully_sharded_parameters_are_gathered_where_they_are_used():
 
 
 def everything():
-    """A parameter of every kind that the layers make."""
+    """Layers with a parameter of every kind."""
     rngs = nnx.Rngs(0)
     said = MultiHeadAttention(D, N, use_bias=True, use_sink=True, qk_norm="layer", rngs=rngs)
     read = MultiHeadAttention(D, N, memory_dim=12, num_kv_heads=K, rngs=rngs)

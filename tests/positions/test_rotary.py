@@ -1,4 +1,4 @@
-"""Rotary positions: the papers' formulas in float64, the laws they have, Hugging Face's numbers."""
+"""Rotary positions: the papers' formulas in float64, identities, and Hugging Face's numbers."""
 
 import json
 import math
@@ -194,7 +194,7 @@ def test_a_factor_of_one_changes_nothing(scaling, x64):
 
 @pytest.mark.parametrize("length", [3, 10**9])
 def test_a_ramp_outside_of_all_waves_is_a_step(length):
-    """All waves are long beside three positions, and all are short beside 10⁹."""
+    """All wavelengths are longer than three positions, and all are shorter than 10⁹."""
     plain = positions.rotary_frequencies(16, base=100.0)
     scaled = positions.rotary_frequencies(16, base=100.0, scaling=YarnScaling(4.0, length))
     assert_close(scaled[1:], plain[1:] / 4 if length == 3 else plain[1:])

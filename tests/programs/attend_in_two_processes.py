@@ -1,6 +1,6 @@
-"""One of two processes that read sharded arrays together; the first compares with one device.
+"""One of two processes that call attention on sharded arrays; process 0 compares with one device.
 
-Run by test_two_processes.py: arguments are the number of the process and the port they meet at.
+Run by test_two_processes.py; the arguments are the process number and the port of the coordinator.
 """
 
 import functools
@@ -27,7 +27,7 @@ def output_and_gradients(query, key, value, cotangent):
 
 
 def attend_without_jit(query, key, value, lengths):
-    """An eager call looks at its scale and lengths, which no process holds as a whole here."""
+    """An eager call checks its scale and lengths; no process here holds all of the lengths."""
     return attn_jax.dot_product_attention(
         query, key, value, scale=jnp.float32(0.3), key_value_seq_lengths=lengths
     )

@@ -1,4 +1,4 @@
-"""Compiles attention's gradient for two H100 that are not here, by the real compiler.
+"""Compiles attention's gradient for two H100 with the real compiler, on a machine without a GPU.
 
 Run by `make test-gpu-compile`, with NVIDIA's compiler on its path and no GPU. Prints a line a case;
 an assertion that fails is a case that went wrong.
@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import attn_jax
 from attn_jax._engine.kernels import cudnn
 
-# XLA's GpuTargetConfigProto, with the figures of NVIDIA's data sheet and CUDA's tables for 9.0.
+# XLA's GpuTargetConfigProto, with the numbers of NVIDIA's data sheet and CUDA's tables for 9.0.
 H100 = """
 gpu_device_info {
   cuda_compute_capability { major: 9 minor: 0 }
@@ -41,7 +41,7 @@ BY = {"batch": PartitionSpec("gpus"), "heads": PartitionSpec(None, None, "gpus")
 
 
 def pretend() -> None:
-    """Answers what jax and the library ask the device that is not there."""
+    """Replaces the queries of jax and the library to the missing device."""
     cudnn._capability = lambda platform: 9
     fused_attention_stablehlo.check_compute_capability = lambda _: True
     fused_attention_stablehlo.is_cuda_compute_capability_equal = lambda version: version == "9.0"

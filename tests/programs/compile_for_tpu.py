@@ -108,7 +108,7 @@ def training_step(mesh: Mesh) -> dict:
 
 
 def tensor_parallel_step(mesh: Mesh) -> dict:
-    """One step of a language model of two blocks: heads, hidden units and vocabulary split."""
+    """One training step of two blocks with heads, hidden units and vocabulary sharded."""
     config = models.DecoderConfig(
         vocab_size=1024,
         model_dim=512,

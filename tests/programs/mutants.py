@@ -1,11 +1,11 @@
-"""Plants known mistakes in a copy of the library, one by one, and asks whether the tests see them.
+"""Plants known bugs in a copy of the library, one by one, and checks that the tests fail.
 
     python tests/programs/mutants.py --all
     python tests/programs/mutants.py --seed 7 --count 3
     python tests/programs/mutants.py --only "mask inverted"
-    python tests/programs/mutants.py --sound     # that the same tests pass where nothing is planted
+    python tests/programs/mutants.py --sound     # checks that the same tests pass without a mutant
 
-Exit code 1 where a mutant survives, its text is not there exactly once, or its tests do not run.
+Exit code 1 if a mutant survives, its text does not occur exactly once, or its tests do not run.
 """
 
 import argparse
@@ -41,23 +41,23 @@ MUTANTS = [Mutant(**row) for row in tomllib.loads(TABLE.read_text())["mutant"]]
 
 
 def occurrences(mutant: Mutant, root: Path = ROOT) -> int:
-    """How often the text of a mutant stands in its file."""
+    """How often the text of a mutant occurs in its file."""
     return (root / "attn_jax" / mutant.file).read_text().count(mutant.text)
 
 
 def chosen(seed: int, count: int) -> list[Mutant]:
-    """So many of all, the same for one seed."""
+    """`count` random mutants, the same ones for one seed."""
     return random.Random(seed).sample(MUTANTS, count)
 
 
 def copy(folder: Path) -> None:
-    """The library and its tests, alone."""
+    """Copies the library and its tests into a folder."""
     for name in ("attn_jax", "tests"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def verdict(mutant: Mutant, folder: Path) -> str:
-    """Plants one mutant in a copy, runs its tests there, and takes it out again."""
+    """Plants one mutant in a copy, runs its tests there, and restores the file."""
     if occurrences(mutant, folder) != 1:
         return f"NOT APPLICABLE: its text occurs {occurrences(mutant, folder)} times"
     file = folder / "attn_jax" / mutant.file
@@ -87,7 +87,7 @@ def run_tests(arguments: str, folder: Path) -> subprocess.CompletedProcess:
 
 
 def hunt(mutants: list[Mutant]) -> list[Mutant]:
-    """Says of each mutant what became of it; returns those that were not killed."""
+    """Prints the outcome of each mutant; returns the mutants that were not killed."""
     left = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

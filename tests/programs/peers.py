@@ -1,11 +1,11 @@
-"""Runs the attention tests of `jax.nn`, flax and tokamax with our functions in the place of theirs.
+"""Runs the attention tests of `jax.nn`, flax and tokamax with our functions in place of theirs.
 
-Nothing of those projects is kept here: each comes as a clone, given by its path.
+The projects are not part of this repository: each is a clone, given by its path.
 
   make test-peers JAX=/path/to/jax FLAX=/path/to/flax TOKAMAX=/path/to/tokamax
 
-Tokamax needs packages of its own beside ours; `PEERS_PYTHON=` names an interpreter that has both.
-A test that fails by a documented difference (docs/moving.md) is listed here with the reason; any
+Tokamax needs more packages; `PEERS_PYTHON=` names an interpreter that has them and ours. A test
+that fails because of a documented difference (docs/moving.md) is listed here with the reason; any
 other failure ends the command with status 1.
 """
 
@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Suite(NamedTuple):
-    """Files of one clone, the tests in them to run, and those that fail, each with a reason.
+    """Test files of one clone, the tests to run, and the tests that may fail, with the reason.
 
-    A name is the end of a test's; `on_cpus` are those that fail where there is no accelerator.
+    A test is named by the end of its name; those in `on_cpus` fail without an accelerator.
     """
 
     files: tuple[str, ...]
@@ -52,9 +52,9 @@ SUITES = {
 
 
 def swap_jax() -> None:
-    """`jax.nn.dot_product_attention` becomes ours, with the changes that docs/moving.md asks for.
+    """Replaces `jax.nn.dot_product_attention` by ours, with the changes of docs/moving.md.
 
-    It is aligned at the start where T ≠ S, masks and biases get the axes that they lack, and
+    Positions start at 0 on both sides if T ≠ S, masks and biases get the missing axes, and
     log-sum-exp is rounded to the query's dtype.
     """
     import jax
@@ -88,7 +88,7 @@ def swap_jax() -> None:
 
 
 def swap_flax() -> None:
-    """`nnx.dot_product_attention` becomes `flax_attention`, also by default in layers."""
+    """Replaces `nnx.dot_product_attention` by `flax_attention`, also as the default of layers."""
     import jax.numpy as jnp
     from flax import nnx
     from flax.nnx.nn import attention
@@ -109,7 +109,7 @@ def swap_flax() -> None:
 
 
 class Swapped:
-    """A plugin of pytest: ours in the place of theirs, and documented differences may fail."""
+    """A pytest plugin that replaces their function by ours and lets documented differences fail."""
 
     def __init__(self, name: str) -> None:
         import jax
@@ -146,7 +146,7 @@ def run_here(name: str, clone: Path) -> int:
 
 
 def missing(name: str, path: Path | None) -> str | None:
-    """What to give for a suite that cannot run."""
+    """The message for a suite that cannot run, or None."""
     variable = name.upper()
     if path is None:
         return f"{name}: not run; give {variable}=/path/to a clone of {name}"
@@ -175,7 +175,7 @@ def main() -> int:
         before = [str(ROOT), *([str(path)] if name == "tokamax" else [])]
         python_path = os.pathsep.join([*before, os.environ.get("PYTHONPATH", "")])
         command = [sys.executable, __file__, "--here", name, f"--{name}", str(path)]
-        # JAX's own tests ask that nothing else keeps compiled functions.
+        # JAX's own tests require that nothing else keeps compiled functions.
         environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
         environment["PYTHONPATH"] = python_path
         run = subprocess.run(command, env=environment, check=False)

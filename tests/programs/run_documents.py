@@ -1,4 +1,4 @@
-"""Runs the Python blocks of all pages and the examples, each in a namespace of its own.
+"""Runs the Python blocks of all pages and the examples, each in a new namespace.
 
     python tests/programs/run_documents.py '{"jax_enable_x64": true}' [PART OF A NAME]
 
@@ -34,19 +34,19 @@ def blocks(page: Path) -> dict[str, str]:
 
 
 def programs() -> dict[str, str]:
-    """Everything that is shown, by name."""
+    """All code blocks and examples, by name."""
     shown = {name: block for page in PAGES for name, block in blocks(page).items()}
     return shown | {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in EXAMPLES}
 
 
 def outcome(name: str, program: str) -> dict[str, object]:
-    """What one program printed, wrote and raised, alone in an empty folder."""
+    """The output, files and traceback of one program, run in an empty folder."""
     printed, error = io.StringIO(), None
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         try:
             with contextlib.redirect_stdout(printed):
                 exec(compile(program, name, "exec"), {"__name__": "__main__"})
-        except Exception:  # whatever a program raises is its outcome, which the test reads
+        except Exception:  # an exception of the program is a result, which the test checks
             error = traceback.format_exc()
         files = sorted(os.listdir(folder))
     return {"name": name, "printed": printed.getvalue(), "files": files, "error": error}

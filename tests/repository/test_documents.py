@@ -1,4 +1,4 @@
-"""What README, the guides and the examples show runs alone, as it stands, however JAX is set."""
+"""The code in README, guides and examples runs unchanged, under several settings of JAX."""
 
 import json
 import os
@@ -22,7 +22,7 @@ MOST_LINES = 40  # of an example
 if not (ROOT / "pyproject.toml").exists():
     pytest.skip("the wheel has neither pages nor examples", allow_module_level=True)
 
-# Most of the time goes to compiling what runs once: XLA need not make it fast.
+# Most of the time is compilation of programs that run once: XLA need not optimise them.
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "PYTHONIOENCODING": "utf-8",
@@ -44,7 +44,7 @@ FACTS = {
 
 
 def outcomes(options: dict[str, object], part: str = "") -> dict[str, dict]:
-    """What became of everything whose name has this part, in a process of its own, by name."""
+    """The results of all programs whose name contains `part`, run in one new process."""
     run = subprocess.run(
         [sys.executable, PROGRAM, json.dumps(options), part],
         cwd=ROOT,
@@ -83,7 +83,7 @@ def test_the_ten_lines_of_the_readme_are_causal_attention_with_slopes_that_have_
 
 
 def test_code_in_documents_runs_alone_under_x64():
-    """With promotion as users have it: jax.nn itself mixes dtypes there."""
+    """With the default dtype promotion, since jax.nn itself mixes dtypes under x64."""
     found = outcomes({"jax_enable_x64": True, "jax_numpy_rank_promotion": "raise"}, ".md:")
     assert len(found) > 30
     errors = [one["error"] for one in found.values()]

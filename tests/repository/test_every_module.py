@@ -1,4 +1,4 @@
-"""Every module of the package is there and can be imported: in a checkout, and in a wheel."""
+"""Every module of the package can be imported, in a checkout and in a wheel."""
 
 import importlib
 import pkgutil

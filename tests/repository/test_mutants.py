@@ -1,4 +1,4 @@
-"""The planted mutants can all be planted, and those whose turn it is are killed.
+"""All mutants can be planted, and a few of them, which change every day, are killed.
 
 `python tests/programs/mutants.py --all` runs the whole table.
 """

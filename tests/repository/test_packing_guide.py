@@ -1,4 +1,4 @@
-"""docs/packing.md runs as a user would paste it, and packed documents are each document alone."""
+"""The code of docs/packing.md runs, and packed documents have the logits of each document alone."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""`make test-peers` says what to give where a clone is missing."""
+"""`make test-peers` without a clone names the variable to set."""
 
 import pytest
 

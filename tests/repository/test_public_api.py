@@ -1,4 +1,4 @@
-"""Every public name is documented one way: what, whence, arguments, result, errors, example."""
+"""Every public name has a docstring with source, arguments, result, errors and an example."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""The library compiles for TPUs that are not here, from 4 to 256 chips, by the real compiler."""
+"""The library compiles for 4 to 256 TPU chips with the real compiler, without a TPU."""
 
 import json
 import os

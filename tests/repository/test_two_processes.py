@@ -1,4 +1,4 @@
-"""Two processes that meet over the loopback read what one process reads."""
+"""Attention in two processes, connected over the loopback, equals attention in one process."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""Score mods against their formulas in float64 numpy, with gradients for all they can learn."""
+"""Score mods against their formulas in float64 numpy, with gradients of all parameters."""
 
 import math
 
@@ -25,7 +25,7 @@ def apply(mod, logits, i=I, j=J):
 
 
 def bucket(distance: int, buckets: int, bidirectional: bool, max_distance: int) -> int:
-    """The function of T5's code, for one number."""
+    """The bucket function of T5's code, for one number."""
     first = 0
     if bidirectional:
         buckets //= 2
@@ -52,7 +52,7 @@ def relative(table, bidirectional):
     return score_mods.relative_bias(table, bidirectional=bidirectional, max_distance=16)
 
 
-# A score mod made from what it learns (a slope, a table, a bias), and its formula in numpy.
+# A score mod made from its parameter (a slope, a table, a bias), and its formula in numpy.
 CASES = {
     "soft_cap": (
         lambda slope, table, bias: score_mods.soft_cap(slope),
