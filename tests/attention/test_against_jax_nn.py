@@ -54,7 +54,7 @@ def test_every_argument_means_what_it_means_in_jax(keys, options, implementation
     ours = attn_jax.dot_product_attention(*arrays, implementation=implementation, **options)
     jaxs = jax.nn.dot_product_attention(*arrays, **options)
     real = jnp.arange(T)[None] < options.get("query_seq_lengths", jnp.full(B, T))[:, None]
-    assert_close(ours[real], jaxs[real])  # of queries that are padding JAX promises nothing
+    assert_close(ours[real], jaxs[real])  # JAX guarantees nothing for queries that are padding
     if options:
         assert_differs(ours, attn_jax.dot_product_attention(*arrays))
 

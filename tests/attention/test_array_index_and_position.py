@@ -18,7 +18,7 @@ from tests.helpers.tolerance import assert_close, assert_equal
 every_implementation = pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 close = partial(assert_close, dtype=np.float32)
 T, S, H, N = 5, 7, 3, 2
-RESTARTS = jnp.array([0, 1, 2, 3, 0, 1, 2])  # of two documents
+RESTARTS = jnp.array([0, 1, 2, 3, 0, 1, 2])  # positions of two packed documents
 IDS = jnp.array([0, 0, 0, 0, 1, 1, 1])
 WRITTEN = np.random.default_rng(0).random((S, S)) < 0.6
 BIAS = np.random.default_rng(1).normal(size=(S, S)).astype(np.float32)
@@ -34,12 +34,12 @@ def operands(seed=2):
     return draw(seed, (S, H), (S, H), (S, S), dtype=jnp.float32)
 
 
-def by_hand(readable, bias):
+def by_hand(unmasked, bias):
     """The weights of all queries on all keys, in float64."""
     query, key, _ = (np.asarray(array, np.float64) for array in operands())
-    logits = np.where(readable, query @ key.T / np.sqrt(H) + bias, -np.inf)
+    logits = np.where(unmasked, query @ key.T / np.sqrt(H) + bias, -np.inf)
     most = logits.max(axis=1, keepdims=True)
-    weights = np.where(readable, np.exp(logits - np.where(np.isfinite(most), most, 0)), 0)
+    weights = np.where(unmasked, np.exp(logits - np.where(np.isfinite(most), most, 0)), 0)
     return weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-300)
 
 
@@ -47,26 +47,28 @@ def by_hand(readable, bias):
 @pytest.mark.parametrize("name", LOOKED_UP)
 def test_arrays_are_looked_up_by_row_where_positions_restart(name, implementation, tiles):
     tiles(2, 3)
-    options, readable, bias = LOOKED_UP[name]
+    options, unmasked, bias = LOOKED_UP[name]
     query, key, value = operands()
-    expected = by_hand(readable, bias)
+    expected = by_hand(unmasked, bias)
     place = {"query_position": RESTARTS, "key_position": RESTARTS}
-    read = partial(attn_jax.attend, implementation=implementation, **options)
-    close(read(query, key, value, **place), expected @ np.asarray(value, np.float64))
+    attention = partial(attn_jax.attend, implementation=implementation, **options)
+    close(attention(query, key, value, **place), expected @ np.asarray(value, np.float64))
     rows = jnp.array([6, 1, 4])
     part = {"query_position": RESTARTS[rows], "key_position": RESTARTS, "query_row": rows}
-    close(read(query[rows], key, value, **part), (expected @ np.asarray(value, np.float64))[rows])
-    one = partial(lambda row, query: read(query[None], key, value, query_row=row[None])[0])
-    close(jax.vmap(one)(rows, query[rows]), read(query, key, value)[rows])
+    close(
+        attention(query[rows], key, value, **part), (expected @ np.asarray(value, np.float64))[rows]
+    )
+    one = partial(lambda row, query: attention(query[None], key, value, query_row=row[None])[0])
+    close(jax.vmap(one)(rows, query[rows]), attention(query, key, value)[rows])
 
 
 @pytest.mark.parametrize("name", LOOKED_UP)
 def test_every_function_takes_row_numbers_of_a_part_of_the_sequence(name):
-    options, readable, bias = LOOKED_UP[name]
+    options, unmasked, bias = LOOKED_UP[name]
     query, key, value = operands()
     rows, keys = jnp.array([6, 1, 4]), jnp.array([2, 6, 5, 0])
     place = {"query_row": rows, "key_row": keys}
-    whole = np.where(readable, np.exp(np.asarray(query @ key.T) / np.sqrt(H) + bias), 0)
+    whole = np.where(unmasked, np.exp(np.asarray(query @ key.T) / np.sqrt(H) + bias), 0)
     part = whole[np.asarray(rows)][:, np.asarray(keys)]
     total = part.sum(axis=1, keepdims=True)
     expected = part / np.where(total == 0, 1, total)
@@ -86,7 +88,7 @@ def test_every_function_takes_row_numbers_of_a_part_of_the_sequence(name):
         close(attn_jax.attention_weights(query[rows], key[keys], mask=block), expected)
         i, j = jnp.zeros(3, jnp.int32), jnp.zeros(4, jnp.int32)
         written = masks.evaluate(options["mask"], i, j, **place)
-        assert_equal(written, readable[np.asarray(rows)][:, np.asarray(keys)])
+        assert_equal(written, unmasked[np.asarray(rows)][:, np.asarray(keys)])
 
 
 @every_implementation
@@ -176,26 +178,28 @@ def test_a_self_attention_layer_needs_query_positions_only():
 @every_implementation
 def test_lengths_count_rows_whatever_their_positions(implementation):
     query, key, value = (array[None, :, None] for array in operands())
-    read = partial(attn_jax.dot_product_attention, query, key, value, implementation=implementation)
+    attention = partial(
+        attn_jax.dot_product_attention, query, key, value, implementation=implementation
+    )
     backwards = {"query_position": jnp.arange(S), "key_position": jnp.arange(S)[::-1]}
-    out = read(query_seq_lengths=[T], key_value_seq_lengths=[3], is_causal=True, **backwards)
-    readable = (np.arange(S)[:, None] >= np.arange(S)[::-1]) & (np.arange(S) < 3)
-    readable &= np.arange(S)[:, None] < T
-    close(out[0, :, 0], by_hand(readable, 0) @ np.asarray(value[0, :, 0], np.float64))
-    as_arrays = read(query_seq_lengths=jnp.array([T]), key_value_seq_lengths=jnp.array([3]))
-    assert_equal(as_arrays, read(query_seq_lengths=[T], key_value_seq_lengths=[3]))
+    out = attention(query_seq_lengths=[T], key_value_seq_lengths=[3], is_causal=True, **backwards)
+    unmasked = (np.arange(S)[:, None] >= np.arange(S)[::-1]) & (np.arange(S) < 3)
+    unmasked &= np.arange(S)[:, None] < T
+    close(out[0, :, 0], by_hand(unmasked, 0) @ np.asarray(value[0, :, 0], np.float64))
+    as_arrays = attention(query_seq_lengths=jnp.array([T]), key_value_seq_lengths=jnp.array([3]))
+    assert_equal(as_arrays, attention(query_seq_lengths=[T], key_value_seq_lengths=[3]))
 
 
 def test_a_decoder_block_indexes_arrays_by_row_in_each_decode_step():
     rngs, memory = nnx.Rngs(0), draw(4, (1, S, 4), dtype=jnp.float32)[0]
     layers = (MultiHeadAttention(4, N, mask=rule, rngs=rngs) for rule in (masks.causal(), None))
     block = TransformerDecoderBlock(*layers, FeedForward(4, 5, rngs=rngs), rngs=rngs)
-    reads = masks.from_array(WRITTEN[:T])
+    mask = masks.from_array(WRITTEN[:T])
     [x] = draw(5, (1, T, 4), dtype=jnp.float32)
-    whole = block(x, memory, memory_mask=reads)
+    whole = block(x, memory, memory_mask=mask)
     cache, kept = attn_jax.caches.contiguous(1, T, N, 2), block.cross_attention
     steps, projected = [], kept.project_memory(memory)
     for t in range(T):
-        out, cache = block.extend(x[:, t : t + 1], cache, projected, memory_mask=reads)
+        out, cache = block.extend(x[:, t : t + 1], cache, projected, memory_mask=mask)
         steps.append(out)
     close(jnp.concatenate(steps, axis=1), whole)

@@ -53,8 +53,8 @@ def ours(score):
 def assert_attends_like_the_oracle(arrays, options, expected, implementation):
     """Output, log-sum-exp and weights of the same call."""
     out, weights, logsumexp = oracle.attention(*(np.asarray(a) for a in arrays), **expected)
-    read = partial(attn_jax.attend_with_logsumexp, implementation=implementation, **options)
-    for got, wanted in zip(read(*arrays), (out, logsumexp), strict=True):
+    attention = partial(attn_jax.attend_with_logsumexp, implementation=implementation, **options)
+    for got, wanted in zip(attention(*arrays), (out, logsumexp), strict=True):
         assert_close(got, wanted)
     assert_close(attn_jax.attend(*arrays, implementation=implementation, **options), out)
     assert_close(attn_jax.attention_weights(*arrays[:2], **options), weights)
@@ -104,11 +104,11 @@ MASKS = {
 
 
 @every_implementation
-@pytest.mark.parametrize(("mask", "positions", "readable"), MASKS.values(), ids=MASKS)
-def test_every_form_of_a_mask(mask, positions, readable, implementation):
+@pytest.mark.parametrize(("mask", "positions", "unmasked"), MASKS.values(), ids=MASKS)
+def test_every_form_of_a_mask(mask, positions, unmasked, implementation):
     options = {name: jnp.asarray(position) for name, position in positions.items()}
     options["mask"] = jnp.asarray(mask) if isinstance(mask, np.ndarray) else mask
-    assert_attends_like_the_oracle(operands(3), options, {"mask": readable}, implementation)
+    assert_attends_like_the_oracle(operands(3), options, {"mask": unmasked}, implementation)
 
 
 def soft_cap(logit, i, j):
@@ -138,7 +138,7 @@ def test_the_order_is_scale_then_score_mod_then_mask_then_softmax(implementation
 def test_gradients_reach_every_captured_array(implementation):
     query, key, value, v, slope, table = draw(5, (T, H), (S, H), (S, V), (H,), (), (T + S,))
 
-    def read(query, key, value, v, slope, table):
+    def attention(query, key, value, v, slope, table):
         return attn_jax.attend_with_logsumexp(
             query,
             key,
@@ -152,9 +152,11 @@ def test_gradients_reach_every_captured_array(implementation):
         )
 
     arguments = (query, key, value, v, slope, table)
-    check_grads(jax.jit(read), arguments, order=2, modes=["rev"], rtol=1e-5)
-    check_grads(jax.jit(read), arguments, order=1, modes=["fwd"], rtol=1e-5)
-    gradients = jax.grad(lambda *a: jnp.sum(jnp.square(read(*a)[0])), argnums=range(6))(*arguments)
+    check_grads(jax.jit(attention), arguments, order=2, modes=["rev"], rtol=1e-5)
+    check_grads(jax.jit(attention), arguments, order=1, modes=["fwd"], rtol=1e-5)
+    gradients = jax.grad(lambda *a: jnp.sum(jnp.square(attention(*a)[0])), argnums=range(6))(
+        *arguments
+    )
     for gradient in gradients:
         assert jnp.max(jnp.abs(gradient)) > 1e-3
 
@@ -164,8 +166,8 @@ def test_logsumexp_is_differentiable(implementation):
     query, key, value = operands(6)
 
     def total(query):
-        read = attn_jax.attend_with_logsumexp(query, key, value, implementation=implementation)
-        return jnp.sum(read[1])
+        _, lse = attn_jax.attend_with_logsumexp(query, key, value, implementation=implementation)
+        return jnp.sum(lse)
 
     mean_key = attn_jax.attend(query, key, key) / np.sqrt(H)
     assert_close(jax.grad(total)(query), mean_key)
@@ -176,13 +178,13 @@ def test_logsumexp_is_differentiable(implementation):
 def test_attention_over_parts_of_the_keys_merges_by_logsumexp(split, implementation):
     """Identity F6: output = Σ softmax(logsumexp) · outputs, also if a part is fully masked."""
     query, key, value = operands(7)
-    read = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
+    attention = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
     first, second = (
-        read(query, key[part], value[part]) for part in (slice(split), slice(split, S))
+        attention(query, key[part], value[part]) for part in (slice(split), slice(split, S))
     )
     logsumexp = jnp.stack([first[1], second[1]])
     share = jax.nn.softmax(logsumexp, axis=0)[:, :, None]
-    out, whole = read(query, key, value)
+    out, whole = attention(query, key, value)
     assert_close(share[0] * first[0] + share[1] * second[0], out)
     assert_close(jax.nn.logsumexp(logsumexp, axis=0), whole)
 
@@ -201,10 +203,10 @@ def test_logits_of_any_size_stay_finite(size, implementation):
 @every_implementation
 def test_a_scale_of_a_wider_dtype_leaves_the_output_dtype(implementation):
     query, key, value = (array.astype(jnp.float32) for array in operands(9))
-    read = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
+    attention = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
     for ours, wanted in zip(
-        read(query, key, value, scale=np.float64(0.5)),
-        read(query, key, value, scale=np.float32(0.5)),
+        attention(query, key, value, scale=np.float64(0.5)),
+        attention(query, key, value, scale=np.float32(0.5)),
         strict=True,
     ):
         assert ours.dtype == jnp.float32

@@ -10,7 +10,7 @@ from tests.helpers.draws import draw
 from tests.helpers.tolerance import assert_close
 
 B, N, T, S, H, V = 2, 3, 5, 7, 4, 6
-PLACES = {  # of the examples in query, key, value and output, and of heads inside an example
+PLACES = {  # batch axes of query, key, value and output; head axes within an example
     "in front": ((0, 0, 0, 0), (0, 0, 0, 0)),
     "between rows and widths": ((0, 0, 0, 0), (1, 1, 1, 1)),
     "behind": ((3, 3, 3, 3), (2, 2, 2, 2)),
@@ -20,7 +20,7 @@ PLACES = {  # of the examples in query, key, value and output, and of heads insi
 }
 
 
-def read(implementation):
+def attention(implementation):
     def head(query, key, value):
         mask = masks.key_padding(4)
         return attn_jax.attend(query, key, value, mask=mask, implementation=implementation)
@@ -49,13 +49,13 @@ def test_output_and_gradients_are_the_same_wherever_the_axes_are(places, tiles):
     (cotangent,) = draw(4, (B, N, T, V))
 
     def placed(*arrays):
-        over_heads = jax.vmap(read("blockwise"), in_axes=tuple(heads), out_axes=head)
+        over_heads = jax.vmap(attention("blockwise"), in_axes=tuple(heads), out_axes=head)
         over_all = jax.vmap(over_heads, in_axes=tuple(examples), out_axes=example)
         out = over_all(*map(in_place, arrays, examples, heads))
         return jnp.moveaxis(jnp.moveaxis(out, example, 0), 1 + head, 1)
 
     def plain(*arrays):
-        return jax.vmap(jax.vmap(read("reference")))(*map(in_front, arrays, examples, heads))
+        return jax.vmap(jax.vmap(attention("reference")))(*map(in_front, arrays, examples, heads))
 
     out, transpose = jax.vjp(placed, *arrays)
     wanted, transpose_plain = jax.vjp(plain, *arrays)
@@ -71,11 +71,11 @@ def test_arrays_are_not_copied_to_bring_heads_to_the_front(place):
     array = jax.ShapeDtypeStruct(shape, jnp.float32)
 
     def gradients(query, key, value, cotangent):
-        over_heads = jax.vmap(read("blockwise"), in_axes=place, out_axes=place)
+        over_heads = jax.vmap(attention("blockwise"), in_axes=place, out_axes=place)
         return jax.vjp(over_heads, query, key, value)[1](cotangent)
 
     compiled = jax.jit(gradients).lower(array, array, array, array).compile()
     temporary = compiled.memory_analysis().temp_size_in_bytes
     output_and_tiles = 4 * T * N * H + 4 * 4 * N * 256 * 256
-    keys_and_values = 2 * 4 * T * N * H  # XLA multiplies heads that stand in front
+    keys_and_values = 2 * 4 * T * N * H  # XLA's matmul needs heads in front
     assert temporary <= output_and_tiles + place * keys_and_values

@@ -31,10 +31,10 @@ def test_a_mistake_is_refused_by_name_with_the_type_hook_too(mistake):
 @pytest.mark.parametrize("lengths", [[3, 100], [-1, 2]])
 def test_traced_lengths_are_clipped_and_not_refused(lengths):
     arrays = draw(0, *(array.shape for array in HEADS.values()), dtype=jnp.float32)
-    read, lengths = jax.jit(attn_jax.dot_product_attention), jnp.array(lengths)
-    clipped = read(*arrays, key_value_seq_lengths=jnp.clip(lengths, 0, S))
-    assert_equal(read(*arrays, key_value_seq_lengths=lengths), clipped)
-    assert_differs(clipped, read(*arrays))
+    attention, lengths = jax.jit(attn_jax.dot_product_attention), jnp.array(lengths)
+    clipped = attention(*arrays, key_value_seq_lengths=jnp.clip(lengths, 0, S))
+    assert_equal(attention(*arrays, key_value_seq_lengths=lengths), clipped)
+    assert_differs(clipped, attention(*arrays))
 
 
 def test_the_axis_order_of_torch_makes_a_warning():

@@ -15,7 +15,7 @@ from tests.helpers.cases import IMPLEMENTATIONS, B, H, K, N, S, T, V
 from tests.helpers.draws import draw
 from tests.helpers.tolerance import assert_close, assert_differs
 
-BATCHES = {  # of query, key and value
+BATCHES = {  # batch shapes of query, key and value
     "one memory": ((B,), (1,), (1,)),
     "one query": ((1,), (B,), (B,)),
     "one key": ((B,), (1,), (B,)),
@@ -48,14 +48,14 @@ def test_output_and_gradients_are_those_of_copies(batches, implementation):
     operands = [*arrays(batches), bias]
 
     @jax.jit
-    def read(operands, cotangent):
+    def attention(operands, cotangent):
         def plain(*arrays):
             return attn_jax.dot_product_attention(*arrays, implementation=implementation)
 
         out, transpose = jax.vjp(plain, *operands)
         return out, transpose(cotangent)
 
-    out, gradients = read(operands, cotangent)
+    out, gradients = attention(operands, cotangent)
     copies = [np.asarray(x) for x in written_out(operands[:3], batches)]
     options = {"bias": np.asarray(bias)}
     assert_close(out, oracle.multi_head(*copies, **options))
@@ -97,8 +97,8 @@ def test_a_shared_memory_needs_no_copies(implementation):
     examples, length, heads, width = 64, 1024, 2, 64
     query = jax.ShapeDtypeStruct((examples, 8, heads, width), jnp.float32)
     memory = jax.ShapeDtypeStruct((1, length, heads, width), jnp.float32)
-    read = functools.partial(attn_jax.dot_product_attention, implementation=implementation)
-    compiled = jax.jit(read).lower(query, memory, memory).compile()
+    attention = functools.partial(attn_jax.dot_product_attention, implementation=implementation)
+    compiled = jax.jit(attention).lower(query, memory, memory).compile()
     copies = 4 * examples * length * heads * width
     assert compiled.memory_analysis().temp_size_in_bytes < copies // 2
 

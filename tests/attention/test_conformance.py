@@ -46,7 +46,7 @@ def check(case, dtype, implementation):
     inputs, cotangent = exact(case, arrays), np.asarray(cotangent).astype(np.float64)
     tolerated = partial(assert_close, dtype=dtype, roundings=ROUNDINGS[implementation])
     tolerated(out, oracle.multi_head(**inputs))
-    if case.options:  # … every one of which must matter
+    if case.options:  # each option must change the output
         plain = {name: inputs[name] for name in ("query", "key", "value")}
         assert_differs(out, oracle.multi_head(**plain))
     expected = oracle.multi_head_gradients(cotangent=cotangent, **inputs)

@@ -10,7 +10,7 @@ from attn_jax import masks, score_mods
 from attn_jax._base import concrete
 from tests.helpers.tolerance import assert_equal
 
-T = S = 256  # pairs enough for a large array
+T = S = 256  # enough pairs for a large array
 MASK = np.random.default_rng(0).random((T, S)) < 0.7
 ARRAY, BIAS = jnp.asarray(MASK), jnp.asarray(MASK, jnp.float32)
 OF_HEADS, BIAS_OF_HEADS = ARRAY[None, None], BIAS[None, None]

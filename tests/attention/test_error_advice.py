@@ -170,8 +170,8 @@ def test_an_additive_mask_for_a_layer_becomes_its_score_mod():
     with_bias = layer(score_mod=followed(found, mask=additive))
     key, value = with_bias.project_memory(x)
     query = with_bias.project_query(x)
-    read = dot_product_attention(query, key, value, additive)
-    assert_close(with_bias(x), jnp.einsum("BTNV,NVD->BTD", read, with_bias.w_out[...]))
+    heads = dot_product_attention(query, key, value, additive)
+    assert_close(with_bias(x), jnp.einsum("BTNV,NVD->BTD", heads, with_bias.w_out[...]))
 
 
 def test_an_array_as_a_mask_of_a_layer_gets_the_wrapper_of_its_kind():

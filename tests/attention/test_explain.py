@@ -60,7 +60,8 @@ RULES = {
 @pytest.mark.parametrize(("options", "rule"), RULES.values(), ids=RULES)
 def test_tiles_and_operations_are_counted_from_the_mask_itself(options, rule, tiles):
     t, s = 32, 64
-    lengths = (S, 256)  # whole tiles, so that no tile is kept for two rules that exclude each other
+    # Multiples of the tile: else a tile could be kept although all its pairs are masked.
+    lengths = (S, 256)
     tiles(t, s)
     explanation = attn_jax.explain(
         *heads(),
@@ -104,10 +105,10 @@ def test_bytes_are_those_of_arguments_and_results():
 def test_memory_is_what_the_compiled_call_allocates(named, tiles):
     tiles(32, 64)
     arrays = heads()
-    read = partial(attn_jax.dot_product_attention, implementation=named)
-    memory = jax.jit(read).lower(*arrays).compile().memory_analysis()
+    attention = partial(attn_jax.dot_product_attention, implementation=named)
+    memory = jax.jit(attention).lower(*arrays).compile().memory_analysis()
     explanation = attn_jax.explain(*arrays, implementation=named)
-    # … but for a scale, which is a constant to the outer `jit`
+    # without the scale, which is a constant of the outer `jit`
     assert abs(explanation.temporary_bytes - memory.temp_size_in_bytes) < 64
     assert (explanation.temporary_bytes > 4 * B * N * T * S) == (named == "reference")
 

@@ -25,7 +25,7 @@ def test_what_was_written_to_bytes_computes_the_same(implementation, tiles):
     documents = jnp.arange(T, dtype=jnp.int32) // 10
 
     @jax.jit
-    def read(query, key, value, slopes):
+    def attention(query, key, value, slopes):
         return attn_jax.dot_product_attention(
             query,
             key,
@@ -38,7 +38,7 @@ def test_what_was_written_to_bytes_computes_the_same(implementation, tiles):
     *arrays, cotangent = draw(
         5, (B, T, N, H), (B, T, K, H), (B, T, K, V), (1, N), (B, T, N, V), dtype=jnp.float32
     )
-    written = jax.export.export(read, platforms=["cpu", "tpu", "cuda"])(*arrays)
+    written = jax.export.export(attention, platforms=["cpu", "tpu", "cuda"])(*arrays)
     loaded = jax.export.deserialize(written.serialize(vjp_order=1))
     assert loaded.platforms == ("cpu", "tpu", "cuda")
 
@@ -48,7 +48,7 @@ def test_what_was_written_to_bytes_computes_the_same(implementation, tiles):
 
     computed, expected = (
         output_and_gradients(loaded.call, *arrays),
-        output_and_gradients(read, *arrays),
+        output_and_gradients(attention, *arrays),
     )
     for got, wanted in zip(computed, expected, strict=True):
         assert_close(got, wanted, gradient=True)
@@ -115,7 +115,7 @@ def mapped(query, key, value, mask, implementation):
     return jax.vmap(one)(query, key, value, mask)
 
 
-# A call, and the sizes of its arrays: letters are symbols.
+# A call, and the sizes of its arrays; letters are symbolic sizes.
 BY_SYMBOLS = {
     "causal": (causal, heads("t", "t", ("1,4,t,t", "float32"))),
     "an array and lengths": (padded, heads("t", "s", ("b,1,t,s", "bool"), ("b", "int32"))),
@@ -134,8 +134,8 @@ CALLS = [
 
 @pytest.mark.parametrize(("name", "implementation", "order"), CALLS)
 def test_one_export_serves_every_batch_and_length(name, implementation, order):
-    read, shapes = BY_SYMBOLS[name]
-    loaded = by_symbols(partial(read, implementation=implementation), shapes, order)
+    attention, shapes = BY_SYMBOLS[name]
+    loaded = by_symbols(partial(attention, implementation=implementation), shapes, order)
 
     def results(function, arrays):
         if not order:
@@ -143,7 +143,7 @@ def test_one_export_serves_every_batch_and_length(name, implementation, order):
         out, pull = jax.vjp(lambda *rows: function(*rows, *arrays[3:]), *arrays[:3])
         return [out, *pull(jnp.cos(out))]
 
-    plain = partial(read, implementation="reference")
+    plain = partial(attention, implementation="reference")
     for arrays in (drawn(shapes, b=2, t=5, s=7), drawn(shapes, b=3, t=150, s=131)):
         computed = results(loaded.call, arrays)
         for got, wanted in zip(computed, results(plain, arrays), strict=True):

@@ -44,7 +44,7 @@ def rule(configuration, documents):
     return functools.reduce(lambda a, b: a & b, rules) if rules else None
 
 
-def change(options, reals, lead):
+def score_mod_of(options, reals, lead):
     """The score_mod; `lead` gives slopes and tables the leading axes of the call."""
     parts = []
     if "alibi" in options:
@@ -71,7 +71,7 @@ def through_heads(configuration, implementation, reals, rules):
             reals["value"],
             reals.get("bias"),
             mask,
-            score_mod=change(options, reals, lambda array: array[None]),
+            score_mod=score_mod_of(options, reals, lambda array: array[None]),
             scale=SCALE if "scale" in options else None,
             is_causal="causal" in options,
             local_window_size=WINDOW if "window" in options else None,
@@ -95,7 +95,7 @@ def through_one_head(configuration, implementation, reals, rules):
             key,
             value,
             mask=rule(configuration, documents) if mask is None else mask,
-            score_mod=change(options, of_head, lambda array: array),
+            score_mod=score_mod_of(options, of_head, lambda array: array),
             scale=SCALE if "scale" in options else None,
             query_position=rules["query_position"],
             key_position=jnp.arange(configuration.sizes.S),
@@ -119,8 +119,8 @@ def compiled(configuration, implementation):
 
     @jax.jit
     def run(reals, rules, cotangents):
-        read = functools.partial(through, configuration, implementation, rules=rules)
-        results, transpose = jax.vjp(lambda reals: read(reals=reals), reals)
+        attend = functools.partial(through, configuration, implementation, rules=rules)
+        results, transpose = jax.vjp(lambda reals: attend(reals=reals), reals)
         cotangents = jax.tree.map(lambda c, r: c.astype(r.dtype), cotangents, results)
         (gradients,) = transpose(cotangents)
         return results | {f"d_{name}": gradient for name, gradient in gradients.items()}
@@ -158,15 +158,15 @@ def test_every_draw_is_as_near_to_float64_as_its_dtype_allows(configuration, imp
     arrays = draws(configuration)
     with jax.enable_x64(configuration.dtype == "float64"):
         ours = results(configuration, implementation, arrays)
-    given, readable = definition(configuration, arrays)
-    assert_near(ours, given, readable, configuration.dtype)
+    given, unmasked = definition(configuration, arrays)
+    assert_near(ours, given, unmasked, configuration.dtype)
 
 
-def assert_near(ours, given, readable, dtype):
+def assert_near(ours, given, unmasked, dtype):
     """Checks every result of every draw by the criterion; log-sum-exp is at least float32."""
-    exact, condition = attention(given, readable)
+    exact, condition = attention(given, unmasked)
     with np.errstate(invalid="ignore"):
-        naive, _ = attention(in_float32(given), readable)
+        naive, _ = attention(in_float32(given), unmasked)
         for name, result in ours.items():
             own = "float32" if name == "lse" and dtype != "float64" else dtype
             for draw in range(len(result)):

@@ -29,12 +29,12 @@ def describe(row) -> str:
 
 def visible(row) -> np.ndarray:
     """The written key sets as a boolean mask."""
-    readable = np.zeros((row["T"], row["S"]), bool)
-    for line, keys in zip(readable, row["visible"], strict=True):
+    unmasked = np.zeros((row["T"], row["S"]), bool)
+    for line, keys in zip(unmasked, row["visible"], strict=True):
         if keys:
             first, _, last = keys.partition("-")
             line[int(first) : int(last or first) + 1] = True
-    return readable
+    return unmasked
 
 
 def positions(row) -> tuple:
@@ -92,8 +92,8 @@ def test_attention_weights_are_on_the_written_keys(implementation, tiles):
         ]
 
     found = all_rows(*ones, [positions(row) for row in ROWS])
-    for row, read in zip(ROWS, found, strict=True):
-        readable = visible(row)
-        assert_equal(np.asarray(read) > 0, readable)
-        equal_shares = readable / np.maximum(readable.sum(axis=1, keepdims=True), 1)
-        assert_close(read, equal_shares.astype(np.float32))
+    for row, found_weights in zip(ROWS, found, strict=True):
+        unmasked = visible(row)
+        assert_equal(np.asarray(found_weights) > 0, unmasked)
+        equal_shares = unmasked / np.maximum(unmasked.sum(axis=1, keepdims=True), 1)
+        assert_close(found_weights, equal_shares.astype(np.float32))

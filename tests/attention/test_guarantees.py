@@ -56,8 +56,8 @@ NOTHING_TO_READ = {
 def test_fully_masked_queries_give_zeros_and_no_gradient(options, implementation):
     options = {n: jnp.asarray(o) if isinstance(o, np.ndarray) else o for n, o in options.items()}
     bias = options.pop("bias", jnp.ones((1, N, T, S)))
-    read = partial(attn_jax.dot_product_attention, implementation=implementation, **options)
-    out, gradients = output_and_gradients(read)(*operands(), bias)
+    attention = partial(attn_jax.dot_product_attention, implementation=implementation, **options)
+    out, gradients = output_and_gradients(attention)(*operands(), bias)
     assert_equal(out, jnp.zeros((B, T, N, V)))
     for gradient in gradients:
         assert_equal(gradient, jnp.zeros_like(gradient))
@@ -68,7 +68,7 @@ def test_one_fully_masked_query_does_not_change_the_others(dtype, implementation
     query, key, value = one_head(1, dtype)
     mask = jnp.ones((T, S), bool).at[2].set(False)
 
-    def read(query, key, value, slope):
+    def attention(query, key, value, slope):
         return attn_jax.attend_with_logsumexp(
             query,
             key,
@@ -80,7 +80,9 @@ def test_one_fully_masked_query_does_not_change_the_others(dtype, implementation
             implementation=implementation,
         )
 
-    (out, logsumexp), gradients = output_and_gradients(read)(query, key, value, jnp.float32(0.5))
+    (out, logsumexp), gradients = output_and_gradients(attention)(
+        query, key, value, jnp.float32(0.5)
+    )
     assert not jnp.any(out[2])
     assert logsumexp[2] == -jnp.inf
     assert not jnp.any(gradients[0][2])
@@ -92,17 +94,17 @@ def test_one_fully_masked_query_does_not_change_the_others(dtype, implementation
 
 def test_queries_without_keys_are_fully_masked(implementation):
     query, key, value = one_head()
-    read = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
-    out, logsumexp = read(query, key[:0], value[:0])
+    attention = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
+    out, logsumexp = attention(query, key[:0], value[:0])
     assert_equal(out, jnp.zeros((T, V)))
     assert_equal(logsumexp, jnp.full(T, -jnp.inf))
 
 
 def test_no_queries_at_all_give_no_output(implementation):
     query, key, value = operands()
-    read = partial(attn_jax.dot_product_attention, implementation=implementation)
-    assert read(query[:, :0], key, value).shape == (B, 0, N, V)
-    assert read(query[:0], key[:0], value[:0]).shape == (0, T, N, V)
+    attention = partial(attn_jax.dot_product_attention, implementation=implementation)
+    assert attention(query[:, :0], key, value).shape == (B, 0, N, V)
+    assert attention(query[:0], key[:0], value[:0]).shape == (0, T, N, V)
 
 
 UNREAD_KEYS, UNREAD_QUERIES = slice(S - 2, S), slice(T - 1, T)
@@ -127,8 +129,8 @@ def test_poison_at_masked_keys_never_reaches_the_output(options, poison, impleme
     options = {n: jnp.asarray(o) if isinstance(o, np.ndarray) else o for n, o in options.items()}
     if "mask" in options:
         options["mask"] = options["mask"][None, None]
-    read = partial(attn_jax.dot_product_attention, implementation=implementation, **options)
-    both = output_and_gradients(read)
+    attention = partial(attn_jax.dot_product_attention, implementation=implementation, **options)
+    both = output_and_gradients(attention)
     query, key, value = operands(2)
     (bias,) = draw(3, (B, N, T, S), dtype=jnp.float32)
     clean = both(query, key, value, bias)
@@ -142,13 +144,13 @@ def test_poison_at_masked_keys_never_reaches_the_output(options, poison, impleme
         assert jnp.isfinite(wanted).all()
         assert_equal(ours, wanted)
     _, (d_query, d_key, d_value, d_bias) = clean
-    unread = (
+    of_masked_keys = (
         d_query[:, UNREAD_QUERIES],
         d_key[:, UNREAD_KEYS],
         d_value[:, UNREAD_KEYS],
         d_bias[..., UNREAD_KEYS],
     )
-    for gradient in unread:
+    for gradient in of_masked_keys:
         assert_equal(gradient, jnp.zeros_like(gradient))
 
 
@@ -157,13 +159,13 @@ ADDITIVE = partial(scores.additive, v=jnp.linspace(-1.0, 1.0, H))
 
 @pytest.mark.parametrize("score", [None, scores.dot, ADDITIVE], ids=["scaled", "dot", "additive"])
 def test_poison_in_padding_never_reaches_the_output_through_any_score(score, implementation):
-    read = partial(
+    attention = partial(
         attn_jax.attend_with_logsumexp,
         score=score,
         mask=masks.key_padding(S - 2),
         implementation=implementation,
     )
-    both = output_and_gradients(read)
+    both = output_and_gradients(attention)
     query, key, value = one_head(4)
     poisoned = (array.at[UNREAD_KEYS].set(jnp.nan) for array in (key, value))
     for ours, wanted in zip(
@@ -185,13 +187,15 @@ BY_POSITION = {
 @pytest.mark.parametrize("options", BY_POSITION.values(), ids=BY_POSITION)
 def test_masks_of_positions_require_positions_if_lengths_differ(options, implementation):
     query, key, value = one_head()
-    read = partial(attn_jax.attend, implementation=implementation, **options)
+    attention = partial(attn_jax.attend, implementation=implementation, **options)
     with pytest.raises(ValueError, match="query_position"):
-        read(query, key, value)
-    at_the_start = read(query, key, value, query_position=jnp.arange(T), key_position=jnp.arange(S))
+        attention(query, key, value)
+    at_the_start = attention(
+        query, key, value, query_position=jnp.arange(T), key_position=jnp.arange(S)
+    )
     assert_equal(
-        read(query, key[:T], value[:T]),
-        read(
+        attention(query, key[:T], value[:T]),
+        attention(
             query,
             key[:T],
             value[:T],
@@ -199,7 +203,7 @@ def test_masks_of_positions_require_positions_if_lengths_differ(options, impleme
             key_position=jnp.arange(T),
         ),
     )
-    at_the_end = read(
+    at_the_end = attention(
         query, key, value, query_position=jnp.arange(S - T, S), key_position=jnp.arange(S)
     )
     assert_differs(at_the_start, at_the_end)
@@ -208,11 +212,13 @@ def test_masks_of_positions_require_positions_if_lengths_differ(options, impleme
 @pytest.mark.parametrize("options", [{"is_causal": True}, {"local_window_size": (1, 0)}])
 def test_calls_of_many_heads_require_positions_if_lengths_differ(options, implementation):
     query, key, value = operands()
-    read = partial(attn_jax.dot_product_attention, implementation=implementation, **options)
+    attention = partial(attn_jax.dot_product_attention, implementation=implementation, **options)
     with pytest.raises(ValueError, match="query_position"):
-        read(query, key, value)
-    at_the_start = read(query, key, value, query_position=jnp.arange(T), key_position=jnp.arange(S))
-    at_the_end = read(
+        attention(query, key, value)
+    at_the_start = attention(
+        query, key, value, query_position=jnp.arange(T), key_position=jnp.arange(S)
+    )
+    at_the_end = attention(
         query, key, value, query_position=jnp.arange(S - T, S), key_position=jnp.arange(S)
     )
     assert_differs(at_the_start, at_the_end)
@@ -229,14 +235,14 @@ def test_padding_requires_no_positions(implementation):
 def test_keys_may_come_in_any_order_with_their_positions(implementation):
     query, key, value = operands(5)
     order = jnp.array([3, 6, 0, 5, 1, 2, 4])
-    read = partial(
+    attention = partial(
         attn_jax.dot_product_attention,
         is_causal=True,
         query_position=jnp.arange(S - T, S),
         implementation=implementation,
     )
-    shuffled = read(query, key[:, order], value[:, order], key_position=order)
-    assert_close(shuffled, read(query, key, value, key_position=jnp.arange(S)))
+    shuffled = attention(query, key[:, order], value[:, order], key_position=order)
+    assert_close(shuffled, attention(query, key, value, key_position=jnp.arange(S)))
 
 
 INTEGERS = [jnp.int8, jnp.int16, jnp.int32]
@@ -251,18 +257,18 @@ def test_positions_and_lengths_are_integers_of_any_width(integer, implementation
         "query_seq_lengths": jnp.array([5, 4]),
         "key_value_seq_lengths": jnp.array([6, 7]),
     }
-    read = partial(attn_jax.dot_product_attention, *operands(6), implementation=implementation)
+    attention = partial(attn_jax.dot_product_attention, *operands(6), implementation=implementation)
     narrow = {n: o if o is True else o.astype(integer) for n, o in options.items()}
-    assert_equal(read(**narrow), read(**options))
+    assert_equal(attention(**narrow), attention(**options))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_output_has_the_querys_dtype_and_statistics_have_float32(dtype, implementation):
     query, key, value = one_head(7, dtype)
-    read = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
-    out, logsumexp = read(query, key, value)
+    attention = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
+    out, logsumexp = attention(query, key, value)
     assert out.dtype == dtype
-    exact = read(*(array.astype(jnp.float32) for array in (query, key, value)))
+    exact = attention(*(array.astype(jnp.float32) for array in (query, key, value)))
     assert_close(logsumexp, exact[1])
     weights = attn_jax.attention_weights(query, key)
     assert_close(jnp.sum(weights, axis=1), jnp.ones(T, jnp.float32))
@@ -271,14 +277,14 @@ def test_the_output_has_the_querys_dtype_and_statistics_have_float32(dtype, impl
 @pytest.mark.usefixtures("x64")
 def test_in_float64_statistics_have_float64(implementation):
     query, key, value = one_head(8, jnp.float64)
-    read = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
-    assert [array.dtype for array in read(query, key, value)] == [jnp.float64, jnp.float64]
+    attention = partial(attn_jax.attend_with_logsumexp, implementation=implementation)
+    assert [array.dtype for array in attention(query, key, value)] == [jnp.float64, jnp.float64]
     assert attn_jax.attention_weights(query, key).dtype == jnp.float64
 
 
 def test_the_same_call_gives_the_same_bits(implementation):
-    read = partial(attn_jax.dot_product_attention, implementation=implementation)
-    both, arrays = output_and_gradients(read), operands(9)
+    attention = partial(attn_jax.dot_product_attention, implementation=implementation)
+    both, arrays = output_and_gradients(attention), operands(9)
     first = jax.tree.leaves(both(*arrays))
     for _ in range(3):
         again = jax.tree.leaves(both(*(jnp.array(array) for array in arrays)))
@@ -287,10 +293,10 @@ def test_the_same_call_gives_the_same_bits(implementation):
 
 
 def test_an_unknown_implementation_is_refused_by_name(implementation):
-    for read, arrays in (
+    for attention, arrays in (
         (attn_jax.attend, one_head()),
         (attn_jax.attend_with_logsumexp, one_head()),
         (attn_jax.dot_product_attention, operands()),
     ):
         with pytest.raises((ValueError, TypeError), match="implementation"):
-            read(*arrays, implementation=implementation + " but faster")
+            attention(*arrays, implementation=implementation + " but faster")

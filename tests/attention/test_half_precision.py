@@ -51,11 +51,11 @@ def narrow_score(weight):
 
 
 def narrow_slope(slope):
-    def change(logit, i, j):
+    def score_mod(logit, i, j):
         distance = jnp.abs(i - j).astype(logit.dtype)
         return logit - halved_and_doubled(slope).astype(logit.dtype) * distance / 16
 
-    return change
+    return score_mod
 
 
 DISTANCE = np.abs(POSITION[:, None] - np.arange(S)).astype(float)
@@ -125,16 +125,16 @@ def test_arrays_of_half_precision_cost_a_few_roundings(x64, tiles, name, dtype, 
     @jax.jit
     def run(x, query, key, value, cotangent):
         def out(x):
-            read = partial(attn_jax.attend, implementation=implementation)
-            return read(query, key, value, **option.given(x))
+            attention = partial(attn_jax.attend, implementation=implementation)
+            return attention(query, key, value, **option.given(x))
 
         result, transpose = jax.vjp(out, x)
         return result, *transpose(cotangent)
 
     epsilon = float(jnp.finfo(dtype).eps)
     wanted = exact(option, *(array.astype(jnp.float64) for array in narrow))
-    # The output: weights and the result are each rounded once. The gradient: so are both operands
-    # of the product that it sums.
+    # For the output, weights and result are each rounded once. For the gradient, both operands of
+    # its matmul are rounded too.
     for got, want, roundings in zip(run(*narrow), wanted, (2, 4), strict=True):
         assert got.dtype == dtype
         error = np.abs(np.asarray(got, np.float64) - np.asarray(want)).max()

@@ -22,17 +22,17 @@ def numbers(*shape):
     return jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.result_type(float))
 
 
-def one_head(read, **options):
-    return read(numbers(T, H), numbers(T, H), numbers(T, V), **options)
+def one_head(attention, **options):
+    return attention(numbers(T, H), numbers(T, H), numbers(T, V), **options)
 
 
-def many_heads(read, **options):
-    return read(numbers(B, T, N, H), numbers(B, T, K, H), numbers(B, T, K, V), **options)
+def many_heads(attention, **options):
+    return attention(numbers(B, T, N, H), numbers(B, T, K, H), numbers(B, T, K, V), **options)
 
 
-def gradient(read, **options):
+def gradient(attention, **options):
     def loss(query, key, value):
-        return jnp.sum(jnp.square(read(query, key, value, **options)))
+        return jnp.sum(jnp.square(attention(query, key, value, **options)))
 
     return jax.grad(loss, (0, 1, 2))(numbers(B, T, N, H), numbers(B, T, K, H), numbers(B, T, K, V))
 
@@ -61,7 +61,7 @@ CALLS = {
     "weights": lambda: attn_jax.attention_weights(numbers(T, H), numbers(T, H)),
     "stats": lambda: attn_jax.attention_stats(numbers(T, H), numbers(T, H), mask=masks.causal()),
     "heads": partial(many_heads, dot_product_attention, local_window_size=(2, 1)),
-    "heads with a query that reads nothing": partial(
+    "heads with a fully masked query": partial(
         gradient,
         dot_product_attention,
         mask=jnp.asarray(EMPTY_ROW[:, None] & np.ones(T, bool))[None, None],

@@ -82,23 +82,23 @@ def test_a_bias_of_minus_infinity_is_a_mask(attention):
     masked = attention(*arrays, mask=mask)
     assert_close(attention(*arrays, jnp.where(mask, 0, -jnp.inf)), masked)
     huge = jnp.where(mask, 0.0, jnp.finfo(jnp.float32).min)
-    reads = jnp.any(mask, axis=-1).swapaxes(1, 2)
-    assert_close(attention(*arrays, huge)[reads], masked[reads])
+    attends = jnp.any(mask, axis=-1).swapaxes(1, 2)
+    assert_close(attention(*arrays, huge)[attends], masked[attends])
 
 
 def test_values_of_one_give_one_to_every_query_with_unmasked_keys(attention):
     query, key, _ = operands(14)
     mask = booleans(15, B, N, T, S).at[0, 1, 2].set(False)
     out = attention(query, key, jnp.ones((B, S, K, V)), mask=mask)
-    reads = jnp.any(mask, axis=-1).swapaxes(1, 2)[..., None]
-    assert_close(out, jnp.broadcast_to(reads, out.shape).astype(out.dtype))
+    attends = jnp.any(mask, axis=-1).swapaxes(1, 2)[..., None]
+    assert_close(out, jnp.broadcast_to(attends, out.shape).astype(out.dtype))
 
 
 def test_the_output_is_linear_in_the_values(attention):
     query, key, value = operands(16)
     (other,) = draw(17, value.shape)
-    read = partial(attention, query, key)
-    assert_close(read(2 * value - 3 * other), 2 * read(value) - 3 * read(other))
+    attend = partial(attention, query, key)
+    assert_close(attend(2 * value - 3 * other), 2 * attend(value) - 3 * attend(other))
 
 
 def test_the_output_lies_between_the_least_and_the_greatest_value(attention):

@@ -30,7 +30,7 @@ def test_output_logsumexp_and_gradients_are_the_oracles(implementation):
     (cotangent,) = draw(2, (B, T, N), dtype=jnp.float64)
 
     @jax.jit
-    def read(*arrays):
+    def attention(*arrays):
         def plain(query, key):
             return READ(
                 query, key, arrays[2], mask=jnp.asarray(mask), implementation=implementation
@@ -39,7 +39,7 @@ def test_output_logsumexp_and_gradients_are_the_oracles(implementation):
         (out, logsumexp), transpose = jax.vjp(plain, *arrays[:2])
         return out, logsumexp, transpose((jnp.zeros_like(out), cotangent))
 
-    out, logsumexp, (d_query, d_key) = read(*arrays)
+    out, logsumexp, (d_query, d_key) = attention(*arrays)
     query, key, value = map(np.asarray, arrays)
     wanted_query, wanted_key = np.zeros(query.shape), np.zeros(key.shape)
     for b, n in np.ndindex(B, N):

@@ -18,7 +18,7 @@ T, S, L, H = 3, 4, 5, 2
 QUERY, KEY, NOTES = (
     np.random.default_rng(seed).normal(size=(rows, H)) for seed, rows in enumerate((T, S, L))
 )
-AT = 2  # where the inner query stands
+AT = 2  # position of the inner query
 
 # The masks of the inner call, and the notes that it attends to.
 INNER = {
@@ -41,9 +41,9 @@ def score_by_inner_attention(mask, notes):
     return score
 
 
-def expected(may_read: list[int]) -> np.ndarray:
+def expected(attended: list[int]) -> np.ndarray:
     def score(query, key):
-        notes = NOTES[may_read]
+        notes = NOTES[attended]
         return oracle.dot(oracle.attention(query[None], notes, notes)[0][0], key)
 
     return oracle.attention(QUERY, KEY, KEY, score=score)[0]
@@ -53,10 +53,10 @@ def expected(may_read: list[int]) -> np.ndarray:
 def test_scores_that_differ_in_the_mask_of_an_inner_call_are_different_programs(implementation):
     query, key, notes = (jnp.asarray(x, jnp.float32) for x in (QUERY, KEY, NOTES))
     outs = []
-    for mask, may_read in INNER.values():
+    for mask, attended in INNER.values():
         score = score_by_inner_attention(mask, notes)
         out = attn_jax.attend(query, key, key, score=score, implementation=implementation)
-        assert_close(out, expected(may_read), dtype=jnp.float32)
+        assert_close(out, expected(attended), dtype=jnp.float32)
         outs.append(out)
     assert_differs(outs[0], outs[1])
 
@@ -105,10 +105,10 @@ def test_score_mods_that_differ_in_an_inner_call_are_different_programs():
     for inner in (score_mods.soft_cap(0.5), score_mods.alibi(0.5), lambda logit, i, j: -logit):
         options = {"score_mod": inner, "implementation": "blockwise"}
 
-        def change(logit, i, j, options=options):
+        def score_mod(logit, i, j, options=options):
             return logit * attn_jax.attend(notes, notes, notes, **options)[0, 0]
 
-        outs.append(attn_jax.attend(notes, notes, notes, score_mod=change))
+        outs.append(attn_jax.attend(notes, notes, notes, score_mod=score_mod))
     assert_differs(outs[0], outs[1])
     assert_differs(outs[0], outs[2])
     assert_differs(outs[1], outs[2])

@@ -37,10 +37,10 @@ def executable(implementation, **options):
     """Output and gradients of query, key, value and bias from one compiled function."""
 
     def run(query, key, value, bias, cotangent, traced):
-        read = partial(
+        attention = partial(
             attn_jax.dot_product_attention, implementation=implementation, **options, **traced
         )
-        out, transpose = jax.vjp(read, query, key, value, bias)
+        out, transpose = jax.vjp(attention, query, key, value, bias)
         return out, *transpose(cotangent)
 
     compiled = jax.jit(run)
@@ -59,9 +59,9 @@ FROM = {"query": T - 9, "key": S - 20}
 AT_THE_START = np.arange(T, dtype=np.int32)
 
 
-def documents(length, hidden):
+def documents(length, masked):
     """Three documents, and −1 for padding."""
-    return np.where(hidden, -1, 3 * np.arange(length) // length).astype(np.int32)
+    return np.where(masked, -1, 3 * np.arange(length) // length).astype(np.int32)
 
 
 def after(length, first):
@@ -73,7 +73,7 @@ def segments():
     return masks.segments(*map(jnp.asarray, ids))
 
 
-# The options, and which queries and keys they hide from everybody.
+# The options, and the queries and keys that they mask completely.
 HIDING = {
     "mask": (
         lambda: {"mask": jnp.asarray(~HIDDEN_QUERIES[:, None] & ~HIDDEN_KEYS)[None, None]},
@@ -198,7 +198,7 @@ def some(seed=4):
     return np.random.default_rng(seed).random((B, N, T, S)) < 0.5
 
 
-def hidden(*index):
+def masked(*index):
     mask = some()
     mask[index] = False
     return mask
@@ -207,32 +207,37 @@ def hidden(*index):
 EVERY = slice(None)
 NOTHING = {
     "nothing at all": np.zeros((B, N, T, S), bool),
-    "a row": hidden(EVERY, EVERY, 5),
-    "a row of one head": hidden(1, 2, 5),
-    "the last row": hidden(EVERY, EVERY, T - 1),
-    "a row of tiles": hidden(EVERY, EVERY, slice(8, 16)),
-    "the first tiles of keys": hidden(EVERY, EVERY, EVERY, slice(0, 40)),
-    "the first tiles of some rows": hidden(EVERY, EVERY, slice(3, 11), slice(0, 40)),
-    "the last tiles of keys": hidden(EVERY, EVERY, EVERY, slice(30, S)),
+    "a row": masked(EVERY, EVERY, 5),
+    "a row of one head": masked(1, 2, 5),
+    "the last row": masked(EVERY, EVERY, T - 1),
+    "a row of tiles": masked(EVERY, EVERY, slice(8, 16)),
+    "the first tiles of keys": masked(EVERY, EVERY, EVERY, slice(0, 40)),
+    "the first tiles of some rows": masked(EVERY, EVERY, slice(3, 11), slice(0, 40)),
+    "the last tiles of keys": masked(EVERY, EVERY, EVERY, slice(30, S)),
     "all but one pair": np.ones((B, N, T, S)) * np.eye(1, T * S, 777).reshape(T, S) > 0,
-    "a head": hidden(EVERY, 2),
-    "the heads of one key head": hidden(EVERY, slice(2, 4)),
-    "an example": hidden(1),
+    "a head": masked(EVERY, 2),
+    "the heads of one key head": masked(EVERY, slice(2, 4)),
+    "an example": masked(1),
 }
 
 
-def check_what_is_hidden(mask, results):
+def check_fully_masked(mask, results):
     """Zeros, −inf and gradients of exactly zero if fully masked; finite numbers elsewhere."""
     out, lse, d_query, d_key, d_value = (np.asarray(x).astype(np.float64) for x in results)
-    reads = mask.any(axis=-1).swapaxes(1, 2)  # [B T N]
-    is_read = mask.any(axis=-2).reshape(B, K, N // K, S).any(axis=2).swapaxes(1, 2)  # [B S K]
-    for array, alive in ((out, reads), (d_query, reads), (d_key, is_read), (d_value, is_read)):
+    attends = mask.any(axis=-1).swapaxes(1, 2)  # [B T N]
+    attended = mask.any(axis=-2).reshape(B, K, N // K, S).any(axis=2).swapaxes(1, 2)  # [B S K]
+    for array, alive in (
+        (out, attends),
+        (d_query, attends),
+        (d_key, attended),
+        (d_value, attended),
+    ):
         assert np.isfinite(array).all()
         assert not array[~alive].any()
-    assert np.array_equal(lse == -np.inf, ~reads.swapaxes(1, 2))
+    assert np.array_equal(lse == -np.inf, ~attends.swapaxes(1, 2))
     assert not np.isnan(lse).any()
-    assert out[reads].any(axis=-1).all()
-    assert d_value[is_read].any(axis=-1).all()
+    assert out[attends].any(axis=-1).all()
+    assert d_value[attended].any(axis=-1).all()
 
 
 @every_implementation
@@ -252,16 +257,16 @@ def test_masks_that_hide_whole_queries_keys_heads_or_examples(dtype, implementat
 
         @jax.jit
         def run(query, key, value, mask):
-            def read(query, key, value):
+            def attention(query, key, value):
                 grouped = query.reshape(B, T, K, N // K, H), mask.reshape(B, K, N // K, T, S)
                 out, lse = jax.vmap(heads)(grouped[0], key, value, grouped[1])
                 return out.reshape(B, T, N, V), lse.reshape(B, N, T)
 
-            results, transpose = jax.vjp(read, query, key, value)
+            results, transpose = jax.vjp(attention, query, key, value)
             return *results, *transpose((cotangent, jnp.ones_like(results[1])))
 
         for mask in NOTHING.values():
-            check_what_is_hidden(mask, run(query, key, value, mask))
+            check_fully_masked(mask, run(query, key, value, mask))
         assert run._cache_size() == 1
 
 
@@ -269,11 +274,12 @@ def test_masks_that_hide_whole_queries_keys_heads_or_examples(dtype, implementat
 def test_masked_keys_before_the_first_unmasked_one_are_deleted_keys(implementation, tiles):
     tiles(*TILE)
     query, key, value, *_ = operands(6)
-    read = partial(attn_jax.dot_product_attention, implementation=implementation)
+    attention = partial(attn_jax.dot_product_attention, implementation=implementation)
     for first in (16, 40, S - 1):
         mask = jnp.asarray(after(S, first))[None, None, None]
         assert_close(
-            read(query, key, value, mask=mask), read(query, key[:, first:], value[:, first:])
+            attention(query, key, value, mask=mask),
+            attention(query, key[:, first:], value[:, first:]),
         )
 
 
@@ -281,11 +287,11 @@ def test_masked_keys_before_the_first_unmasked_one_are_deleted_keys(implementati
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_no_keys_and_lengths_of_zero_are_fully_masked_queries(dtype, implementation):
     query, key, value, _, cotangent = operands(7, dtype=dtype)
-    read = partial(attn_jax.dot_product_attention, implementation=implementation)
+    attention = partial(attn_jax.dot_product_attention, implementation=implementation)
 
     @jax.jit
     def results(query, key, value, **lengths):
-        out, transpose = jax.vjp(partial(read, **lengths), query, key, value)
+        out, transpose = jax.vjp(partial(attention, **lengths), query, key, value)
         return out, *transpose(cotangent)
 
     out, d_query, *_ = results(query, key[:, :0], value[:, :0])

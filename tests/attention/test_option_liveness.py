@@ -19,7 +19,7 @@ from tests.helpers.cases import IMPLEMENTATIONS, B, H, K, N, T, V
 from tests.helpers.draws import draw
 from tests.helpers.tolerance import assert_differs
 
-S = T  # so that rules on positions need none
+S = T  # so that masks of positions need no positions
 
 
 class Live(NamedTuple):
@@ -119,13 +119,13 @@ def test_every_option_has_a_row(function):
 def everything(function, options, implementation):
     """Output, log-sum-exp if it is returned, and the gradients of query, key and value."""
     arrays = draw(0, *FUNCTIONS[function][1], dtype=jnp.float32)
-    read = partial(function, implementation=implementation, **options)
-    if function is attn_jax.attend:  # hands all its options on to attend_with_logsumexp
-        return [read(*arrays)]
+    attention = partial(function, implementation=implementation, **options)
+    if function is attn_jax.attend:  # passes all its options to attend_with_logsumexp
+        return [attention(*arrays)]
 
     @jax.jit
     def results(*arrays):
-        out, transpose = jax.vjp(read, *arrays)
+        out, transpose = jax.vjp(attention, *arrays)
         cotangents = jax.tree.map(lambda leaf: draw(1, leaf.shape, dtype=leaf.dtype)[0], out)
         return [*jax.tree.leaves(out), *transpose(cotangents)]
 
@@ -152,7 +152,7 @@ def test_an_option_alone_changes_the_result_and_its_gradients(function, row, imp
     before = without(row, function, implementation)
     for place, pair in enumerate(zip(after, before, strict=True)):
         is_logsumexp = function is attn_jax.attend_with_logsumexp and place == 1
-        if "dropout_rate" not in row.needs or not is_logsumexp:  # it comes after the softmax
+        if "dropout_rate" not in row.needs or not is_logsumexp:  # dropout comes after the softmax
             assert_differs(*(jnp.where(jnp.isfinite(array), array, 0) for array in pair))
 
 

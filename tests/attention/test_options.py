@@ -28,33 +28,33 @@ def operands(seed=0, dtype=jnp.float64):
 def test_a_sink_is_a_key_with_a_value_of_zero(implementation, tiles):
     tiles(2, 3)
     query, key, value = operands(1)
-    readable = np.random.default_rng(2).random((T, S)) < 0.5
-    readable[3] = False
+    unmasked = np.random.default_rng(2).random((T, S)) < 0.5
+    unmasked[3] = False
 
-    def read(query, key, value, sink):
+    def attend(query, key, value, sink):
         return attn_jax.attend_with_logsumexp(
             query,
             key,
             value,
-            mask=jnp.asarray(readable),
+            mask=jnp.asarray(unmasked),
             sink=sink,
             implementation=implementation,
         )
 
     def with_one_more_key(query, key, value, sink):
-        logits = jnp.where(readable, query @ key.T / np.sqrt(H), -jnp.inf)
+        logits = jnp.where(unmasked, query @ key.T / np.sqrt(H), -jnp.inf)
         logits = jnp.concatenate([logits, jnp.full((T, 1), sink)], axis=1)
         weights = jax.nn.softmax(logits, axis=1)
         return weights[:, :S] @ value, jax.nn.logsumexp(logits, axis=1)
 
     arguments = (query, key, value, jnp.float64(0.7))
-    for got, wanted in zip(read(*arguments), with_one_more_key(*arguments), strict=True):
+    for got, wanted in zip(attend(*arguments), with_one_more_key(*arguments), strict=True):
         assert_close(got, wanted)
     ours, theirs = (
         jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a)[0])) + jnp.sum(f(*a)[1]), range(4))(
             *arguments
         )
-        for f in (read, with_one_more_key)
+        for f in (attend, with_one_more_key)
     )
     for got, wanted in zip(ours, theirs, strict=True):
         assert_close(got, wanted, gradient=True)
@@ -65,12 +65,12 @@ def test_a_sink_is_a_key_with_a_value_of_zero(implementation, tiles):
 def test_each_head_has_a_sink_of_its_own(implementation):
     query, key, value = draw(3, (2, T, N, H), (2, S, 2, H), (2, S, 2, V))
     (sink,) = draw(4, (N,))
-    read = partial(attn_jax.dot_product_attention, implementation=implementation)
-    out = read(query, key, value, sink=sink)
+    attend = partial(attn_jax.dot_product_attention, implementation=implementation)
+    out = attend(query, key, value, sink=sink)
     for n in range(N):
         head = query[1, :, n], key[1, :, n // 2], value[1, :, n // 2]
         assert_close(out[1, :, n], attn_jax.attend(*head, sink=sink[n]))
-    assert_differs(out, read(query, key, value))
+    assert_differs(out, attend(query, key, value))
 
 
 RATE = 0.3
@@ -86,7 +86,7 @@ def test_dropout_keeps_the_weights_of_dropout_mask_and_no_others(implementation,
     keep = np.asarray(attn_jax.dropout_mask(rng, RATE, AT_THE_END, jnp.arange(S)))
     assert 0 < keep.mean() < 1
 
-    def read(query, key, value):
+    def attend(query, key, value):
         return attn_jax.attend(
             query,
             key,
@@ -102,10 +102,10 @@ def test_dropout_keeps_the_weights_of_dropout_mask_and_no_others(implementation,
         weights = jax.nn.softmax(query @ key.T / np.sqrt(H), axis=1)
         return jnp.where(keep, weights / (1 - RATE), 0) @ value
 
-    assert_close(read(query, key, value), written_out(query, key, value))
+    assert_close(attend(query, key, value), written_out(query, key, value))
     ours, theirs = (
         jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), (0, 1, 2))(query, key, value)
-        for f in (read, written_out)
+        for f in (attend, written_out)
     )
     for got, wanted in zip(ours, theirs, strict=True):
         assert_close(got, wanted, gradient=True)
@@ -132,43 +132,43 @@ def test_dropout_drops_the_stated_share_independently_of_everything():
 def test_heads_and_examples_drop_different_weights_and_chunks_the_same(implementation):
     query, key = jnp.zeros((2, T, N, H)), jnp.zeros((2, S, 2, H))
     value = jnp.broadcast_to(jnp.eye(S)[None, :, None], (2, S, 2, S))
-    read = partial(
+    attend = partial(
         attn_jax.dot_product_attention,
         dropout_rate=0.5,
         dropout_rng=jax.random.key(7),
         implementation=implementation,
     )
-    weights = np.asarray(read(query, key, value))
+    weights = np.asarray(attend(query, key, value))
     drawn = {weights[b, :, n].tobytes() for b in range(2) for n in range(N)}
     assert len(drawn) == 2 * N
-    chunk = read(query[:, 2:4], key, value, query_row=jnp.arange(2, 4))
+    chunk = attend(query[:, 2:4], key, value, query_row=jnp.arange(2, 4))
     assert_equal(chunk, weights[:, 2:4])
 
 
 @every_implementation
 def test_a_dropout_rate_of_zero_is_the_call_without_dropout(implementation):
     query, key, value = operands(8, jnp.float32)
-    read = partial(attn_jax.attend, query, key, value, implementation=implementation)
-    assert_equal(read(dropout_rate=0.0, dropout_rng=jax.random.key(9)), read())
-    assert_differs(read(dropout_rate=0.5, dropout_rng=jax.random.key(9)), read())
+    attend = partial(attn_jax.attend, query, key, value, implementation=implementation)
+    assert_equal(attend(dropout_rate=0.0, dropout_rng=jax.random.key(9)), attend())
+    assert_differs(attend(dropout_rate=0.5, dropout_rng=jax.random.key(9)), attend())
 
 
 @pytest.mark.usefixtures("x64")
 def test_statistics_are_those_of_the_weights(tiles):
     tiles(2, 3)
     query, key, _ = operands(10)
-    readable = np.random.default_rng(11).random((T, S)) < 0.6
-    readable[2] = False
+    unmasked = np.random.default_rng(11).random((T, S)) < 0.6
+    unmasked[2] = False
     stats = attn_jax.attention_stats(
         query,
         key,
-        mask=jnp.asarray(readable),
+        mask=jnp.asarray(unmasked),
         score_mod=score_mods.soft_cap(2.0),
         top=3,
     )
     value, cap = np.zeros((S, 1)), lambda logit, i, j: 2 * np.tanh(logit / 2)
     arrays = np.asarray(query), np.asarray(key), value
-    _, weights, logsumexp = oracle.attention(*arrays, score_mod=cap, mask=readable)
+    _, weights, logsumexp = oracle.attention(*arrays, score_mod=cap, mask=unmasked)
     assert_close(stats.logsumexp, logsumexp)
     assert_close(stats.received, weights.sum(axis=0))
     entropy = [-sum(w * np.log(w) for w in row if w > 0) for row in weights]
@@ -179,7 +179,7 @@ def test_statistics_are_those_of_the_weights(tiles):
         assert_close(stats.top_weight[t], chosen)
     with np.errstate(divide="ignore"):
         assert_close(
-            stats.max_logit, np.log(weights.max(axis=1)) + np.where(readable.any(1), logsumexp, 0)
+            stats.max_logit, np.log(weights.max(axis=1)) + np.where(unmasked.any(1), logsumexp, 0)
         )
 
 
@@ -187,10 +187,10 @@ def test_statistics_are_those_of_the_weights(tiles):
 def test_a_sink_has_its_share_in_the_statistics(tiles):
     tiles(2, 3)
     query, key, _ = operands(14)
-    readable = np.random.default_rng(15).random((T, S)) < 0.6
-    readable[2] = False
-    stats = attn_jax.attention_stats(query, key, mask=jnp.asarray(readable), sink=0.4, top=2)
-    logits = np.where(readable, np.asarray(query) @ np.asarray(key).T / np.sqrt(H), -np.inf)
+    unmasked = np.random.default_rng(15).random((T, S)) < 0.6
+    unmasked[2] = False
+    stats = attn_jax.attention_stats(query, key, mask=jnp.asarray(unmasked), sink=0.4, top=2)
+    logits = np.where(unmasked, np.asarray(query) @ np.asarray(key).T / np.sqrt(H), -np.inf)
     weights = np.exp(logits) / (np.exp(logits).sum(axis=1) + np.exp(0.4))[:, None]
     assert_close(stats.logsumexp, np.log(np.exp(logits).sum(axis=1) + np.exp(0.4)))
     assert_close(stats.received, weights.sum(axis=0))
@@ -248,13 +248,13 @@ def test_merging_weights_parts_of_any_size(first, second):
 @pytest.mark.usefixtures("x64")
 def test_merging_in_any_order_gives_the_whole():
     query, key, value = operands(15)
-    read = attn_jax.attend_with_logsumexp
-    parts = [read(query, key[p], value[p]) for p in (slice(0, 1), slice(1, 4), slice(4, S))]
+    attend = attn_jax.attend_with_logsumexp
+    parts = [attend(query, key[p], value[p]) for p in (slice(0, 1), slice(1, 4), slice(4, S))]
     merge = attn_jax.merge_partials
     left = merge(merge(parts[0], parts[1]), parts[2])
     right = merge(parts[2], merge(parts[0], parts[1]))
     for order in (left, right, merge(parts[0], merge(parts[1], parts[2]))):
-        for got, wanted in zip(order, read(query, key, value), strict=True):
+        for got, wanted in zip(order, attend(query, key, value), strict=True):
             assert_close(got, wanted)
 
 
@@ -264,17 +264,17 @@ SPLIT = (slice(0, 2), slice(2, S))
 @pytest.mark.usefixtures("x64")
 def test_gradients_go_through_the_logsumexp_of_merged_parts():
     arrays = operands(16)
-    read = attn_jax.attend_with_logsumexp
+    attend = attn_jax.attend_with_logsumexp
 
     def merged(query, key, value):
-        return attn_jax.merge_partials(*(read(query, key[p], value[p]) for p in SPLIT))
+        return attn_jax.merge_partials(*(attend(query, key[p], value[p]) for p in SPLIT))
 
     def loss(attention, *arrays):
         out, logsumexp = attention(*arrays)
         return jnp.sum(jnp.sin(out)) + jnp.sum(jnp.cos(logsumexp))
 
     ours, wanted = (
-        jax.grad(partial(loss, attention), (0, 1, 2))(*arrays) for attention in (merged, read)
+        jax.grad(partial(loss, attention), (0, 1, 2))(*arrays) for attention in (merged, attend)
     )
     for got, want in zip(ours, wanted, strict=True):
         assert_close(got, want, gradient=True)
@@ -282,11 +282,13 @@ def test_gradients_go_through_the_logsumexp_of_merged_parts():
 
 def test_a_bias_with_a_score_mod_of_positions_guesses_no_alignment():
     query, key = jnp.ones((2, T, N, H)), jnp.ones((2, S, 2, H))
-    read = partial(attn_jax.dot_product_attention, query, key, key, score_mod=score_mods.alibi(0.5))
+    attend = partial(
+        attn_jax.dot_product_attention, query, key, key, score_mod=score_mods.alibi(0.5)
+    )
     for bias in (None, jnp.zeros((1, N, 1, S))):
         with pytest.raises(ValueError, match="query_position"):
-            read(bias)
-    assert read(
+            attend(bias)
+    assert attend(
         jnp.zeros((1, N, 1, S)), query_position=AT_THE_END, key_position=jnp.arange(S)
     ).shape == (2, T, N, H)
 

@@ -30,10 +30,10 @@ def before(i, j):
 def by_log_distance(slope, least):
     """Minus slope · log(i - j), infinite from i = j on unless the distance is at least `least`."""
 
-    def change(logit, i, j):
+    def score_mod(logit, i, j):
         return logit - slope * jnp.log(jnp.maximum(i - j, least).astype(logit.dtype))
 
-    return change
+    return score_mod
 
 
 def test_a_fully_masked_example_leaves_the_derivatives_of_the_others(tiles, implementation):
@@ -42,7 +42,7 @@ def test_a_fully_masked_example_leaves_the_derivatives_of_the_others(tiles, impl
     lengths = jnp.array([T, 0, 4])
 
     def loss(slope, least):
-        def read(query, key, value, length):
+        def attention(query, key, value, length):
             return attn_jax.attend(
                 query,
                 key,
@@ -52,7 +52,7 @@ def test_a_fully_masked_example_leaves_the_derivatives_of_the_others(tiles, impl
                 implementation=implementation,
             )
 
-        return jnp.sum(jnp.square(jax.vmap(read)(query, key, value, lengths)))
+        return jnp.sum(jnp.square(jax.vmap(attention)(query, key, value, lengths)))
 
     @jax.jit
     def derivatives(least):
@@ -73,11 +73,11 @@ def test_a_visited_tile_without_unmasked_pairs_has_no_derivative(implementation)
     assert int(far.lists.partial[0]) > 0
 
     def loss(slope, least):
-        def change(logit, i, j):
+        def score_mod(logit, i, j):
             return by_log_distance(slope, least)(logit, i - 4, j)
 
         out = attn_jax.attend(
-            query, key, value, mask=far, score_mod=change, implementation=implementation
+            query, key, value, mask=far, score_mod=score_mod, implementation=implementation
         )
         return jnp.sum(jnp.square(out))
 
@@ -85,22 +85,27 @@ def test_a_visited_tile_without_unmasked_pairs_has_no_derivative(implementation)
     assert_close(gradient(SLOPE, -T), gradient(SLOPE, 1), gradient=True)
 
 
-@pytest.mark.parametrize("hidden", [np.inf, np.nan])
-def test_entries_of_a_bias_at_masked_pairs_reach_no_derivative(tiles, implementation, hidden):
+@pytest.mark.parametrize("entry", [np.inf, np.nan])
+def test_entries_of_a_bias_at_masked_pairs_reach_no_derivative(tiles, implementation, entry):
     tiles(4, 3)
     query, key, value, bias = draw(3, (T, H), (T, H), (T, V), (T, T), dtype=jnp.float32)
-    readable = masks.evaluate(masks.causal(), jnp.arange(T), jnp.arange(T))
+    unmasked = masks.evaluate(masks.causal(), jnp.arange(T), jnp.arange(T))
 
     def loss(query, bias):
-        change = score_mods.dense_bias(bias) >> (lambda logit, i, j: logit * jnp.tanh(logit))
+        score_mod = score_mods.dense_bias(bias) >> (lambda logit, i, j: logit * jnp.tanh(logit))
         out = attn_jax.attend(
-            query, key, value, mask=masks.causal(), score_mod=change, implementation=implementation
+            query,
+            key,
+            value,
+            mask=masks.causal(),
+            score_mod=score_mod,
+            implementation=implementation,
         )
         return jnp.sum(jnp.square(out))
 
     gradients = jax.jit(jax.grad(loss, argnums=(0, 1)))
-    ours = gradients(query, jnp.where(readable, bias, hidden))
-    for got, wanted in zip(ours, gradients(query, jnp.where(readable, bias, 0)), strict=True):
+    ours = gradients(query, jnp.where(unmasked, bias, entry))
+    for got, wanted in zip(ours, gradients(query, jnp.where(unmasked, bias, 0)), strict=True):
         assert_close(got, wanted, gradient=True)
 
 
@@ -119,10 +124,10 @@ def test_rows_of_masked_keys_leave_the_derivatives_of_a_score(tiles, implementat
     tiles(4, 3)
     query, key, value, weight = draw(4, (T, H), (T, H), (T, V), (H, H), dtype=jnp.float32)
     key = key.at[length:].set(jnp.nan)
-    read = partial(attn_jax.attend, implementation=implementation)
+    attention = partial(attn_jax.attend, implementation=implementation)
 
     def loss(weight, keys, **mask):
-        return jnp.sum(jnp.square(read(query, *keys, score=cosine(weight), **mask)))
+        return jnp.sum(jnp.square(attention(query, *keys, score=cosine(weight), **mask)))
 
     masked = partial(loss, keys=(key, value), mask=masks.key_padding(length))
     gradient = jax.jit(jax.grad(masked))(weight)

@@ -46,11 +46,11 @@ def operands(dtype=jnp.float32) -> list[jax.Array]:
     return draw(1, (B, T, N, H), (B, T, K, H), (B, T, K, V), (B, T, N, V), dtype=dtype)
 
 
-def with_gradients(read):
+def with_gradients(attention):
     """Output and gradients of all arguments of an attention function; the cotangent is first."""
 
     def output_and_gradients(cotangent, *arguments):
-        out, transpose = jax.vjp(read, *arguments)
+        out, transpose = jax.vjp(attention, *arguments)
         return out, *transpose(cotangent)
 
     return jax.jit(output_and_gradients)
@@ -72,10 +72,10 @@ def assert_as_on_one_device(got, wanted) -> None:
 
 @functools.cache
 def read_with_gradients(option: str, implementation: str):
-    read = functools.partial(
+    attention = functools.partial(
         attn_jax.dot_product_attention, implementation=implementation, **OPTIONS[option]
     )
-    return with_gradients(read)
+    return with_gradients(attention)
 
 
 @functools.cache
@@ -105,14 +105,14 @@ def test_shards_exchange_once_which_tiles_their_documents_need(tiles):
     tiles(16, 16)
     sharding = NamedSharding(make_mesh(AxisType.Auto), SPECS["examples"])
 
-    def read(query, key, value, documents):
+    def attention(query, key, value, documents):
         mask = masks.segments(documents[:, None]) & masks.causal()
         options = {"mask": mask, "implementation": "blockwise"}
         return attn_jax.dot_product_attention(query, key, value, **options)
 
     *arrays, cotangent = jax.device_put(operands(), sharding)
     documents = jax.device_put(DOCUMENTS[:, 0], sharding)
-    function = jax.jit(lambda *arrays: jax.vjp(read, *arrays)[1](cotangent)[:3])
+    function = jax.jit(lambda *arrays: jax.vjp(attention, *arrays)[1](cotangent)[:3])
     compiled = function.lower(*arrays, documents).compile()
     _, once = compiled.as_text().split("ENTRY ")
     assert collectives(compiled) == {"all-reduce": 2}
@@ -146,7 +146,7 @@ def test_attend_can_be_mapped_over_explicit_axes(implementation, run, tiles):
     shapes = [(B, T, N, width) for width in (H, H, V, V)]
     arrays = draw(2, *shapes, dtype=jnp.float32)
 
-    def read(query, key, value, slopes, documents):
+    def attention(query, key, value, slopes, documents):
         return heads_of_examples(query, key, value, slopes, documents, implementation)
 
     mesh = make_mesh(AxisType.Explicit)
@@ -157,7 +157,7 @@ def test_attend_can_be_mapped_over_explicit_axes(implementation, run, tiles):
 
     def output_and_gradients(query, key, value, cotangent, slopes, documents):
         out, transpose = jax.vjp(
-            lambda *floats: read(*floats, documents), query, key, value, slopes
+            lambda *floats: attention(*floats, documents), query, key, value, slopes
         )
         return out, *transpose(cotangent)
 
@@ -174,8 +174,8 @@ def test_weights_and_stats_are_sharded_as_the_queries_are():
     query, key = draw(3, (B, T, H), (B, T, H), dtype=jnp.float32)
     placed = jax.device_put((query, key), sharding)
     for function in (attn_jax.attention_weights, attn_jax.attention_stats):
-        read = jax.vmap(functools.partial(function, mask=masks.causal()))
-        got, wanted = jax.tree.leaves(read(*placed)), jax.tree.leaves(read(query, key))
+        attention = jax.vmap(functools.partial(function, mask=masks.causal()))
+        got, wanted = jax.tree.leaves(attention(*placed)), jax.tree.leaves(attention(query, key))
         assert_as_on_one_device(got, wanted)
         assert all(array.sharding.is_equivalent_to(sharding, array.ndim) for array in got)
 
@@ -187,7 +187,7 @@ def test_weights_and_stats_are_sharded_as_the_queries_are():
 def test_inside_shard_map_each_shard_visits_its_own_tiles(implementation, dtype, tiles):
     tiles(16, 16)
 
-    def read(query, key, value, slopes, documents):
+    def attention(query, key, value, slopes, documents):
         return attn_jax.dot_product_attention(
             query,
             key,
@@ -199,18 +199,18 @@ def test_inside_shard_map_each_shard_visits_its_own_tiles(implementation, dtype,
 
     spec, by_example, by_head = SPECS["both"], PartitionSpec("data"), PartitionSpec(None, "heads")
     sharded = jax.shard_map(
-        read,
+        attention,
         mesh=make_mesh(AxisType.Auto),
         in_specs=(spec, spec, spec, by_head, by_example),
         out_specs=spec,
     )
 
-    def function(read):
-        return with_gradients(lambda *floats: read(*floats, DOCUMENTS))
+    def function(attention):
+        return with_gradients(lambda *floats: attention(*floats, DOCUMENTS))
 
     *arrays, cotangent = operands(dtype)
     compiled = function(sharded).lower(cotangent, *arrays, SLOPES[None]).compile()
     assert collectives(compiled) == {"all-reduce": 1}  # the gradient of slopes, over examples
     got = compiled(cotangent, *arrays, SLOPES[None])
-    wanted = function(read)(cotangent, *arrays, SLOPES[None])
+    wanted = function(attention)(cotangent, *arrays, SLOPES[None])
     assert_as_on_one_device(got, wanted)

@@ -11,9 +11,9 @@ T, S = 7, 11
 SIZES = (1e-3, 1.0, 1e3, 6e4)
 
 
-def exact(logits, readable, sink):
+def exact(logits, unmasked, sink):
     """Log-sum-exp, entropy, received mass of each key, two greatest weights of each query."""
-    logits = np.where(readable, logits, -np.inf)
+    logits = np.where(unmasked, logits, -np.inf)
     columns = logits if sink is None else np.concatenate([logits, np.full((T, 1), sink)], axis=1)
     shift = np.where(np.isneginf(columns.max(1)), 0, columns.max(1))[:, None]
     total = np.exp(columns - shift).sum(axis=1, keepdims=True)
@@ -30,21 +30,21 @@ def exact(logits, readable, sink):
 def test_statistics_are_right_at_logits_of_every_size_and_sign(x64, tiles, dtype, sink):
     tiles(4, 3)
     rng = np.random.default_rng(0)
-    readable = rng.random((T, S)) < 0.7
-    readable[2] = False
+    unmasked = rng.random((T, S)) < 0.7
+    unmasked[2] = False
     stats = jax.jit(
         lambda query, key: attn_jax.attention_stats(
-            query, key, mask=jnp.asarray(readable), scale=1.0, sink=sink, top=2
+            query, key, mask=jnp.asarray(unmasked), scale=1.0, sink=sink, top=2
         )
     )
     unit = float(jnp.finfo(jnp.float64 if dtype == jnp.float64 else jnp.float32).eps)
     for size in (*SIZES, *(-size for size in SIZES)):
-        # One wide product a pair, so that each logit is exact in the accumulation dtype.
+        # One nonzero product per pair, so that each logit is exact in the accumulation dtype.
         query = jnp.asarray(np.where(np.arange(T) % 2, 1.0, 0.5)[:, None], dtype)
         key = jnp.asarray((size * (1 + rng.integers(0, 3, S) / 64))[:, None], dtype)
         logits = np.asarray(query, np.float64) @ np.asarray(key, np.float64).T
         got = stats(query, key)
-        logsumexp, entropy, received, top = exact(logits, readable, sink)
+        logsumexp, entropy, received, top = exact(logits, unmasked, sink)
         finite = np.isfinite(logsumexp)
         assert np.array_equal(np.isfinite(got.logsumexp), finite)
         error = np.abs(np.asarray(got.logsumexp)[finite] - logsumexp[finite])

@@ -28,21 +28,21 @@ def one_head(seed=0):
 
 
 def test_eager_and_jit_agree(run, implementation):
-    read = partial(attn_jax.attend, implementation=implementation)
+    attend = partial(attn_jax.attend, implementation=implementation)
     (query, key, value), (mask,) = one_head(1), draw(2, (T, S), dtype=jnp.float32)
-    out = run(lambda *a: read(*a[:3], mask=a[3] > 0))(query, key, value, mask)
+    out = run(lambda *a: attend(*a[:3], mask=a[3] > 0))(query, key, value, mask)
     logits = jnp.where(mask > 0, query @ key.T / np.sqrt(H).astype(np.float32), -jnp.inf)
     assert_close(out, jax.nn.softmax(logits, axis=-1) @ value)
 
 
 def test_heads_and_examples_are_vmap(implementation):
     query, key, value = operands(3)
-    read = partial(
+    attend = partial(
         attn_jax.attend, mask=masks.causal(), query_position=AT_THE_END, key_position=jnp.arange(S)
     )
-    read = partial(read, implementation=implementation)
+    attend = partial(attend, implementation=implementation)
     repeated = (jnp.repeat(array, N // K, axis=2) for array in (key, value))
-    heads = jax.vmap(read, in_axes=1, out_axes=1)
+    heads = jax.vmap(attend, in_axes=1, out_axes=1)
     mapped = jax.vmap(heads)(query, *repeated)
     fused = attn_jax.dot_product_attention(
         query,
@@ -78,21 +78,21 @@ def test_vmap_over_an_option_alone_is_a_loop(options, implementation):
     query, key, value = one_head(4)
     (choices,) = draw(5, (3, T, S), dtype=jnp.float32)
 
-    def read(option):
+    def attend(option):
         return attn_jax.attend(query, key, value, implementation=implementation, **options(option))
 
-    mapped = jax.vmap(read)(choices)
-    assert_close(mapped, jnp.stack([read(choice) for choice in choices]))
+    mapped = jax.vmap(attend)(choices)
+    assert_close(mapped, jnp.stack([attend(choice) for choice in choices]))
     assert_differs(mapped[0], mapped[1])
 
 
 def test_vmap_over_a_batch_is_a_batch(implementation):
     query, key, value = operands(6)
     (mask,) = draw(7, (B, N, T, S), dtype=jnp.float32)
-    read = partial(attn_jax.dot_product_attention, implementation=implementation)
-    batched = read(query, key, value, None, mask > 0)
+    attend = partial(attn_jax.dot_product_attention, implementation=implementation)
+    batched = attend(query, key, value, None, mask > 0)
     assert_close(
-        jax.vmap(read, in_axes=(0, 0, 0, None, 0))(query, key, value, None, mask > 0), batched
+        jax.vmap(attend, in_axes=(0, 0, 0, None, 0))(query, key, value, None, mask > 0), batched
     )
 
 
@@ -101,31 +101,31 @@ def loss(attention, query, key, value):
 
 
 def test_remat_changes_no_gradient(implementation):
-    read = partial(attn_jax.dot_product_attention, implementation=implementation)
-    gradient = jax.jit(jax.grad(partial(loss, read), argnums=(0, 1, 2)))
-    again = jax.jit(jax.grad(partial(loss, jax.checkpoint(read)), argnums=(0, 1, 2)))
+    attend = partial(attn_jax.dot_product_attention, implementation=implementation)
+    gradient = jax.jit(jax.grad(partial(loss, attend), argnums=(0, 1, 2)))
+    again = jax.jit(jax.grad(partial(loss, jax.checkpoint(attend)), argnums=(0, 1, 2)))
     for ours, wanted in zip(again(*operands(8)), gradient(*operands(8)), strict=True):
         assert_close(ours, wanted, gradient=True)
 
 
 def test_a_scan_over_single_queries_is_the_call_of_all_queries(implementation):
     query, key, value = one_head(9)
-    read = partial(attn_jax.attend, mask=masks.causal(), key_position=jnp.arange(S))
-    read = partial(read, implementation=implementation)
+    attend = partial(attn_jax.attend, mask=masks.causal(), key_position=jnp.arange(S))
+    attend = partial(attend, implementation=implementation)
 
     def step(count, query):
-        out = read(query[None], key, value, query_position=count[None])
+        out = attend(query[None], key, value, query_position=count[None])
         return count + 1, out[0]
 
     _, out = jax.lax.scan(step, jnp.array(S - T), query)
-    assert_close(out, read(query, key, value, query_position=AT_THE_END))
+    assert_close(out, attend(query, key, value, query_position=AT_THE_END))
 
 
 def test_forward_mode_is_reverse_mode(implementation):
-    read = partial(attn_jax.attend, implementation=implementation)
+    attend = partial(attn_jax.attend, implementation=implementation)
     arrays, tangents, (cotangent,) = one_head(10), one_head(11), draw(12, (T, V), dtype=jnp.float32)
-    _, tangent = jax.jvp(read, tuple(arrays), tuple(tangents))
-    gradients = jax.vjp(read, *arrays)[1](cotangent)
+    _, tangent = jax.jvp(attend, tuple(arrays), tuple(tangents))
+    gradients = jax.vjp(attend, *arrays)[1](cotangent)
     forward = jnp.vdot(tangent, cotangent)
     reverse = sum(jnp.vdot(g, t) for g, t in zip(gradients, tangents, strict=True))
     assert_close(forward, reverse, gradient=True)
@@ -136,10 +136,10 @@ def test_arrays_sharded_over_examples_or_heads_give_the_same_numbers(axis, imple
     mesh = jax.make_mesh((2,), ("shards",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec(*[None] * axis, "shards")
     sharding = jax.sharding.NamedSharding(mesh, spec)
-    read = jax.jit(partial(attn_jax.dot_product_attention, implementation=implementation))
+    attend = jax.jit(partial(attn_jax.dot_product_attention, implementation=implementation))
     arrays = operands(13)
-    out = read(*jax.device_put(arrays, sharding))
-    assert_same_but_for_rounding(out, read(*arrays))
+    out = attend(*jax.device_put(arrays, sharding))
+    assert_same_but_for_rounding(out, attend(*arrays))
     assert out.sharding.is_equivalent_to(sharding, out.ndim)
 
 
@@ -164,23 +164,23 @@ ONES = [1.0, 1, np.float32(1), np.float64(1), jnp.float32(1)]
 
 def test_a_scale_of_any_kind_of_number_compiles_once(implementation):
     arrays = operands(14)
-    read = partial(attn_jax.dot_product_attention, *arrays, implementation=implementation)
-    first = read(scale=2.0)
-    assert_differs(read(scale=0.5), first)
+    attend = partial(attn_jax.dot_product_attention, *arrays, implementation=implementation)
+    first = attend(scale=2.0)
+    assert_differs(attend(scale=0.5), first)
     for one in ONES:
-        assert count_compilations(lambda one=one: read(scale=one)) == 0
+        assert count_compilations(lambda one=one: attend(scale=one)) == 0
     other_rule = {
         "local_window_size": (4, 2),
         "query_position": AT_THE_END,
         "key_position": jnp.arange(S),
     }
-    assert count_compilations(lambda: read(scale=1.0, **other_rule)) > 0
+    assert count_compilations(lambda: attend(scale=1.0, **other_rule)) > 0
 
 
 def test_a_new_lambda_reuses_the_compiled_function_of_an_equal_one(implementation):
     query, key, value = one_head(17)
 
-    def read(slope, factor=1.0):
+    def attend(slope, factor=1.0):
         return attn_jax.attend(
             query,
             key,
@@ -193,9 +193,9 @@ def test_a_new_lambda_reuses_the_compiled_function_of_an_equal_one(implementatio
         )
 
     slopes = [jnp.float32(0.25), jnp.float32(0.5)]
-    first = read(slopes[0])
-    assert count_compilations(lambda: assert_differs(read(slopes[1]), first)) == 0
-    assert count_compilations(lambda: read(slopes[0], factor=2.0)) > 0
+    first = attend(slopes[0])
+    assert count_compilations(lambda: assert_differs(attend(slopes[1]), first)) == 0
+    assert count_compilations(lambda: attend(slopes[0], factor=2.0)) > 0
 
 
 SELF_ATTENTIONS = {

@@ -26,11 +26,11 @@ def later(i, j):
     return j > i
 
 
-def both_ways() -> masks.Mask:
+def combined_mask() -> masks.Mask:
     return ~(masks.causal() & masks.segments(IDS)) | masks.from_array(WRITTEN)
 
 
-def changes() -> score_mods.ScoreMod:
+def combined_score_mod() -> score_mods.ScoreMod:
     bias = score_mods.dense_bias(BIAS) >> score_mods.relative_bias(TABLE, bidirectional=True)
     return score_mods.alibi(0.5) >> score_mods.soft_cap(3.0) >> bias
 
@@ -55,11 +55,11 @@ def gpt() -> models.GPT:
 PYTREES = {
     "mask": masks.causal,
     "mask with a hidden side": lambda: ~masks.causal(),
-    "masks combined": both_ways,
+    "masks combined": combined_mask,
     "mask and function": lambda: masks.prefix(2) & later,
     "mask of arrays": lambda: masks.as_pytree(masks.key_padding(2) & masks.dilated(1, 2, 3)),
-    "score mods": changes,
-    "block mask": lambda: attn_jax.block_mask(both_ways(), T, T, tile=(2, 2)),
+    "score mods": combined_score_mod,
+    "block mask": lambda: attn_jax.block_mask(combined_mask(), T, T, tile=(2, 2)),
     "contiguous cache": lambda: filled(caches.contiguous(2, 6, 2, H)),
     "sliding cache": lambda: caches.sliding(2, 3, 2, H, chunk=3),
     "paged cache of eight bits": lambda: caches.paged(2, 8, 2, H, page=4, int8=True),
@@ -69,7 +69,7 @@ PYTREES = {
 }
 MODULES = {
     "attention": lambda: modules.MultiHeadAttention(
-        8, 2, mask=both_ways(), score_mod=changes(), rngs=nnx.Rngs(0)
+        8, 2, mask=combined_mask(), score_mod=combined_score_mod(), rngs=nnx.Rngs(0)
     ),
     "attention by a function": lambda: modules.MultiHeadAttention(
         8, 2, mask=masks.causal() | later, rngs=nnx.Rngs(0)
@@ -158,20 +158,20 @@ from attn_jax import masks
 mask = pickle.load(open(sys.argv[1], "rb"))
 print(masks.draw(mask, 5, 5))
 """
-    (tmp_path / "mask").write_bytes(pickle.dumps(both_ways()))
+    (tmp_path / "mask").write_bytes(pickle.dumps(combined_mask()))
     ran = subprocess.run(
         [sys.executable, "-c", program, tmp_path / "mask"],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert ran.stdout.strip() == masks.draw(both_ways(), 5, 5)
+    assert ran.stdout.strip() == masks.draw(combined_mask(), 5, 5)
 
 
 TRUTHS = {
     "mask": (masks.causal, "a mask has no truth value: write a & b, a | b and ~a"),
-    "combined mask": (both_ways, "a mask has no truth value"),
-    "score mod": (changes, "a score mod has no truth value: write a >> b"),
+    "combined mask": (combined_mask, "a mask has no truth value"),
+    "score mod": (combined_score_mod, "a score mod has no truth value: write a >> b"),
     "block mask": (PYTREES["block mask"], "a block mask has no truth value: combine rules with &"),
     "traced function": (lambda: masks.as_pytree(later), "has no truth value"),
 }

@@ -46,10 +46,10 @@ def test_tiles_of_far_positions_are_never_wrongly_empty_or_full(name, shape):
     mask, rule = RULES[name]
     i, j = jnp.array(QUERIES, jnp.int32), jnp.array(KEYS, jnp.int32)
     given = kinds(mask, Grid.of(i, j, shape))
-    readable = written(rule)
+    unmasked = written(rule)
     for (row, column), some in np.ndenumerate(np.asarray(given.some)):
         t, s = shape
-        part = readable[row * t : (row + 1) * t, column * s : (column + 1) * s]
+        part = unmasked[row * t : (row + 1) * t, column * s : (column + 1) * s]
         assert some or not part.any(), "a tile with readable pairs is skipped"
         assert part.all() or not given.every[row, column], "a tile with hidden pairs is read whole"
         if shape == (1, 1):
@@ -78,7 +78,7 @@ def test_far_positions_are_in_the_last_bucket_of_their_direction(bidirectional):
     assert buckets.tolist() == [far[-1], far[-1], far[1]]
 
 
-def read(**options):
+def attention(**options):
     x = jnp.ones((1, 2, 1, 4))
     return attn_jax.dot_product_attention(x, x, x, **options)
 
@@ -86,7 +86,10 @@ def read(**options):
 BEYOND = {
     "window": (lambda: masks.sliding_window(2**31, 0), "window must be below 2147483647"),
     "window ahead": (lambda: masks.sliding_window(0, END), "window must be below 2147483647"),
-    "window of a call": (lambda: read(local_window_size=2**40), "local_window_size must be below"),
+    "window of a call": (
+        lambda: attention(local_window_size=2**40),
+        "local_window_size must be below",
+    ),
     "dilation": (lambda: masks.dilated(2**16, 0, 2**16), "window times dilation must be below"),
     "length": (lambda: masks.key_padding(2**40), "length must be at most 2147483647"),
     "prefix": (lambda: masks.prefix(2**31), "length must be at most 2147483647"),
@@ -103,7 +106,7 @@ BEYOND = {
         "query_position must be within int32",
     ),
     "positions of a call": (
-        lambda: read(key_position=np.array([0, -(2**32)])),
+        lambda: attention(key_position=np.array([0, -(2**32)])),
         "key_position must be within int32",
     ),
 }

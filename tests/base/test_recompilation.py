@@ -19,7 +19,7 @@ AT = jnp.arange(1, 1 + T)
 PLACE = {"query_position": AT, "key_position": jnp.arange(S)}
 
 
-def read(score_mod, query=QUERY):
+def attention(score_mod, query=QUERY):
     query, key = jnp.asarray(query, jnp.float32), jnp.asarray(KEY, jnp.float32)
     return attn_jax.attend(query, key, key, score_mod=score_mod, **PLACE)
 
@@ -77,7 +77,7 @@ def compilations(make, calls: int = 3) -> int:
     """The number of programs compiled by `calls` eager calls, each with a new result of `make`."""
     before = read_out._cache_size()
     for _ in range(calls):
-        read(make())
+        attention(make())
     return read_out._cache_size() - before
 
 
@@ -99,11 +99,11 @@ def test_equal_functions_compile_once(name):
 
 def test_relu_in_a_score_mod_is_that_of_the_oracle():
     expected = oracle.attention(QUERY, KEY, KEY, score_mod=lambda logit, i, j: max(logit, 0.0))[0]
-    assert_close(read(by_relu), expected, dtype=jnp.float32)
+    assert_close(attention(by_relu), expected, dtype=jnp.float32)
 
 
 def gradient(score_mod, order: int = 1):
-    function = lambda query: read(score_mod, query).sum()  # noqa: E731
+    function = lambda query: attention(score_mod, query).sum()  # noqa: E731
     for _ in range(order):
         function = lambda query, f=function: jax.grad(f)(query).sum()  # noqa: E731
     return function(jnp.asarray(QUERY, jnp.float32))
@@ -122,7 +122,9 @@ def test_functions_that_differ_only_in_the_derivative_of_their_rule_are_told_apa
 
 
 def test_a_derivative_rule_that_raises_does_not_break_the_forward_pass():
-    assert_close(read(with_a_derivative_rule_that_raises()), read(lambda logit, i, j: 1 * logit))
+    assert_close(
+        attention(with_a_derivative_rule_that_raises()), attention(lambda logit, i, j: 1 * logit)
+    )
 
 
 def test_the_cache_of_programs_is_bounded_and_returns_the_first_of_equal_programs():

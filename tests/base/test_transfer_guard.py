@@ -35,7 +35,7 @@ def test_an_eager_call_makes_no_implicit_transfer(options):
 
 
 @pytest.fixture
-def unreadable(monkeypatch):
+def no_array_can_be_fetched(monkeypatch):
     """Makes fetching an array from the device an error; on a CPU a guard cannot detect it."""
 
     def asarray(value):
@@ -46,7 +46,7 @@ def unreadable(monkeypatch):
     monkeypatch.setattr(concrete, "np", types.SimpleNamespace(asarray=asarray))
 
 
-@pytest.mark.usefixtures("unreadable")
+@pytest.mark.usefixtures("no_array_can_be_fetched")
 def test_arrays_that_cannot_be_fetched_are_not_checked():
     (rows,) = draw(1, (B, T, N, H), dtype=jnp.float32)
     attn_jax.dot_product_attention(
@@ -56,7 +56,7 @@ def test_arrays_that_cannot_be_fetched_are_not_checked():
         attn_jax.dot_product_attention(rows, rows, rows, scale=-1.0)
 
 
-@pytest.mark.usefixtures("unreadable")
+@pytest.mark.usefixtures("no_array_can_be_fetched")
 def test_an_overflow_that_cannot_be_fetched_is_flagged():
     (rows,) = draw(2, (B, T, N, H), dtype=jnp.float32)
     cache = caches.contiguous(B, T - 1, N, H, dtype=jnp.float32)

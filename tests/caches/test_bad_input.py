@@ -15,7 +15,7 @@ def given(kind, *arrays):
     return lambda: MAKE[kind]().append(*arrays)
 
 
-def read(**options):
+def attention(**options):
     return lambda: attn_jax.cached_attention(QUERY, given("contiguous", KEY, VALUE)()[1], **options)
 
 
@@ -85,10 +85,10 @@ MISTAKES = {
         r"source must be a row between 0 and 2; got 3",
     ),
     "an array as a mask": (
-        read(mask=jnp.ones((L, L), bool)),
+        attention(mask=jnp.ones((L, L), bool)),
         r"mask must be a rule on positions.*masks\.from_array",
     ),
-    "no splits": (read(splits=0), r"splits must be an int >= 1; got 0"),
+    "no splits": (attention(splits=0), r"splits must be an int >= 1; got 0"),
     "heads that do not divide": (
         lambda: attn_jax.cached_attention(
             QUERY[:, :, :3], given("paged", KEY, VALUE)()[1], splits=2

@@ -191,17 +191,17 @@ def test_an_int8_cache_gives_the_same_output_for_any_pieces_and_close_to_exact(k
 @KINDS
 @pytest.mark.parametrize("splits", [1, 3])
 def test_a_cache_compiles_once_for_every_length_and_is_a_loop_carry(kind, splits):
-    def read(cache, token):
+    def attention(cache, token):
         cache, held = cache.append(*token[1:])
         return cache, attn_jax.cached_attention(token[0], held, splits=splits)
 
-    one, cache, outs = jax.jit(read, donate_argnums=0), MAKE[kind](), []
+    one, cache, outs = jax.jit(attention, donate_argnums=0), MAKE[kind](), []
     steps = tuple(array.swapaxes(0, 1)[:, :, None] for array in (QUERY, KEY, VALUE))
     for t in range(L):
         cache, out = one(cache, tuple(array[t] for array in steps))
         outs.append(out)
     assert one._cache_size() == 1
-    _, scanned = jax.lax.scan(read, MAKE[kind](), steps)
+    _, scanned = jax.lax.scan(attention, MAKE[kind](), steps)
     assert_close(scanned, jnp.stack(outs))
     assert_close(jnp.concatenate(outs, axis=1), whole(kind, QUERY, KEY, VALUE))
 

@@ -1,4 +1,4 @@
-"""Caches of every kind: they hold what they were given where they say, and nothing is clamped."""
+"""Caches of every kind: tokens are stored at their positions, and overflow never clamps."""
 
 import itertools
 
@@ -131,12 +131,21 @@ def test_after_random_operations_examples_hold_their_tokens(kind, seed):
     cache = poisoned(MAKE[kind]())
     rows = [Row(WINDOW + CHUNK if kind == "sliding" else None) for _ in range(B)]
     for _ in range(40):
-        action = rng.choice([add, add, add, go_back, swap, renew])
+        action = rng.choice(
+            [
+                append_random_tokens,
+                append_random_tokens,
+                append_random_tokens,
+                rewind_by_random_lengths,
+                reorder_at_random,
+                reset_at_random,
+            ]
+        )
         cache, rows = action(cache, rows, rng, numbers)
         check(cache, rows)
 
 
-def add(cache, rows, rng, numbers):
+def append_random_tokens(cache, rows, rng, numbers):
     room = PIECE if cache.capacity is None else L - max(row.length for row in rows)
     real = rng.permuted(np.arange(PIECE)[None, :] < rng.integers(room + 1, size=(B, 1)), axis=1)
     new = np.array([[next(numbers) for _ in range(PIECE)] for _ in range(B)], np.float32)
@@ -148,20 +157,20 @@ def add(cache, rows, rng, numbers):
     return cache, rows
 
 
-def go_back(cache, rows, rng, _):
+def rewind_by_random_lengths(cache, rows, rng, _):
     lengths = [
-        int(rng.choice([n for n in range(row.length + 1) if row.can_go_back_to(n)])) for row in rows
+        int(rng.choice([n for n in range(row.length + 1) if row.can_rewind_to(n)])) for row in rows
     ]
     rows = [row.copy(length) for row, length in zip(rows, lengths, strict=True)]
     return rewind(cache, jnp.array(lengths)), rows
 
 
-def swap(cache, rows, rng, _):
+def reorder_at_random(cache, rows, rng, _):
     order = rng.integers(B, size=B)
     return reorder(cache, jnp.asarray(order)), [rows[b].copy() for b in order]
 
 
-def renew(cache, rows, rng, _):
+def reset_at_random(cache, rows, rng, _):
     which = rng.random(B) < 0.5
     fresh = [row.copy(0) if new else row for row, new in zip(rows, which, strict=True)]
     return reset(cache, jnp.asarray(which)), fresh
@@ -173,9 +182,9 @@ def check(cache, rows):
     held = contents_of(cache)
     for b, row in enumerate(rows):
         positions, keys, values = stored(held, b)
-        readable = sorted(row.readable().items())
-        assert positions.tolist() == [place for place, _ in readable]
-        numbers = np.array([number for _, number in readable], np.float32)[:, None, None]
+        expected = sorted(row.stored_numbers().items())
+        assert positions.tolist() == [place for place, _ in expected]
+        numbers = np.array([number for _, number in expected], np.float32)[:, None, None]
         np.testing.assert_array_equal(keys, np.broadcast_to(numbers, keys.shape))
         np.testing.assert_array_equal(values, np.broadcast_to(numbers, values.shape))
 

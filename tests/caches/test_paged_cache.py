@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from attn_jax import caches
-from tests.caches.test_caches import add, check, go_back, renew, swap
+from tests.caches.test_caches import (
+    append_random_tokens,
+    check,
+    reorder_at_random,
+    reset_at_random,
+    rewind_by_random_lengths,
+)
 from tests.helpers.cache_cases import (
     MAKE,
     PAGE,
@@ -53,7 +59,7 @@ def more(cache, *rows):
     return append(cache, *arrays, is_real & these(*rows)[:, None])
 
 
-def readers(cache):
+def examples_per_page(cache):
     return sorted((n for n in cache.references.tolist() if n), reverse=True)
 
 
@@ -61,7 +67,7 @@ def readers(cache):
 def test_an_example_takes_as_many_pages_as_its_tokens_fill(length, pages):
     cache = filled(length)
     assert int(cache.free) == PAGES - pages
-    assert readers(cache) == [1] * pages
+    assert examples_per_page(cache) == [1] * pages
     assert int(reset(cache, these(0, 1, 2)).free) == PAGES
 
 
@@ -75,7 +81,7 @@ def test_capacity_is_rounded_up_to_whole_pages():
 
 def test_a_shared_prefix_is_stored_once():
     cache = share(filled(6), these(1, 2), 6)
-    assert readers(cache) == [3, 3]
+    assert examples_per_page(cache) == [3, 3]
     for row in range(B):
         assert_holds(contents_of(cache), row, KEY[0, :6], VALUE[0, :6])
 
@@ -86,7 +92,7 @@ def test_a_shared_prefix_is_stored_once():
 )
 def test_a_page_is_copied_only_if_another_example_shares_it(length, writers, after):
     cache, held = more(share(filled(length), these(1, 2), length), *writers)
-    assert readers(cache) == after
+    assert examples_per_page(cache) == after
     for row in range(B):
         own = slice(0, 1 if row in writers else 0)
         assert_holds(
@@ -101,13 +107,13 @@ def test_an_example_that_shares_a_part_of_a_page_gets_a_copy():
     cache, held = more(share(filled(4), these(1), 3), 1)
     assert_holds(held, 0, KEY[0, :4], VALUE[0, :4])
     assert_holds(held, 1, [*KEY[0, :3], OTHER_KEY[1, 0]], [*VALUE[0, :3], OTHER_VALUE[1, 0]])
-    assert readers(cache) == [1, 1, 1]
+    assert examples_per_page(cache) == [1, 1, 1]
 
 
 def test_beams_that_continue_one_example_share_its_pages():
     moved = reorder(filled(9), jnp.array([1, 1, 1]))
-    assert readers(moved) == [3, 3, 3]
-    assert readers(more(moved, 0, 1, 2)[0]) == [3, 3, 1, 1, 1]
+    assert examples_per_page(moved) == [3, 3, 3]
+    assert examples_per_page(more(moved, 0, 1, 2)[0]) == [3, 3, 1, 1, 1]
 
 
 def test_without_free_pages_tokens_are_refused_or_flagged_and_the_other_examples_continue():
@@ -149,7 +155,17 @@ def test_after_random_sharing_examples_hold_their_tokens_and_no_page_is_lost(see
     rng, numbers = np.random.default_rng(seed), itertools.count()
     cache, rows = MAKE["paged"](), [Row() for _ in range(B)]
     for _ in range(40):
-        action = rng.choice([add, add, add, go_back, swap, renew, share_the_prefix_of_the_first])
+        action = rng.choice(
+            [
+                append_random_tokens,
+                append_random_tokens,
+                append_random_tokens,
+                rewind_by_random_lengths,
+                reorder_at_random,
+                reset_at_random,
+                share_the_prefix_of_the_first,
+            ]
+        )
         cache, rows = action(cache, rows, rng, numbers)
         check(cache, rows)
         in_use = {page for page in np.asarray(cache.table).ravel().tolist() if page >= 0}

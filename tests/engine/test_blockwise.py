@@ -91,8 +91,8 @@ def test_gradients_of_arrays_that_a_batch_shares_are_sums_over_it(mapped, tiles)
     arrays = [a if axis == 0 else a[0] for a, axis in zip(arrays, mapped, strict=True)]
 
     def total(implementation, *arrays):
-        read = partial(attn_jax.attend, implementation=implementation)
-        return jnp.sum(jnp.sin(jax.vmap(read, in_axes=mapped)(*arrays)))
+        attention = partial(attn_jax.attend, implementation=implementation)
+        return jnp.sum(jnp.sin(jax.vmap(attention, in_axes=mapped)(*arrays)))
 
     ours, wanted = (
         jax.grad(partial(total, name), (0, 1, 2))(*arrays) for name in ("blockwise", "reference")
@@ -155,8 +155,8 @@ def test_a_score_mod_is_never_evaluated_at_masked_pairs(tiles):
 def test_an_exported_call_computes_the_same(tiles):
     tiles(4, 5)
     arrays = draw(7, (T, H), (S, H), (S, V), dtype=jnp.float32)
-    read = jax.jit(partial(attn_jax.attend, implementation="blockwise"))
-    assert_equal(jax.export.export(read)(*arrays).call(*arrays), read(*arrays))
+    attention = jax.jit(partial(attn_jax.attend, implementation="blockwise"))
+    assert_equal(jax.export.export(attention)(*arrays).call(*arrays), attention(*arrays))
 
 
 def temporary_bytes(length: int, **options) -> int:
@@ -164,8 +164,8 @@ def temporary_bytes(length: int, **options) -> int:
     array = jax.ShapeDtypeStruct((length, 64), jnp.float32)
 
     def gradients(query, key, value, cotangent):
-        read = partial(attn_jax.attend, implementation="blockwise", **options)
-        return jax.vjp(read, query, key, value)[1](cotangent)
+        attention = partial(attn_jax.attend, implementation="blockwise", **options)
+        return jax.vjp(attention, query, key, value)[1](cotangent)
 
     compiled = jax.jit(gradients).lower(array, array, array, array).compile()
     return compiled.memory_analysis().temp_size_in_bytes
@@ -181,9 +181,9 @@ def test_memory_grows_with_the_length_and_no_faster(options):
 def test_tiles_that_a_block_mask_leaves_out_are_not_computed():
     query, key, value = draw(8, (12, H), (12, H), (12, V), dtype=jnp.float32)
     block = attn_jax.block_mask(masks.sliding_window(2, 0) & masks.causal(), 12, 12, tile=(3, 4))
-    read = partial(attn_jax.attend, query, mask=block, implementation="blockwise")
+    attention = partial(attn_jax.attend, query, mask=block, implementation="blockwise")
     wanted = attn_jax.attend(query, key, value, mask=masks.sliding_window(2, 0))
-    assert_close(read(key, value), wanted)
+    assert_close(attention(key, value), wanted)
     nothing = jax.tree.map(jnp.zeros_like, block.lists)
     emptied = dataclasses.replace(block, lists=nothing)
     out = attn_jax.attend(query, key, value, mask=emptied, implementation="blockwise")

@@ -54,7 +54,7 @@ def operands(seed, dtype=jnp.float32, keys=S):
     return draw(seed, (B, T, N, H), (B, keys, K, H), (B, keys, K, H), dtype=dtype)
 
 
-def read(implementation, **options):
+def attend(implementation, **options):
     return partial(attn_jax.dot_product_attention, implementation=implementation, **options)
 
 
@@ -68,7 +68,7 @@ def loss(attention, *arrays):
 def test_output_and_gradients_are_the_oracles(options, dtype):
     arrays = operands(0, dtype, keys=T if "is_causal" in options else S)
     (cotangent,) = draw(1, (B, T, N, H), dtype=dtype)
-    out, pull = jax.vjp(jax.jit(read("cudnn", **options)), *arrays)
+    out, pull = jax.vjp(jax.jit(attend("cudnn", **options)), *arrays)
     exact = [np.asarray(array).astype(np.float64) for array in (*arrays, cotangent)]
     assert_close(out, oracle.multi_head(*exact[:3], **options), dtype=dtype, roundings=3)
     wanted = oracle.multi_head_gradients(*exact, **options)
@@ -82,10 +82,10 @@ def test_on_a_gpu_the_kernel_computes_the_definition(dtype):
     options = {"is_causal": True, "scale": 0.2}
     shapes = (B, 256, N, 64), (B, 256, K, 64), (B, 256, K, 64), (B, 256, N, 64)
     *arrays, cotangent = draw(9, *shapes, dtype=dtype)
-    out, pull = jax.vjp(jax.jit(read("cudnn", **options)), *arrays)
+    out, pull = jax.vjp(jax.jit(attend("cudnn", **options)), *arrays)
     exact = [array.astype(jnp.float32) for array in (*arrays, cotangent)]
     with jax.default_matmul_precision("highest"):
-        wanted, pull_exact = jax.vjp(jax.jit(read("reference", **options)), *exact[:3])
+        wanted, pull_exact = jax.vjp(jax.jit(attend("reference", **options)), *exact[:3])
         gradients = pull_exact(exact[3])
     assert_close(out, wanted, dtype=dtype, roundings=3)
     for ours, theirs in zip(pull(cotangent), gradients, strict=True):
@@ -137,7 +137,7 @@ def test_every_transform_goes_through(transform):
         assert_close(ours, wanted, gradient=True, roundings=3)
 
 
-# Which of query, key and value each `vmap` maps, the outermost first.
+# For each `vmap`, outermost first: which of query, key and value it maps.
 MAPS = {
     "all": [(0, 0, 0)],
     "keys shared": [(0, None, None)],
@@ -229,13 +229,15 @@ def calls(program):
 def test_an_attention_call_is_one_kernel_call_without_repeated_keys(options):
     L = 256
     arrays = draw(6, (B, L, N, H), (B, L, K, H), (B, L, K, H), dtype=jnp.bfloat16)
-    program = lowered_for_cuda(read("cudnn", **options), *arrays)
+    program = lowered_for_cuda(attend("cudnn", **options), *arrays)
     query, key = f"{B}x{L}x{N}x{H}", f"{B}x{L}x{K}x{H}"
     assert calls(program) == [("fmhaSoftmax", query, key, key)]
     assert ("CAUSAL" in program) == ("is_causal" in options)
     assert "stablehlo.while" not in program  # log-sum-exp, which this call does not return
     assert f"{L}x{L}x" not in program
-    gradient = jax.grad(lambda *arrays: jnp.sum(read("cudnn", **options)(*arrays)), argnums=(0, 1))
+    gradient = jax.grad(
+        lambda *arrays: jnp.sum(attend("cudnn", **options)(*arrays)), argnums=(0, 1)
+    )
     called = calls(lowered_for_cuda(gradient, *arrays))
     assert ("fmhaSoftmaxBackward", query, key, key) in called
     assert {row[1:] for row in called} == {(query, key, key)}
@@ -244,8 +246,8 @@ def test_an_attention_call_is_one_kernel_call_without_repeated_keys(options):
 @pytest.mark.usefixtures("gpu")
 def test_implementation_none_does_not_choose_the_kernel():
     arrays = draw(7, (B, 256, N, H), (B, 256, K, H), (B, 256, K, H), dtype=jnp.bfloat16)
-    assert not calls(lowered_for_cuda(read(None), *arrays))
-    assert calls(lowered_for_cuda(read("cudnn"), *arrays))
+    assert not calls(lowered_for_cuda(attend(None), *arrays))
+    assert calls(lowered_for_cuda(attend("cudnn"), *arrays))
 
 
 @pytest.mark.usefixtures("gpu")
@@ -263,13 +265,13 @@ def test_a_tangent_that_examples_share_gets_the_sum_of_their_cotangents():
         10, (T, H), (B, S, H), (S, H), (B, T, H), dtype=jnp.float32
     )
 
-    def moves(name, move):
+    def output_tangents(name, tangent):
         head = partial(attn_jax.attend, implementation=name)
-        one = lambda key: jax.jvp(lambda k: head(query, k, value), (key,), (move,))[1]  # noqa: E731
+        one = lambda key: jax.jvp(lambda k: head(query, k, value), (key,), (tangent,))[1]  # noqa: E731
         return jax.vmap(one)(keys)
 
     ours, wanted = (
-        jax.linear_transpose(partial(moves, name), keys[0])(cotangents)[0]
+        jax.linear_transpose(partial(output_tangents, name), keys[0])(cotangents)[0]
         for name in ("cudnn", "reference")
     )
     assert_close(ours, wanted, gradient=True)

@@ -55,28 +55,28 @@ class ToyKernel:
         del pairs
         self.passes.append("backward")
         assert residuals.d_logsumexp.values is None, "the toy knows no such cotangent"
-        read, own = residuals.read, layout.inputs[1]
-        arrays = [*_folded(read, own.read, layout.sizes)]
+        given, own = residuals.read, layout.inputs[1]
+        arrays = [*_folded(given, own.read, layout.sizes)]
         arrays.append(_batch_axes_as_one(residuals.d_out.values, own.d_out.values, layout.sizes))
         shapes = _shapes(arrays[0].dtype, *(array.shape for array in arrays[:3]))
         found = _call_with_one_head_per_grid_step(_backward, arrays, shapes)
         tables = {}
         for name, values in zip(("query", "key", "value"), found, strict=True):
-            over, axes = getattr(read, name).over, getattr(layout.outputs, name).values
+            over, axes = getattr(given, name).over, getattr(layout.outputs, name).values
             tables[name] = Table(
                 None if axes is None else _one_as_batch_axes(values, axes, layout), over
             )
-        return dataclasses.replace(only(wanted, read), **tables)
+        return dataclasses.replace(only(wanted, given), **tables)
 
     def work(self, call, heads, platform):
         del heads, platform
         return Work(jnp.ones((1, 1), bool), pairs=math.prod(call.sizes))
 
 
-def _folded(read, axes, sizes):
+def _folded(given, axes, sizes):
     """Query, key and value as [heads L width], the scale in the query."""
     for name in ("query", "key", "value"):
-        yield _batch_axes_as_one(getattr(read, name).values, getattr(axes, name).values, sizes)
+        yield _batch_axes_as_one(getattr(given, name).values, getattr(axes, name).values, sizes)
 
 
 def _batch_axes_as_one(array, axes, sizes):

@@ -35,7 +35,7 @@ def heads(**sizes):
     return [jnp.stack([jnp.stack([array] * N, axis=1)] * B) for array in one_head(**sizes)]
 
 
-# What the kernel cannot honour: operands, options of `dot_product_attention`, and the reason.
+# Calls that the kernel cannot compute: operands, options of `dot_product_attention`, the reason.
 REFUSED = {
     "float32": ({"dtype": jnp.float32}, {}, "dtype is float32.*bfloat16 or float16"),
     "bias": ({}, {"bias": jnp.zeros((1, N, 1, T))}, "bias or score_mod is given"),
@@ -188,8 +188,8 @@ def test_examples_that_vmap_adds_count_for_the_tile_in_every_derivative(examples
     """4 examples have 8 MiB of logits, 16 have 32 MiB."""
 
     def loss(query, key, value, length):
-        read = attn_jax.dot_product_attention(query, key, value, key_value_seq_lengths=length)
-        return jnp.sum(read**2)
+        out = attn_jax.dot_product_attention(query, key, value, key_value_seq_lengths=length)
+        return jnp.sum(out**2)
 
     def text(function):
         sizes = [(examples, 256, 8, 4)] * 3

@@ -129,9 +129,9 @@ def test_the_gradient_of_a_cotangent_is_transposed():
     *arrays, cotangent = draw(5, (T, H), (S, H), (S, V), (T, V), dtype=jnp.float32)
     _, pull = jax.vjp(ATTEND, *arrays)
     transposed = jax.linear_transpose(pull, cotangent)
-    moves = draw(6, (T, H), (S, H), (S, V), dtype=jnp.float32)
-    _, pushed = jax.jvp(ATTEND, tuple(arrays), tuple(moves))
-    assert_close(transposed(tuple(moves))[0], pushed, gradient=True)
+    tangents = draw(6, (T, H), (S, H), (S, V), dtype=jnp.float32)
+    _, pushed = jax.jvp(ATTEND, tuple(arrays), tuple(tangents))
+    assert_close(transposed(tuple(tangents))[0], pushed, gradient=True)
 
 
 def test_a_tangent_that_examples_share_gets_the_sum_of_their_cotangents():
@@ -139,12 +139,12 @@ def test_a_tangent_that_examples_share_gets_the_sum_of_their_cotangents():
     query, key, value = draw(7, (T, H), (B, S, H), (S, V), dtype=jnp.float32)
     (cotangent,) = draw(8, (B, T, V), dtype=jnp.float32)
 
-    def moves(move):
+    def tangents(tangent):
         def one(key):
-            return jax.jvp(lambda key: ATTEND(query, key, value), (key,), (move,))[1]
+            return jax.jvp(lambda key: ATTEND(query, key, value), (key,), (tangent,))[1]
 
         return jax.vmap(one)(key)
 
-    (ours,) = jax.linear_transpose(moves, key[0])(cotangent)
+    (ours,) = jax.linear_transpose(tangents, key[0])(cotangent)
     each = jax.vmap(lambda key, c: jax.vjp(lambda k: ATTEND(query, k, value), key)[1](c)[0])
     assert_close(ours, each(key, cotangent).sum(axis=0), gradient=True)

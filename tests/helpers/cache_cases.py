@@ -95,13 +95,13 @@ class Row:
         )
         self.length += 1
 
-    def readable(self):
+    def stored_numbers(self):
         return {place: number for place, number in self.ring.values() if place < self.length}
 
-    def can_go_back_to(self, length):
+    def can_rewind_to(self, length):
         """Whether all tokens that its next token attends to are still stored."""
         reach = length if self.slots is None else WINDOW
-        return set(range(max(0, length - reach), length)) <= set(self.readable())
+        return set(range(max(0, length - reach), length)) <= set(self.stored_numbers())
 
     def copy(self, length=None):
         other = Row(self.slots)

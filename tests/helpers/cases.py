@@ -6,8 +6,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-IMPLEMENTATIONS = ("reference", "blockwise")  # a new backend is one more name
-ROUNDINGS = {"reference": 1, "blockwise": 2}  # of narrow dtypes: the output; the weights as well
+IMPLEMENTATIONS = ("reference", "blockwise")  # a new implementation is one more name
+ROUNDINGS = {
+    "reference": 1,
+    "blockwise": 2,
+}  # in narrow dtypes: of the output only, or of the weights too
 
 B, T, S, N, K, H, V = 2, 5, 7, 4, 2, 8, 3
 

@@ -11,18 +11,18 @@ import numpy as np
 HEADS_SECOND = -3, -2  # [… L N H] and [… N L H]
 
 
-def attention(given: dict, readable) -> tuple[dict, dict]:
+def attention(given: dict, unmasked) -> tuple[dict, dict]:
     """Output, log-sum-exp, greatest logit and gradients of a call, and the condition of each.
 
     Any leading axes are allowed. `given` has query [… T N H], key [… S K H], value [… S K V],
     cotangent [… T N V] and, where the call has them: scale, bias [… N T S], slope [… N] with
     distance [… T S], table [… N R] with bucket [… T S], cap, sink [… N] and, of log-sum-exp,
-    cotangent_lse [… N T]. `readable` is [… N T S].
+    cotangent_lse [… N T]. `unmasked` is [… N T S].
     """
     query, key, value, cotangent = _heads_first(given)
     logit, size, slope_of_cap = _logits(given, query, key)
-    readable = readable & (logit > -np.inf)
-    p, p_sink, lse = _softmax(np.where(readable, logit, -np.inf), given.get("sink"))
+    unmasked = unmasked & (logit > -np.inf)
+    p, p_sink, lse = _softmax(np.where(unmasked, logit, -np.inf), given.get("sink"))
     out = p @ value
     d_lse = given.get("cotangent_lse", np.zeros_like(lse))[..., None]
 
@@ -34,7 +34,7 @@ def attention(given: dict, readable) -> tuple[dict, dict]:
     d_size = p * (d_p_size + mean_size + np.abs(d_lse))
 
     results = {"out": out, "lse": lse, "d_value": _turned(p) @ cotangent}
-    results["greatest_logit"] = np.max(np.abs(np.where(readable, logit, 0)), axis=-1, initial=0)
+    results["greatest_logit"] = np.max(np.abs(np.where(unmasked, logit, 0)), axis=-1, initial=0)
     sizes = {
         "out": p @ np.abs(value),
         "lse": 1 + np.sum(p * size, axis=-1) + np.abs(np.where(lse > -np.inf, lse, 0)),

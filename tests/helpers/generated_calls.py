@@ -153,7 +153,7 @@ def _learned(options, s: Sizes, normal, rng) -> dict[str, np.ndarray]:
     arrays = {}
     for name in set(options) & set(shapes):
         arrays["bias"] = normal(*shapes[name])
-        if name == "far":  # log-sum-exp of every row far below what `exp` can represent
+        if name == "far":  # log-sum-exp so low that its `exp` underflows
             arrays["bias"] -= 200
         if name == "bias-that-hides":
             arrays["bias"][rng.random(arrays["bias"].shape) < 0.3] = -np.inf
@@ -209,22 +209,22 @@ def definition(configuration: Configuration, arrays: dict) -> tuple[dict, np.nda
     """The arguments of `dense_oracle.attention`: arrays and options, and the unmasked pairs."""
     s, options = configuration.sizes, configuration.options
     i, j = arrays["query_position"][:, :, None], np.arange(s.S)
-    readable = np.ones((DRAWS, s.B, s.N, s.T, s.S), bool)
+    unmasked = np.ones((DRAWS, s.B, s.N, s.T, s.S), bool)
     if "causal" in options:
-        readable &= (j <= i)[:, None, None]
+        unmasked &= (j <= i)[:, None, None]
     if "window" in options:
         left, right = WINDOW
-        readable &= ((i - left <= j) & (j <= i + right))[:, None, None]
+        unmasked &= ((i - left <= j) & (j <= i + right))[:, None, None]
     if "mask" in arrays:
-        readable &= arrays["mask"]
+        unmasked &= arrays["mask"]
     if "documents" in arrays:
         of_query = arrays["documents"][:, :, : s.T, None]
         of_key = arrays["documents"][:, :, None, : s.S]
-        readable &= ((of_query == of_key) & (of_query >= 0))[:, :, None]
+        unmasked &= ((of_query == of_key) & (of_query >= 0))[:, :, None]
     if "query-lengths" in arrays:
-        readable &= np.arange(s.T)[:, None] < arrays["query-lengths"][:, :, None, None, None]
+        unmasked &= np.arange(s.T)[:, None] < arrays["query-lengths"][:, :, None, None, None]
     if "key-lengths" in arrays:
-        readable &= j < arrays["key-lengths"][:, :, None, None, None]
+        unmasked &= j < arrays["key-lengths"][:, :, None, None, None]
     given = {name: array for name, array in arrays.items() if array.dtype == np.float64}
     if "alibi" in options:
         given["distance"] = np.abs(j - i).astype(np.float64)[:, None]
@@ -237,7 +237,7 @@ def definition(configuration: Configuration, arrays: dict) -> tuple[dict, np.nda
         given["cap"] = CAP
     if "scale" in options:
         given["scale"] = SCALE
-    return given, readable
+    return given, unmasked
 
 
 def bucket(distance: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ PRINTED = json.loads((DATA / "ch03_printed.json").read_text())
 X = jnp.asarray(REFERENCE["simplified"]["inputs"], jnp.float32)
 BATCH = jnp.stack([X, X])
 GIVEN = ("inputs", "tokens", "dropout_keep_mask", "keep_mask", "heads", "a", "printed_in_notebook")
-HALF_A_DIGIT = 5e-5  # of the last of the four that the book prints
+HALF_A_DIGIT = 5e-5  # half of the fourth decimal, the last one that the book prints
 
 
 def array(section, name):

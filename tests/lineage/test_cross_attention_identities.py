@@ -26,7 +26,7 @@ def alignment_model(seed):
     return draw(seed, (T, N), (S, E), (N, A), (E, A), (A,))
 
 
-def read(state, annotation, w, u, v):
+def attention(state, annotation, w, u, v):
     """One Bahdanau attention call per decoder state."""
     score = partial(scores.additive, v=v)
     return attn_jax.attend(state @ w, annotation @ u, annotation, score=score)
@@ -44,26 +44,26 @@ def every_step(vector):
 def test_d01_zero_output_weights_give_the_mean_annotation_at_every_step():
     state, annotation, w, u, v = alignment_model(1)
     mean = every_step(jnp.mean(annotation, axis=0))
-    assert_close(read(state, annotation, w, u, 0 * v), mean)
-    assert_differs(read(state, annotation, w, u, v), mean)
+    assert_close(attention(state, annotation, w, u, 0 * v), mean)
+    assert_differs(attention(state, annotation, w, u, v), mean)
 
 
 def test_d01_a_new_additive_layer_attends_uniformly_to_all_tokens_but_padding():
     state, annotation, *_ = alignment_model(2)
     layer, mask = AdditiveAttention(N, E, A, rngs=nnx.Rngs(0)), jnp.arange(S) < 5
     layer = with_parameters(layer, lambda leaf: leaf.astype(jnp.float64))
-    read = partial(layer, state, layer.project(annotation), annotation)
+    attention = partial(layer, state, layer.project(annotation), annotation)
     mean = every_step(jnp.mean(annotation[:5], axis=0))
-    assert_close(read(mask), mean)
+    assert_close(attention(mask), mean)
     layer.v[...] = jnp.ones(A)
-    assert_differs(read(mask | True), mean)
+    assert_differs(attention(mask | True), mean)
 
 
 def test_d02_zero_decoder_weights_make_the_context_independent_of_the_decoder():
     state, annotation, w, u, v = alignment_model(3)
-    static = read(state, annotation, 0 * w, u, v)
+    static = attention(state, annotation, 0 * w, u, v)
     assert_equal(static, every_step(static[0]))
-    out = read(state, annotation, w, u, v)
+    out = attention(state, annotation, w, u, v)
     assert_differs(out, every_step(out[0]))
 
 
@@ -90,8 +90,8 @@ def test_d04_luongs_concat_is_bahdanaus_score_with_stacked_weights():
 
 def test_d05_one_source_token_is_a_fixed_context():
     state, annotation, w, u, v = alignment_model(6)
-    assert_equal(read(state, annotation[:1], w, u, v), every_step(annotation[0]))
-    assert_differs(read(state, annotation[:2], w, u, v), every_step(annotation[0]))
+    assert_equal(attention(state, annotation[:1], w, u, v), every_step(annotation[0]))
+    assert_differs(attention(state, annotation[:2], w, u, v), every_step(annotation[0]))
 
 
 def test_d06_attention_to_the_last_annotation_alone_is_the_rnn_encoder_decoder():

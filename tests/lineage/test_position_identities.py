@@ -48,7 +48,7 @@ def test_e02_moving_on_by_k_is_the_same_rotation_everywhere():
     angle = k / 10_000 ** (2 * np.arange(pairs) / D)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     there = np.einsum("abp,tpb->tpa", turn, here)
-    assert np.abs(there[:-k] - here[k:]).max() < 1e-5  # angles of 10 are good to 1e-6
+    assert np.abs(there[:-k] - here[k:]).max() < 1e-5  # angles of size 10 have an error of 1e-6
     assert np.abs(there[:-k] - here[:-k]).max() > 0.1
 
 

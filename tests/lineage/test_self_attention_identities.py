@@ -157,7 +157,7 @@ def test_a16_the_weights_of_a_query_sum_to_one():
 
 def test_a17_the_output_lies_in_the_convex_hull_of_the_values():
     query, key, value = queries_keys_values(21)
-    value = value + 3  # away from the origin, where weights that do not sum to one lead out
+    value = value + 3  # away from 0: weights that do not sum to one would leave the convex hull
     (directions,) = draw(22, (V, 200))
 
     def overshoot(out):

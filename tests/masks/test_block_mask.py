@@ -39,15 +39,15 @@ def kinds_of(block) -> np.ndarray:
     return kinds
 
 
-def walked(mask) -> np.ndarray:
+def kinds_by_loop(mask) -> np.ndarray:
     """The kinds of tiles by a loop over all pairs; a tile beyond the end is never full."""
-    readable = np.asarray(
+    unmasked = np.asarray(
         masks.evaluate(mask, AT_THE_END, jnp.arange(S), query_row=AT_THE_END, key_row=jnp.arange(S))
     )
     t, s = TILE
     kinds = np.zeros((-(-T // t), -(-S // s)), int)
     for I, J in np.ndindex(kinds.shape):
-        part = readable[I * t : (I + 1) * t, J * s : (J + 1) * s]
+        part = unmasked[I * t : (I + 1) * t, J * s : (J + 1) * s]
         is_whole = part.shape == TILE
         kinds[I, J] = 2 if part.all() and is_whole else int(part.any())
     return kinds
@@ -55,7 +55,7 @@ def walked(mask) -> np.ndarray:
 
 @pytest.mark.parametrize("name", RULES)
 def test_tile_lists_hold_the_tiles_that_are_not_empty(name):
-    block, expected = built(RULES[name]), walked(RULES[name])
+    block, expected = built(RULES[name]), kinds_by_loop(RULES[name])
     given = kinds_of(block)
     if name == "combination":  # `some & some` may keep an empty tile, never lose one
         assert (given >= expected).all()
@@ -68,7 +68,7 @@ def test_tile_lists_hold_the_tiles_that_are_not_empty(name):
 
 def test_sparsity_is_the_fraction_of_empty_tiles():
     block = built(masks.sliding_window(4, 1))
-    expected = np.mean(walked(masks.sliding_window(4, 1)) == 0)
+    expected = np.mean(kinds_by_loop(masks.sliding_window(4, 1)) == 0)
     assert 0.2 < expected < 0.8
     assert_within(block.sparsity, np.float32(expected), 1e-6)
 
@@ -103,12 +103,12 @@ def test_a_block_mask_passes_through_jit_and_vmap():
         return attn_jax.block_mask(masks.key_padding(length), T, S, tile=TILE)
 
     blocks = sparsity(lengths)
-    expected = [np.mean(walked(masks.key_padding(n)) == 0) for n in (3, 9)]
+    expected = [np.mean(kinds_by_loop(masks.key_padding(n)) == 0) for n in (3, 9)]
     assert_within(blocks.sparsity, np.array(expected, np.float32), 1e-6)
     assert str(blocks) == repr(blocks)
     doubled = jax.jit(lambda block: block)(built(masks.causal()))
     assert doubled.tile == TILE
-    assert_equal(kinds_of(doubled), walked(masks.causal()))
+    assert_equal(kinds_of(doubled), kinds_by_loop(masks.causal()))
 
 
 def test_the_mask_of_a_block_mask_uses_its_positions():

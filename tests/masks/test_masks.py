@@ -58,10 +58,10 @@ def positions(seed: int) -> tuple[jax.Array, jax.Array]:
     return tuple(jnp.asarray(rng.permutation(P)[:n], jnp.int32) for n in (T, S))
 
 
-def tiles(readable: np.ndarray, t: int, s: int) -> tuple[np.ndarray, np.ndarray]:
+def tiles(unmasked: np.ndarray, t: int, s: int) -> tuple[np.ndarray, np.ndarray]:
     """Whether some, and whether every real pair of each tile is unmasked."""
     rows, columns = range(0, T, t), range(0, S, s)
-    parts = [[readable[i : i + t, j : j + s] for j in columns] for i in rows]
+    parts = [[unmasked[i : i + t, j : j + s] for j in columns] for i in rows]
     some = [[part.any() for part in row] for row in parts]
     every = [[part.all() for part in row] for row in parts]
     return np.array(some), np.array(every)
@@ -102,9 +102,9 @@ def test_tiles_are_never_wrongly_empty_or_full(name, hoisted):
         given = tile_kinds(masks.as_pytree(mask) if hoisted else mask, i, j, shape)
         some, every = tiles(loops(rule, i, j), *shape)
         assert given.some.shape == given.every.shape == some.shape
-        assert not (some & ~np.asarray(given.some)).any(), "a tile with readable pairs is skipped"
+        assert not (some & ~np.asarray(given.some)).any(), "a tile with unmasked pairs is skipped"
         assert not (np.asarray(given.every) & ~every).any(), (
-            "a tile with hidden pairs is read whole"
+            "a tile with masked pairs counts as full"
         )
         if name in EXACT:
             assert_equal(given.some, some)

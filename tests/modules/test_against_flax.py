@@ -89,8 +89,8 @@ def test_a_causal_layer_decodes_any_number_of_tokens_at_once():
         flaxs(x[:, :2])
     cache = caches.contiguous(B, T, N, H)
     for chunk in jnp.split(x, [2, 3], axis=1):
-        read, cache = causal(ours).extend(chunk, cache)
-        out.append(read)
+        of_chunk, cache = causal(ours).extend(chunk, cache)
+        out.append(of_chunk)
     # Earlier versions let `is_causal=True` hide all keys of a step but the first one; 0.12.12
     # ignores it there.
     assert_close(jnp.concatenate(out, axis=1), flaxs(x, decode=False, is_causal=True))
@@ -103,7 +103,7 @@ def test_a_token_beyond_the_capacity_is_refused_and_overwrites_nothing():
     for t in range(4):
         flaxs(x[:, t : t + 1])
     last = flaxs.cached_key[...][:, 2]
-    assert_close(last, flaxs.key(x[:, 3]))  # the fourth token stands where the third one stood
+    assert_close(last, flaxs.key(x[:, 3]))  # the fourth token overwrote the third one
     _, cache = ours.extend(x[:, :3], caches.contiguous(B, 3, N, H))
     with pytest.raises(caches.CacheOverflow, match="capacity is 3"):
         ours.extend(x[:, 3:4], cache)
@@ -114,9 +114,9 @@ def test_a_token_beyond_the_capacity_is_refused_and_overwrites_nothing():
 
 def test_an_additive_mask_is_refused_and_not_inverted():
     flaxs, ours = pair()
-    x, readable = tokens(6), jnp.tril(jnp.ones((T, T), bool))[None, None]
-    additive = jnp.where(readable, 0.0, -1e9)
-    assert_close(flaxs(x, mask=additive), flaxs(x, mask=~readable))
+    x, unmasked = tokens(6), jnp.tril(jnp.ones((T, T), bool))[None, None]
+    additive = jnp.where(unmasked, 0.0, -1e9)
+    assert_close(flaxs(x, mask=additive), flaxs(x, mask=~unmasked))
     with pytest.raises(TypeError, match="mask"):
         ours(x, mask=additive)
 

@@ -39,8 +39,10 @@ def encoder_block(*, rngs, **options):
 
 
 def decoder_block(*, rngs, **options):
-    said, read = attention(rngs, mask=CAUSAL), attention(rngs, memory_dim=E)
-    return TransformerDecoderBlock(said, read, FeedForward(D, A, rngs=rngs), rngs=rngs, **options)
+    self_attention, cross_attention = attention(rngs, mask=CAUSAL), attention(rngs, memory_dim=E)
+    return TransformerDecoderBlock(
+        self_attention, cross_attention, FeedForward(D, A, rngs=rngs), rngs=rngs, **options
+    )
 
 
 def tokens(seed=0, *, length=T, width=D):
@@ -76,8 +78,8 @@ def residual_connection(kind, residual, x, sublayer):
 def test_an_encoder_block_is_two_sublayers_with_residual_connections(placement, kind):
     block = noisy(encoder_block(rngs=nnx.Rngs(0), placement=placement, norm=kind))
     x = tokens()
-    read = residual_connection(kind, block.attention_residual, x, block.attention)
-    expected = residual_connection(kind, block.feed_forward_residual, read, block.feed_forward)
+    attended = residual_connection(kind, block.attention_residual, x, block.attention)
+    expected = residual_connection(kind, block.feed_forward_residual, attended, block.feed_forward)
     assert_close(block(x), expected)
 
 
@@ -85,10 +87,10 @@ def test_an_encoder_block_is_two_sublayers_with_residual_connections(placement, 
 def test_a_decoder_block_is_three_sublayers_with_residual_connections(placement):
     block = noisy(decoder_block(rngs=nnx.Rngs(0), placement=placement))
     x, memory = tokens(1), tokens(2, length=S, width=E)
-    read = functools.partial(block.cross_attention, memory=memory)
+    cross_attention = functools.partial(block.cross_attention, memory=memory)
     step = functools.partial(residual_connection, "layer")
     expected = step(block.self_residual, x, block.self_attention)
-    expected = step(block.cross_residual, expected, read)
+    expected = step(block.cross_residual, expected, cross_attention)
     expected = step(block.feed_forward_residual, expected, block.feed_forward)
     assert_close(block(x, memory), expected)
 
@@ -98,11 +100,11 @@ def test_masks_and_positions_reach_the_attention():
     mask = jnp.asarray(np.random.default_rng(4).random((B, 1, T, T)) < 0.6)
     place = jnp.array([0, 1, 5, 6, 20])
     attended = block.attention(block.attention_residual.enter(x), mask=mask, query_position=place)
-    read = block.attention_residual.leave(x, attended)
-    out = block.feed_forward(block.feed_forward_residual.enter(read))
-    assert_close(block(x, mask=mask, position=place), read + out)
-    assert_differs(block(x, mask=mask), read + out)
-    assert_differs(block(x, position=place), read + out)
+    after_attention = block.attention_residual.leave(x, attended)
+    out = block.feed_forward(block.feed_forward_residual.enter(after_attention))
+    assert_close(block(x, mask=mask, position=place), after_attention + out)
+    assert_differs(block(x, mask=mask), after_attention + out)
+    assert_differs(block(x, position=place), after_attention + out)
 
 
 def test_masks_of_a_decoder_block_are_each_for_one_sequence():
@@ -124,7 +126,8 @@ def test_a_residual_connection_and_its_sublayer_have_different_dropout_keys():
 
     out = residual(x, sublayer, rng=jax.random.key(8))
     assert set(out.tolist()) == {0.0, 2.0}
-    assert 0.22 < float(jnp.mean(out > 0)) < 0.28  # a quarter, where one key would leave a half
+    # A quarter; with one key for both it would be a half.
+    assert 0.22 < float(jnp.mean(out > 0)) < 0.28
 
 
 def test_dropout_of_a_block_is_off_without_a_key_and_follows_the_key():
@@ -269,8 +272,8 @@ def test_the_shapes_of_a_large_block_cost_no_memory():
     def large():
         rngs = nnx.Rngs(0)
         feed_forward = FeedForward(16_384, 53_248, gated=True, use_bias=False, rngs=rngs)
-        read = MultiHeadAttention(16_384, 128, num_kv_heads=8, rngs=rngs)
-        return TransformerEncoderBlock(read, feed_forward, norm="rms", rngs=rngs)
+        layer = MultiHeadAttention(16_384, 128, num_kv_heads=8, rngs=rngs)
+        return TransformerEncoderBlock(layer, feed_forward, norm="rms", rngs=rngs)
 
     sizes = [leaf.size for leaf in jax.tree.leaves(nnx.state(nnx.eval_shape(large)))]
     assert sum(sizes) == 3_187_703_808  # a layer of Llama 3.1 405B

@@ -58,26 +58,26 @@ def logits(**options):
     return Embedding(11, D, **options, rngs=nnx.Rngs(0)).attend
 
 
-def reader(make):
+def attention_output(make):
     """An attention layer as a function of a query and annotations."""
 
-    def read(query, annotations):
+    def attend(query, annotations):
         layer, mask = make, jnp.arange(S) < 6
         return layer(query, layer.project(annotations), annotations, mask)
 
-    return read
+    return attend
 
 
 def additive(**options):
     layer = AdditiveAttention(D, E, 4, **options, rngs=nnx.Rngs(0))
     layer.v[...] = jnp.arange(1.0, 5.0)
-    return reader(layer)
+    return attention_output(layer)
 
 
 def luong(score):
     def make(**options):
         sizes = {"align_dim": 4, "window": 2}
-        return reader(LuongAttention(D, E, score, **sizes, **options, rngs=nnx.Rngs(0)))
+        return attention_output(LuongAttention(D, E, score, **sizes, **options, rngs=nnx.Rngs(0)))
 
     return make
 
@@ -142,8 +142,8 @@ def test_a_cache_stores_the_tokens_of_a_bfloat16_layer():
     (x,) = draw(3, (B, T, D), dtype=jnp.float32)
     cache, out = caches.contiguous(B, T, N, D // N, dtype=HALF), []
     for chunk in jnp.split(x, [2], axis=1):
-        read, cache = layer.extend(chunk, cache)
-        out.append(read)
+        of_chunk, cache = layer.extend(chunk, cache)
+        out.append(of_chunk)
     together = jnp.concatenate(out, axis=1)
     assert together.dtype == HALF
     error = jnp.abs(together.astype(jnp.float32) - layer(x).astype(jnp.float32)).max()

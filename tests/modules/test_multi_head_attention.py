@@ -287,8 +287,8 @@ def test_chunks_with_a_cache_give_the_output_of_the_whole_sequence(kind):
     else:
         cache = getattr(caches, kind)(B, T, K, H, V)
     for chunk in jnp.split(x, [2, 3], axis=1):
-        read, cache = jax.jit(layer.extend)(chunk, cache)
-        out.append(read)
+        attention, cache = jax.jit(layer.extend)(chunk, cache)
+        out.append(attention)
     assert_close(jnp.concatenate(out, axis=1), layer(x))
     assert cache.lengths.tolist() == [T, T]
 

@@ -174,12 +174,16 @@ def test_fully_sharded_parameters_are_gathered_where_they_are_used():
 def everything():
     """Layers with a parameter of every kind."""
     rngs = nnx.Rngs(0)
-    said = MultiHeadAttention(D, N, use_bias=True, use_sink=True, qk_norm="layer", rngs=rngs)
-    read = MultiHeadAttention(D, N, memory_dim=12, num_kv_heads=K, rngs=rngs)
+    self_attention = MultiHeadAttention(
+        D, N, use_bias=True, use_sink=True, qk_norm="layer", rngs=rngs
+    )
+    cross_attention = MultiHeadAttention(D, N, memory_dim=12, num_kv_heads=K, rngs=rngs)
     gated = FeedForward(D, A, gated=True, rngs=rngs)
     return nnx.List(
         [
-            TransformerDecoderBlock(said, read, gated, placement="both", rngs=rngs),
+            TransformerDecoderBlock(
+                self_attention, cross_attention, gated, placement="both", rngs=rngs
+            ),
             Embedding(P, D, rngs=rngs),
         ]
     )

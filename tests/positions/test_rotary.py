@@ -145,7 +145,7 @@ def test_it_runs_under_jit_vmap_and_grad():
         lambda x: positions.rotary(x[:, :, None], position, frequencies)[:, :, 0], 2, 2
     )
     assert_close(jax.jit(over_heads)(x), expected)
-    # A rotation's transpose turns back.
+    # The transpose of a rotation is its inverse.
     _, transpose = jax.vjp(lambda x: positions.rotary(x, position, frequencies), x)
     assert_close(transpose(expected)[0], x, gradient=True)
 

@@ -21,8 +21,10 @@ DOCUMENTS = np.random.default_rng(0).integers(0, 2, (B, 1, T)).cumsum(-1)
 
 def output_and_gradients(query, key, value, cotangent):
     mask = masks.segments(jnp.asarray(DOCUMENTS, jnp.int32)) & masks.causal()
-    read = functools.partial(attn_jax.dot_product_attention, mask=mask, implementation="blockwise")
-    out, transpose = jax.vjp(read, query, key, value)
+    attention = functools.partial(
+        attn_jax.dot_product_attention, mask=mask, implementation="blockwise"
+    )
+    out, transpose = jax.vjp(attention, query, key, value)
     return out, *transpose(cotangent)
 
 

@@ -52,12 +52,12 @@ def compiled(implementation: str, T: int, mesh: Mesh, spec: PartitionSpec):
     sharding = NamedSharding(mesh, spec)
 
     def both(query, key, value, cotangent):
-        def read(*arrays):
+        def attention(*arrays):
             return attn_jax.dot_product_attention(
                 *arrays, is_causal=True, implementation=implementation
             )
 
-        out, pull = jax.vjp(read, query, key, value)
+        out, pull = jax.vjp(attention, query, key, value)
         return out, pull(cotangent)
 
     wide, narrow = (

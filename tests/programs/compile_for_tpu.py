@@ -56,7 +56,7 @@ def long_attention(mesh: Mesh, T: int) -> dict:
     """The gradient of causal attention on long sequences, batch and heads split over the chips."""
     by_batch_and_heads = NamedSharding(mesh, PartitionSpec("data", None, "heads"))
     B, N, K, H = mesh.shape["data"], 16, 4, 128
-    read = functools.partial(
+    attend = functools.partial(
         attn_jax.dot_product_attention, is_causal=True, implementation="blockwise"
     )
 
@@ -64,7 +64,7 @@ def long_attention(mesh: Mesh, T: int) -> dict:
         return jax.ShapeDtypeStruct((B, T, heads, H), jnp.bfloat16, sharding=by_batch_and_heads)
 
     def gradients(query, key, value, cotangent):
-        return jax.vjp(read, query, key, value)[1](cotangent)
+        return jax.vjp(attend, query, key, value)[1](cotangent)
 
     lowered = jax.jit(gradients).lower(array(N), array(K), array(K), array(N))
     return report(lowered.compile(), mesh)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = ROOT / "tests" / "data" / "mutants.toml"
-FAILED_TESTS, PASSED_TESTS = 1, 0  # of pytest; it has other codes for tests that did not run
+FAILED_TESTS, PASSED_TESTS = 1, 0  # exit codes of pytest; it has others for tests that did not run
 KILLED = "killed"
 
 
@@ -45,7 +45,7 @@ def occurrences(mutant: Mutant, root: Path = ROOT) -> int:
     return (root / "attn_jax" / mutant.file).read_text().count(mutant.text)
 
 
-def chosen(seed: int, count: int) -> list[Mutant]:
+def draw_mutants(seed: int, count: int) -> list[Mutant]:
     """`count` random mutants, the same ones for one seed."""
     return random.Random(seed).sample(MUTANTS, count)
 
@@ -56,7 +56,7 @@ def copy(folder: Path) -> None:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
-def verdict(mutant: Mutant, folder: Path) -> str:
+def outcome_of(mutant: Mutant, folder: Path) -> str:
     """Plants one mutant in a copy, runs its tests there, and restores the file."""
     if occurrences(mutant, folder) != 1:
         return f"NOT APPLICABLE: its text occurs {occurrences(mutant, folder)} times"
@@ -86,7 +86,7 @@ def run_tests(arguments: str, folder: Path) -> subprocess.CompletedProcess:
     )
 
 
-def hunt(mutants: list[Mutant]) -> list[Mutant]:
+def unkilled(mutants: list[Mutant]) -> list[Mutant]:
     """Prints the outcome of each mutant; returns the mutants that were not killed."""
     left = []
     with tempfile.TemporaryDirectory() as name:
@@ -94,7 +94,7 @@ def hunt(mutants: list[Mutant]) -> list[Mutant]:
         copy(folder)
         for number, mutant in enumerate(mutants, start=1):
             start = time.monotonic()
-            outcome = verdict(mutant, folder)
+            outcome = outcome_of(mutant, folder)
             seconds = time.monotonic() - start
             print(f"{number}/{len(mutants)} {mutant.name}: {outcome} ({seconds:.0f} s)", flush=True)
             if outcome != KILLED:
@@ -103,7 +103,7 @@ def hunt(mutants: list[Mutant]) -> list[Mutant]:
     return left
 
 
-def unsound() -> list[str]:
+def failing_without_a_mutant() -> list[str]:
     """Tests of the table that fail, or do not run, on a copy without a mutant."""
     left = []
     with tempfile.TemporaryDirectory() as name:
@@ -125,13 +125,13 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=2, help="how many are drawn")
     options = parser.parse_args()
     if options.sound:
-        return 1 if unsound() else 0
-    mutants = MUTANTS if options.all else chosen(options.seed, options.count)
+        return 1 if failing_without_a_mutant() else 0
+    mutants = MUTANTS if options.all else draw_mutants(options.seed, options.count)
     if options.only:
         mutants = [mutant for mutant in MUTANTS if mutant.name in options.only]
         if len(mutants) != len(options.only):
             parser.error(f"no such mutant; there are {', '.join(m.name for m in MUTANTS)}")
-    return 1 if hunt(mutants) else 0
+    return 1 if unkilled(mutants) else 0
 
 
 if __name__ == "__main__":

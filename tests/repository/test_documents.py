@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "tests" / "programs" / "run_documents.py"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-MOST_LINES = 40  # of an example
+MOST_LINES = 40  # in an example
 
 if not (ROOT / "pyproject.toml").exists():
     pytest.skip("the wheel has neither pages nor examples", allow_module_level=True)
@@ -30,7 +30,7 @@ ENVIRONMENT = {
     "XLA_FLAGS": "--xla_backend_optimization_level=0",
 }
 STRICT = {"jax_numpy_dtype_promotion": "strict", "jax_numpy_rank_promotion": "raise"}
-# What an example prints, as a pattern; its own asserts hold the numbers.
+# A pattern of the output of each example; asserts in the example check the numbers.
 FACTS = {
     "additive_long": r"blockwise: \d MiB .*\nthe hidden layer, written out: 64 MiB",
     "alibi_slopes": r"loss \de-02 -> \de-0[5-9]\nlearned \[0\.25",

@@ -27,4 +27,4 @@ def test_the_text_of_a_mutant_occurs_once(mutant):
 
 
 def test_the_mutants_of_the_day_are_killed():
-    assert mutants.hunt(mutants.chosen(int(TURN), COUNT)) == []
+    assert mutants.unkilled(mutants.draw_mutants(int(TURN), COUNT)) == []

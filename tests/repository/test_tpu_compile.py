@@ -60,8 +60,8 @@ def test_tensor_parallelism_on_256_chips_needs_all_reduces_only(compiled):
     report = compiled["tensor_parallel_step"]
     assert report["chips"] == 256
     assert set(report["collectives"]) == {"all-reduce"}
-    # Two forward and two backward in each of two blocks; the rest is the vocabulary's, which is
-    # split too (one row looked up, the loss' maximum, sum and target), and the gradients'.
+    # Two forward and two backward in each of two blocks. The others are of the sharded vocabulary
+    # (embedding lookup; maximum, sum and target of the loss) and of the gradients.
     assert 8 <= report["collectives"]["all-reduce"] <= 14
 
 
@@ -70,5 +70,5 @@ def test_memory_of_long_attention_is_linear_on_every_chip(compiled, name, chips)
     short, long = compiled["long_attention"][name]  # 4 times as long
     assert short["chips"] == long["chips"] == chips
     assert short["collectives"] == long["collectives"] == {}
-    # What fits stays in the chip's own memory and is not counted: a little over 4 times.
+    # Arrays in on-chip memory are not counted, so the ratio is a little over 4.
     assert 3 * short["temporary_bytes"] < long["temporary_bytes"] < 4.4 * short["temporary_bytes"]
