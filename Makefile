@@ -80,7 +80,7 @@ gpu: $(GPU)
 
 # Attention's gradients compiled for two H100; needs Linux on x86-64 or ARM, and no GPU.
 test-gpu-compile: $(GPU)
-	JAX_PLATFORMS=cpu PYTHONPATH=.gpu:. $(PY) tests/repository/compile_for_gpu.py
+	JAX_PLATFORMS=cpu PYTHONPATH=.gpu:. $(PY) tests/programs/compile_for_gpu.py
 
 # The oldest versions that pyproject.toml allows, in an environment of their own: what a newer JAX has
 # and the oldest has not would break at import, in a trace, in a gradient, a layer or a checkpoint.
@@ -95,7 +95,7 @@ $(OLDEST): requirements/oldest.txt $(STAMP)
 	  .venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/oldest.txt; \
 	fi && touch $@
 
-ON_THE_OLDEST := $(addprefix tests/,test_every_module.py test_operation.py test_score_mods.py test_modules_self_attention.py)
+ON_THE_OLDEST := $(addprefix tests/,repository/test_every_module.py engine/test_operation.py score_mods/test_score_mods.py lecture/test_layers.py)
 test-oldest: $(OLDEST)
 	$(COMPILED) .venv-oldest/bin/python -m pytest -q -p no:cacheprovider $(ON_THE_OLDEST)
 
@@ -112,7 +112,7 @@ test-browser: $(STAMP)
 # Tokamax needs packages of its own: PEERS_PYTHON= is a Python that has them beside ours.
 PEERS_PYTHON ?= $(PY)
 test-peers: $(STAMP)
-	$(PEERS_PYTHON) tests/peers.py $(if $(JAX),--jax $(JAX)) $(if $(FLAX),--flax $(FLAX)) $(if $(TOKAMAX),--tokamax $(TOKAMAX))
+	$(PEERS_PYTHON) tests/programs/peers.py $(if $(JAX),--jax $(JAX)) $(if $(FLAX),--flax $(FLAX)) $(if $(TOKAMAX),--tokamax $(TOKAMAX))
 
 lint: $(STAMP)
 	$(PY) -m ruff format --check .
@@ -135,7 +135,8 @@ unit: $(STAMP) $(TPU)
 # Where tests compare bits, once more on other kinds of CPU: XLA compiles as for one that has no more than AVX2, or
 # AVX-512, and natively. What is compiled for one is not run as another. One kind alone: make test-cpus CPUS=AVX2.
 CPUS ?= AVX2 AVX512 native
-BITS  = $(shell grep -lE 'assert_equal|array_equal|same_bits' tests/test_*.py tests/models/test_*.py)
+BITS  = $(shell grep -rlE 'assert_equal|array_equal|same_bits' tests --include='test_*.py' --exclude-dir=browser \
+  --exclude-dir=experiments --exclude-dir=repository --exclude-dir=viewer)
 
 test-cpus: $(STAMP)
 	@for cpu in $(CPUS); do \
@@ -146,10 +147,11 @@ test-cpus: $(STAMP)
 
 # The built package, tested from an empty directory, without the type-checking hook and compiled as users compile:
 # all that compares numbers with the definition, and tests of each other part, for what a wheel can lack is a file.
-IN_THE_WHEEL := $(addprefix tests/,test_attend.py test_bad_input.py test_caches.py test_conformance.py test_contracts.py \
-  test_every_module.py test_explain.py test_ladder_a.py test_ladder_e.py test_masks.py test_paged_cache.py test_rotary.py test_score_mods.py \
-  models/test_encoder_decoder.py models/test_gpt.py models/test_hf_checkpoints.py \
-  viewer/test_payload.py)
+IN_THE_WHEEL := $(addprefix tests/,repository/test_every_module.py \
+  $(addprefix attention/test_,attend.py bad_input.py conformance.py explain.py guarantees.py) \
+  $(addprefix caches/test_,caches.py paged_cache.py) masks/test_masks.py positions/test_rotary.py score_mods/test_score_mods.py \
+  $(addprefix lineage/test_,position_identities.py self_attention_identities.py) \
+  $(addprefix models/test_,encoder_decoder.py gpt.py hf_checkpoints.py) viewer/test_payload.py)
 
 wheel: $(STAMP)
 	@rm -rf build/wheel build/site && mkdir -p build

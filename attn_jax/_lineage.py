@@ -1,7 +1,7 @@
 """Where each mechanism comes from and what it becomes when its new idea is switched off.
 
 `lineage` maps names to mechanisms in the order of their years. Each reduction names the test that
-proves it, so the timeline is executable: `tests/test_lineage.py` runs every edge.
+proves it, so the timeline is executable: `tests/lineage/test_lineage.py` runs every edge.
 """
 
 import dataclasses
@@ -88,7 +88,7 @@ _MECHANISMS = (
         reduces_to=(
             Reduction(
                 "RNN encoder–decoder",
-                "tests/test_ladder_d.py::"
+                "tests/lineage/test_cross_attention_identities.py::"
                 "test_d06_attention_to_the_last_annotation_alone_is_the_rnn_encoder_decoder",
             ),
         ),
@@ -104,7 +104,7 @@ _MECHANISMS = (
         reduces_to=(
             Reduction(
                 "Bahdanau attention",
-                "tests/test_ladder_d.py::"
+                "tests/lineage/test_cross_attention_identities.py::"
                 "test_d04_luongs_concat_is_bahdanaus_score_with_stacked_weights",
             ),
         ),
@@ -129,7 +129,7 @@ _MECHANISMS = (
         reduces_to=(
             Reduction(
                 "sinusoidal positions",
-                "tests/test_ladder_e.py::"
+                "tests/lineage/test_position_identities.py::"
                 "test_e00_learned_positions_from_the_sinusoidal_table_are_sinusoidal",
             ),
         ),
@@ -145,12 +145,12 @@ _MECHANISMS = (
         reduces_to=(
             Reduction(
                 "Luong attention",
-                "tests/test_ladder_d.py::"
+                "tests/lineage/test_cross_attention_identities.py::"
                 "test_d08_luongs_dot_over_root_n_is_cross_attention_with_one_head",
             ),
             Reduction(
                 "self-attention",
-                "tests/test_ladder_d.py::"
+                "tests/lineage/test_cross_attention_identities.py::"
                 "test_d11_cross_attention_of_a_sequence_with_itself_is_self_attention",
             ),
         ),
@@ -166,12 +166,12 @@ _MECHANISMS = (
         reduces_to=(
             Reduction(
                 "Luong attention",
-                "tests/test_ladder_a.py::"
+                "tests/lineage/test_self_attention_identities.py::"
                 "test_a07_self_attention_is_luongs_general_score_on_the_tokens",
             ),
             Reduction(
                 "simplified self-attention",
-                "tests/test_ladder_a.py::"
+                "tests/lineage/test_self_attention_identities.py::"
                 "test_a01_identity_weights_reduce_self_attention_to_simplified",
             ),
         ),
@@ -187,7 +187,8 @@ _MECHANISMS = (
         reduces_to=(
             Reduction(
                 "self-attention",
-                "tests/test_ladder_b.py::test_b01_the_last_causal_row_is_the_last_full_row",
+                "tests/lineage/test_causal_identities.py::"
+                "test_b01_the_last_causal_row_is_the_last_full_row",
             ),
         ),
     ),
@@ -202,7 +203,7 @@ _MECHANISMS = (
         reduces_to=(
             Reduction(
                 "causal self-attention",
-                "tests/test_ladder_c.py::"
+                "tests/lineage/test_head_identities.py::"
                 "test_c03_one_head_with_identity_output_is_causal_self_attention",
             ),
         ),
@@ -218,7 +219,7 @@ _MECHANISMS = (
         reduces_to=(
             Reduction(
                 "multi-head attention",
-                "tests/test_ladder_c.py::"
+                "tests/lineage/test_head_identities.py::"
                 "test_c07_a_key_head_for_each_query_head_is_multi_head_attention",
             ),
         ),

@@ -1,4 +1,4 @@
-"""Strict JAX for every test, float64 on request, and both ways to run a function."""
+"""Strict JAX settings for every test; fixtures for float64, eager and jit, tiles, type checks."""
 
 import jax
 import jaxtyping

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_pages import SAID, TOKENS, WORDS, keys, qk_view, rows_of, trace_view
 
 from attn_jax.viewer import AttentionView
+from tests.browser.test_pages import SAID, TOKENS, WORDS, keys, qk_view, rows_of, trace_view
 
 NASTY = [
     "</script><script>document.title='bad'</script>",

@@ -3,11 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import paper
 import pytest
 from flax import nnx
-from tiny import HIDDEN, SOURCE, TARGET, all_tokens, steps, tiny_config, tiny_model
-from tolerance import assert_close, assert_differs
 
 from attn_jax import scores
 from attn_jax.models import (
@@ -17,6 +14,17 @@ from attn_jax.models import (
     MaxoutReadout,
     decoder_inputs,
 )
+from tests.helpers import rnnsearch_oracle as paper
+from tests.helpers.tiny_models import (
+    HIDDEN,
+    SOURCE,
+    TARGET,
+    all_tokens,
+    steps,
+    tiny_config,
+    tiny_model,
+)
+from tests.helpers.tolerance import assert_close, assert_differs
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -2,13 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from draws import draw
 from flax import nnx
-from tiny import drawn
-from tolerance import assert_close, assert_differs
 
 from attn_jax.models import GRU, LSTM, GatedUnit
 from attn_jax.models.cells import CELLS, Cell
+from tests.helpers.draws import draw
+from tests.helpers.tiny_models import drawn
+from tests.helpers.tolerance import assert_close, assert_differs
 
 pytestmark = pytest.mark.usefixtures("x64")
 

@@ -14,9 +14,9 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
-from tolerance import assert_equal, assert_within
 
 from attn_jax.models import GPT, DecoderConfig, load_hf, save_hf
+from tests.helpers.tolerance import assert_equal, assert_within
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "hf"
 FAMILIES = ("gpt2", "llama", "mistral", "qwen3", "qwen3_windows", "gemma2")

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from test_gpt import LLAMA, TINY, drawn
 
 from attn_jax.models import GPT, Draft, DraftModel, PromptLookup, Sampling, generate
+from tests.models.test_gpt import LLAMA, TINY, drawn
 
 MODEL = drawn(dataclasses.replace(LLAMA, num_layers=2, windows=(3, None)))
 SMALL = GPT(dataclasses.replace(LLAMA, num_layers=1, windows=None), rngs=nnx.Rngs(5))

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import EMBED, HIDDEN, SOURCE, all_tokens, drawn, tiny_config
-from tolerance import assert_close, assert_differs, assert_equal
 
 from attn_jax.models import Encoder
+from tests.helpers.tiny_models import EMBED, HIDDEN, SOURCE, all_tokens, drawn, tiny_config
+from tests.helpers.tolerance import assert_close, assert_differs, assert_equal
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,18 @@ import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
-from tiny import SOURCE, TARGET, VARIANTS, all_tokens, steps, tiny_config, tiny_model
-from tolerance import assert_close, assert_differs, assert_equal
 
 from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, decoder_inputs
+from tests.helpers.tiny_models import (
+    SOURCE,
+    TARGET,
+    VARIANTS,
+    all_tokens,
+    steps,
+    tiny_config,
+    tiny_model,
+)
+from tests.helpers.tolerance import assert_close, assert_differs, assert_equal
 
 INPUTS = decoder_inputs(TARGET)
 

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_gpt import LLAMA, TINY, drawn
-from tolerance import assert_within
 
 from attn_jax.models import PromptLookup, Sampling, decoding, generate, next_token_logits, sample
 from attn_jax.models.generate import few_sizes
+from tests.helpers.tolerance import assert_within
+from tests.models.test_gpt import LLAMA, TINY, drawn
 
 PROMPTS = [[3, 1, 4, 1, 5], [9, 2], [6, 5, 3]]
 MODEL = drawn(LLAMA)

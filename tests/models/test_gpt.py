@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tolerance import assert_close, assert_differs, assert_equal
 
 from attn_jax.models import GPT, DecoderConfig, generate
 from attn_jax.modules import Rotary
+from tests.helpers.tolerance import assert_close, assert_differs, assert_equal
 
 B, T, P = 2, 11, 23
 TINY = DecoderConfig(

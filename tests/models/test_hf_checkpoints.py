@@ -16,12 +16,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.flax import load_file as load_flax
 from safetensors.flax import save_file as save_flax
 from safetensors.numpy import load_file, save_file
-from test_checkpoints import DATA, EACH, expected, shards
-from tolerance import assert_equal, assert_within
 
 from attn_jax.models import GPT, DecoderConfig, load_hf, save_hf
 from attn_jax.models.checkpoints._configs import read_config, write_config
 from attn_jax.modules import Rotary
+from tests.helpers.tolerance import assert_equal, assert_within
+from tests.models.test_checkpoints import DATA, EACH, expected, shards
 
 SPARSE = json.loads((DATA / "defaults.json").read_text())
 

@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_loss import BATCH
-from tiny import tiny_model
-from tolerance import assert_close, assert_differs, assert_equal
 
 from attn_jax.models import smoothed_losses, token_losses, translation_loss
+from tests.helpers.tiny_models import tiny_model
+from tests.helpers.tolerance import assert_close, assert_differs, assert_equal
+from tests.models.test_loss import BATCH
 
 WORDS, PAD = 7, 0
 

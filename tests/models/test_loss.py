@@ -4,8 +4,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import tiny_model
-from tolerance import assert_close, assert_differs, assert_equal
 
 from attn_jax.models import (
     Batch,
@@ -14,6 +12,8 @@ from attn_jax.models import (
     token_losses,
     translation_loss,
 )
+from tests.helpers.tiny_models import tiny_model
+from tests.helpers.tolerance import assert_close, assert_differs, assert_equal
 
 SOURCE = jnp.array([[4, 10, 7, 5, 2], [8, 2, 0, 0, 0], [6, 2, 0, 0, 0]])
 TARGET = jnp.array([[5, 8, 6, 2], [7, 2, 0, 0], [8, 2, 0, 0]])

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import SOURCE, TARGET, all_tokens, drawn, steps, tiny_model
-from tolerance import assert_close, assert_differs
 
 from attn_jax.models import decoder_inputs
 from attn_jax.modules import LuongAttention
+from tests.helpers.tiny_models import SOURCE, TARGET, all_tokens, drawn, steps, tiny_model
+from tests.helpers.tolerance import assert_close, assert_differs
 
 pytestmark = pytest.mark.usefixtures("x64")
 

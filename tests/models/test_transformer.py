@@ -12,9 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny import SOURCE, SOURCE_VOCAB, TARGET, TARGET_VOCAB, all_tokens, drawn
-from tolerance import assert_close, assert_differs, assert_equal, assert_within
-from torch_weights import from_torch
 
 from attn_jax.models import (
     BOS,
@@ -30,6 +27,9 @@ from attn_jax.models import (
     greedy_search,
     noam_schedule,
 )
+from tests.helpers.tiny_models import SOURCE, SOURCE_VOCAB, TARGET, TARGET_VOCAB, all_tokens, drawn
+from tests.helpers.tolerance import assert_close, assert_differs, assert_equal, assert_within
+from tests.helpers.torch_weights import from_torch
 
 DATA = Path(__file__).parents[1] / "data"
 SIZES = {"model_dim": 6, "num_heads": 3, "num_layers": 2, "hidden_dim": 10}

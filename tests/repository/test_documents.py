@@ -1,4 +1,4 @@
-"""What README, the guides and the examples show runs alone, as it stands, however JAX is set."""
+"""The code in README, guides and examples runs unchanged, under several settings of JAX."""
 
 import json
 import os
@@ -14,15 +14,15 @@ import pytest
 import attn_jax
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = Path(__file__).with_name("run_shown.py")
+PROGRAM = ROOT / "tests" / "programs" / "run_documents.py"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-MOST_LINES = 40  # of an example
+MOST_LINES = 40  # in an example
 
 if not (ROOT / "pyproject.toml").exists():
     pytest.skip("the wheel has neither pages nor examples", allow_module_level=True)
 
-# Most of the time goes to compiling what runs once: XLA need not make it fast.
+# Most of the time is compilation of programs that run once: XLA need not optimise them.
 ENVIRONMENT = {
     "PYTHONPATH": str(ROOT),
     "PYTHONIOENCODING": "utf-8",
@@ -30,7 +30,7 @@ ENVIRONMENT = {
     "XLA_FLAGS": "--xla_backend_optimization_level=0",
 }
 STRICT = {"jax_numpy_dtype_promotion": "strict", "jax_numpy_rank_promotion": "raise"}
-# What an example prints, as a pattern; its own asserts hold the numbers.
+# A pattern of the output of each example; asserts in the example check the numbers.
 FACTS = {
     "additive_long": r"blockwise: \d MiB .*\nthe hidden layer, written out: 64 MiB",
     "alibi_slopes": r"loss \de-02 -> \de-0[5-9]\nlearned \[0\.25",
@@ -44,7 +44,7 @@ FACTS = {
 
 
 def outcomes(options: dict[str, object], part: str = "") -> dict[str, dict]:
-    """What became of everything whose name has this part, in a process of its own, by name."""
+    """The results of all programs whose name contains `part`, run in one new process."""
     run = subprocess.run(
         [sys.executable, PROGRAM, json.dumps(options), part],
         cwd=ROOT,
@@ -57,7 +57,7 @@ def outcomes(options: dict[str, object], part: str = "") -> dict[str, dict]:
     return {one["name"]: one for one in map(json.loads, run.stdout.splitlines())}
 
 
-def test_what_is_shown_runs_alone_under_strict_promotion_and_says_what_it_is_there_to_say():
+def test_code_in_documents_runs_alone_under_strict_promotion_and_prints_its_facts():
     found = outcomes(STRICT)
     errors = [one["error"] for one in found.values() if one["error"]]
     assert not errors, "\n".join(errors)
@@ -71,7 +71,7 @@ def test_what_is_shown_runs_alone_under_strict_promotion_and_says_what_it_is_the
     assert written == {"page.html", "figure.svg"}
 
 
-def test_the_ten_lines_are_causal_attention_with_slopes_that_have_gradients():
+def test_the_ten_lines_of_the_readme_are_causal_attention_with_slopes_that_have_gradients():
     [program] = re.findall(r"```python\n(.*?)```", PAGES[0].read_text("utf-8"), re.DOTALL)
     names = {}
     exec(program, names)
@@ -82,8 +82,8 @@ def test_the_ten_lines_are_causal_attention_with_slopes_that_have_gradients():
     assert jnp.allclose(names["batch"](*arrays, jnp.zeros(3)), plain, atol=1e-6)
 
 
-def test_what_pages_show_runs_alone_under_x64():
-    """With promotion as users have it: jax.nn itself mixes dtypes there."""
+def test_code_in_documents_runs_alone_under_x64():
+    """With the default dtype promotion, since jax.nn itself mixes dtypes under x64."""
     found = outcomes({"jax_enable_x64": True, "jax_numpy_rank_promotion": "raise"}, ".md:")
     assert len(found) > 30
     errors = [one["error"] for one in found.values()]
@@ -91,7 +91,7 @@ def test_what_pages_show_runs_alone_under_x64():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_guide_asserts_what_it_says(page):
+def test_a_guide_has_an_assert_for_each_code_block(page):
     text = page.read_text("utf-8")
     blocks = text.count("```python\n")
     if page.parent.name == "docs" and blocks > 2:
@@ -121,7 +121,7 @@ def test_quoted_make_targets_exist(target):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page):
+def test_links_between_pages_have_a_target(page):
     for link in re.findall(r"\]\((?!http)([^)#]+)", page.read_text()):
         assert (page.parent / link).exists(), link
 
@@ -129,11 +129,11 @@ def test_links_between_pages_lead_somewhere(page):
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "requirements").iterdir()), ids=lambda path: path.name
 )
-def test_no_lock_names_a_package_index(path):
+def test_no_lock_file_names_a_package_index(path):
     assert "://" not in path.read_text()
 
 
-def test_the_lock_of_the_oldest_has_the_floors_that_are_stated():
+def test_the_lock_file_of_the_oldest_versions_has_the_stated_minimum_versions():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     oldest = (ROOT / "requirements" / "oldest.txt").read_text()
     locked = dict(re.findall(r"^([\w-]+)==([\d.]+)", oldest, re.MULTILINE))

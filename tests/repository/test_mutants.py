@@ -1,14 +1,15 @@
-"""The planted mutants can all be planted, and those whose turn it is are killed.
+"""All mutants can be planted, and a few of them, which change every day, are killed.
 
-`python tests/mutants.py --all` runs the whole table.
+`python tests/programs/mutants.py --all` runs the whole table.
 """
 
 import datetime
 import os
 
-import mutants
 import pytest
-from mutants import MUTANTS
+
+from tests.programs import mutants
+from tests.programs.mutants import MUTANTS
 
 COUNT = 2
 TURN = os.environ.get("MUTANTS_SEED", str(datetime.date.today().timetuple().tm_yday))
@@ -26,4 +27,4 @@ def test_the_text_of_a_mutant_occurs_once(mutant):
 
 
 def test_the_mutants_of_the_day_are_killed():
-    assert mutants.hunt(mutants.chosen(int(TURN), COUNT)) == []
+    assert mutants.unkilled(mutants.draw_mutants(int(TURN), COUNT)) == []

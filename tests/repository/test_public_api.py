@@ -1,4 +1,4 @@
-"""Every public name is documented one way: what, whence, arguments, result, errors, example."""
+"""Every public name has a docstring with source, arguments, result, errors and an example."""
 
 import ast
 import inspect
@@ -52,7 +52,7 @@ def can_raise(function) -> bool:
     )
 
 
-def test_the_walk_finds_the_api():
+def test_the_public_names_are_found():
     assert {"attn_jax.attend", "attn_jax.scores.additive", "attn_jax.models.EncoderDecoder"} <= set(
         MEMBERS
     )

@@ -1,4 +1,4 @@
-"""The library compiles for TPUs that are not here, from 4 to 256 chips, by the real compiler."""
+"""The library compiles for 4 to 256 TPU chips with the real compiler, without a TPU."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = ROOT / ".tpu"
-PROGRAM = Path(__file__).with_name("compile_for_tpu.py")
+PROGRAM = ROOT / "tests" / "programs" / "compile_for_tpu.py"
 
 pytestmark = pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64"),
@@ -49,19 +49,19 @@ def test_dot_product_attention_compiles_and_moves_nothing_between_chips(compiled
     assert report["collectives"] == {}
 
 
-def test_a_training_step_compiles_and_only_sums_gradients(compiled):
+def test_a_training_step_compiles_and_exchanges_gradients_only(compiled):
     report = compiled["training_step"]
     assert report["chips"] == 4
     assert set(report["collectives"]) == {"all-reduce"}
     assert 0 < report["temporary_bytes"] < 16 * 2**30  # a v5e chip has 16 GiB
 
 
-def test_tensor_parallelism_on_256_chips_asks_for_sums_only(compiled):
+def test_tensor_parallelism_on_256_chips_needs_all_reduces_only(compiled):
     report = compiled["tensor_parallel_step"]
     assert report["chips"] == 256
     assert set(report["collectives"]) == {"all-reduce"}
-    # Two forward and two backward in each of two blocks; the rest is the vocabulary's, which is
-    # split too (one row looked up, the loss' maximum, sum and target), and the gradients'.
+    # Two forward and two backward in each of two blocks. The others are of the sharded vocabulary
+    # (embedding lookup; maximum, sum and target of the loss) and of the gradients.
     assert 8 <= report["collectives"]["all-reduce"] <= 14
 
 
@@ -70,5 +70,5 @@ def test_memory_of_long_attention_is_linear_on_every_chip(compiled, name, chips)
     short, long = compiled["long_attention"][name]  # 4 times as long
     assert short["chips"] == long["chips"] == chips
     assert short["collectives"] == long["collectives"] == {}
-    # What fits stays in the chip's own memory and is not counted: a little over 4 times.
+    # Arrays in on-chip memory are not counted, so the ratio is a little over 4.
     assert 3 * short["temporary_bytes"] < long["temporary_bytes"] < 4.4 * short["temporary_bytes"]

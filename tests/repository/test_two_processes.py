@@ -1,4 +1,4 @@
-"""Two processes that meet over the loopback read what one process reads."""
+"""Attention in two processes, connected over the loopback, equals attention in one process."""
 
 import os
 import socket
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = Path(__file__).with_name("read_in_two_processes.py")
+PROGRAM = ROOT / "tests" / "programs" / "attend_in_two_processes.py"
 
 
 def test_two_processes_agree_with_one():

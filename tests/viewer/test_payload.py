@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from pages import contents, softmax
 
 import attn_jax
 from attn_jax import masks, score_mods
 from attn_jax.viewer import AttentionView
 from attn_jax.viewer._pack import pack, pack_mask, pool, unpack, unpack_mask
+from tests.helpers.viewer_pages import contents, softmax
 
 L, N, K, T, S, H = 2, 4, 2, 5, 7, 3
 RNG = np.random.default_rng(0)

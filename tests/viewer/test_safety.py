@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pages import Page
 
 from attn_jax.viewer import AttentionView
 from attn_jax.viewer._page import SOURCES
+from tests.helpers.viewer_pages import Page
 
 NASTY = [
     "</script><script>alert(1)</script>",

@@ -1,0 +1,1 @@
+"""The public attention functions as a whole: numbers, gradients, options, errors, transforms."""

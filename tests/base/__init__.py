@@ -1,0 +1,1 @@
+"""`attn_jax._base`: copies and equality, recompilation, transfers, distances of positions."""

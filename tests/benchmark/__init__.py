@@ -1,0 +1,1 @@
+"""`attn_jax.benchmark`: timings, claims and reports."""

@@ -1,0 +1,1 @@
+"""`attn_jax.caches`, and attention over a cache."""

@@ -1,0 +1,1 @@
+"""`attn_jax._engine`: the operation, its dispatch and its kernels."""

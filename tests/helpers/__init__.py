@@ -1,0 +1,1 @@
+"""What several test files share: oracles, comparisons, inputs and cases, with their tests."""

@@ -1,0 +1,1 @@
+"""The lecture's functions and layers, against Raschka (2024), chapter 3."""

@@ -1,0 +1,67 @@
+"""The lineage: each function exists, each source has a link, each reduction a passing test."""
+
+import graphlib
+import importlib
+import re
+
+import pytest
+
+from attn_jax._lineage import draw, lineage
+
+BOOK = "https://www.manning.com/books/"
+EDGES = {f"{name} to {edge.to}": edge for name, step in lineage.items() for edge in step.reduces_to}
+
+
+@pytest.mark.parametrize("step", lineage.values(), ids=lineage)
+def test_every_mechanism_is_a_public_function_here(step):
+    module, _, name = step.function.rpartition(".")
+    function = getattr(importlib.import_module(module), name)
+    assert callable(function)
+    assert function.__doc__
+
+
+@pytest.mark.parametrize("step", lineage.values(), ids=lineage)
+def test_every_source_is_a_paper_of_its_year_or_a_book(step):
+    paper = re.fullmatch(r"https://arxiv\.org/abs/(\d\d)\d\d\.\d{4,5}", step.url)
+    assert step.url.startswith(BOOK) if paper is None else step.year == 2000 + int(paper[1])
+    assert all((step.paper, step.section, step.adds))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("edge", EDGES.values(), ids=EDGES)
+def test_every_reduction_is_proved_by_a_test_that_passes(edge):
+    file, name = re.fullmatch(r"(tests/lineage/test_\w+)\.py::(test_\w+)", edge.test).groups()
+    getattr(importlib.import_module(file.replace("/", ".")), name)()
+
+
+def test_reductions_lead_to_known_mechanisms_and_never_round_in_a_circle():
+    graph = {name: {edge.to for edge in step.reduces_to} for name, step in lineage.items()}
+    assert set(graphlib.TopologicalSorter(graph).static_order()) == set(lineage)
+
+
+def test_years_ascend():
+    years = [step.year for step in lineage.values()]
+    assert years == sorted(years)
+
+
+def test_names_are_keys_and_edges_have_tests_of_their_own():
+    assert [step.name for step in lineage.values()] == list(lineage)
+    assert len({edge.test for edge in EDGES.values()}) == len(EDGES)
+
+
+def test_only_the_first_of_a_line_reduces_to_nothing():
+    roots = {name for name, step in lineage.items() if not step.reduces_to}
+    assert roots == {"RNN encoder–decoder", "sinusoidal positions", "simplified self-attention"}
+
+
+def test_the_lineage_cannot_be_changed():
+    with pytest.raises(TypeError):
+        lineage["transformer"] = lineage["self-attention"]
+
+
+def test_the_drawing_has_every_mechanism_and_fits_a_page():
+    lines = draw(lineage).splitlines()
+    assert len(lines) == len(lineage) + sum(bool(step.reduces_to) for step in lineage.values())
+    for step in lineage.values():
+        assert any(line.startswith(f"{step.year}  {step.name} ") for line in lines)
+    assert max(map(len, lines)) <= 100

@@ -1,0 +1,1 @@
+"""`attn_jax.models`: models, searches, losses and checkpoints."""

@@ -1,0 +1,1 @@
+"""`attn_jax.modules`: layers and blocks."""

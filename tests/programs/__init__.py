@@ -1,0 +1,1 @@
+"""Programs that tests start, or that are started by hand or by make."""

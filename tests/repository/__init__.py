@@ -1,0 +1,1 @@
+"""The repository itself: package structure, documents, public names, mutants, other devices."""
