@@ -132,7 +132,7 @@ def test_d05_with_one_source_token_there_is_one_context():
 
 
 def final_twin(decoder: BahdanauDecoder) -> BahdanauDecoder:
-    """The RNN encoder–decoder with the same parameters; of C and C_o what meets →h."""
+    """The RNN encoder–decoder with the same parameters; of C and C_o the rows that multiply →h."""
     twin = BahdanauDecoder(tiny_config(context="final"), rngs=nnx.Rngs(0))
     for name in ("embedding", "cell", "word_input", "initial", "readout_layer"):
         part = getattr(decoder, name)
@@ -174,7 +174,7 @@ def test_d14_maxout_over_duplicated_pieces_is_linear():
     assert_close(readout(*x), readout.words(hidden[::2]))
 
 
-def test_parameters_start_as_the_paper_says():
+def test_parameters_start_as_in_the_paper():
     model = EncoderDecoder(EncoderDecoderConfig(40, 50, 60, 70, 80, 90), rngs=nnx.Rngs(0))
     attention, readout = model.decoder.attention, model.decoder.readout_layer
     for layer, deviation in (

@@ -79,14 +79,14 @@ def test_split_and_merge_give_the_model_back(model, graph):
 
 
 def logits_of_annotations(model, annotations):
-    """The logits as a function of the annotations alone: the summary is the last state read."""
+    """The logits as a function of the annotations alone: the summary is the last state."""
     last = 0 if model.config.context == "attention" else -1
     summary = annotations[last, -model.config.hidden_dim :]
     memory = model.decoder.remember(annotations, summary, all_tokens(SOURCE))
     return steps(model, memory, INPUTS).logits
 
 
-def test_the_final_context_decoder_knows_only_the_last_state():
+def test_the_final_context_decoder_depends_only_on_the_last_state():
     for context in ("final", "attention"):
         model = tiny_model(context=context)
         annotations, _ = model.encoder(SOURCE, all_tokens(SOURCE))
@@ -95,7 +95,7 @@ def test_the_final_context_decoder_knows_only_the_last_state():
         assert reached.tolist() == [context == "attention"] * (SOURCE.size - 1) + [True]
 
 
-def test_the_final_context_decoder_reads_a_new_source_only_through_the_summary():
+def test_the_final_context_decoder_depends_on_a_source_through_the_summary():
     other = jnp.array([9, 3, 9, 6, 6, 2])
     for context in ("final", "attention"):
         model = tiny_model(context=context)
@@ -129,7 +129,7 @@ def test_dropout_needs_a_key_and_changes_only_training():
     )
 
 
-def test_a_source_of_nothing_but_padding_is_read_as_nothing():
+def test_a_source_of_padding_alone_has_context_zero():
     model = tiny_model()
     memory = model.encode(SOURCE, ~all_tokens(SOURCE))
     said = steps(model, memory, INPUTS)
@@ -153,7 +153,7 @@ def test_an_empty_source_is_refused():
         ({"score": "cosine"}, "score='cosine' is unknown"),
         ({"readout_state": "old"}, "choose from 'previous', 'new'"),
         ({"init": "he"}, "choose from 'paper', 'glorot'"),
-        ({"score": "dot"}, "score='dot' does not go with decoder='bahdanau'"),
+        ({"score": "dot"}, "score='dot' is not possible with decoder='bahdanau'"),
         ({"decoder": "luong"}, "choose from 'dot', 'general', 'concat', 'local'"),
         ({"decoder": "luong", "score": "dot", "context": "final"}, "needs decoder='bahdanau'"),
         ({"hidden_dim": 0}, "hidden_dim=0 must be at least 1"),

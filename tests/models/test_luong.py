@@ -1,4 +1,4 @@
-"""Luong's decoder against a numpy reading of the paper, and what its attention may not do."""
+"""Luong's decoder against a numpy version of the paper, and laws of its attention."""
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +108,7 @@ def queries_and_annotations():
     return jnp.asarray(rng.normal(size=(T, H))), jnp.asarray(rng.normal(size=(S, E)))
 
 
-def test_local_attention_reads_what_its_weights_say():
+def test_local_attentions_context_is_the_weighted_mean():
     attention, (query, annotations) = local_attention(), queries_and_annotations()
     mask = jnp.arange(S) != 4
     _, weights = attention.inspect(query, attention.project(annotations), mask)
@@ -125,7 +125,7 @@ def test_local_positions_count_tokens_and_not_padding():
     assert not weights[:, ~mask].any()
 
 
-def test_the_gaussian_is_all_that_teaches_where_to_look():
+def test_the_predicted_position_has_a_gradient_only_by_the_gaussian():
     query, annotations = queries_and_annotations()
 
     def gradient_norm(window):

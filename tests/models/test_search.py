@@ -19,7 +19,7 @@ from attn_jax.models import (
     greedy_search,
     search,
 )
-from attn_jax.models.beam import Hypotheses, extend
+from attn_jax.models.beam import Hypotheses, expand
 
 TOKENS, LENGTH = 4, 4  # the toy speaks EOS = 2, 3, 4, 5 in at most four words
 
@@ -41,7 +41,7 @@ def search_toy(toy, **options):
 
 
 def every_translation(toy):
-    """All that the toy can say in four words, with its log-probability, by enumeration."""
+    """All translations of up to four tokens of the toy, with log-probabilities, by enumeration."""
     table, said = np.asarray(toy, np.float64), {}
     for words in product(range(2, 2 + TOKENS), repeat=LENGTH):
         end = words.index(EOS) + 1 if EOS in words else LENGTH
@@ -151,7 +151,7 @@ for index, logit in {(1, 0, 1): 0.5, (1, 1, 2): 2.7, (1, 2, 2): 10.0, (1, 2, 3):
 )
 def test_a_step_chooses_as_tensorflow_addons_does(example, tokens, parents):
     log_probs = jax.nn.log_softmax(jnp.asarray(TFA_LOGITS[example]))
-    grown = extend(hypotheses_of_tfa([2, 2, 2], [False] * 3), log_probs, jnp.array(2), 0.6)
+    grown = expand(hypotheses_of_tfa([2, 2, 2], [False] * 3), log_probs, jnp.array(2), 0.6)
     assert grown.last.tolist() == tokens
     assert grown.state.tolist() == parents
     assert grown.tokens[:, 2].tolist() == tokens
@@ -171,7 +171,7 @@ def test_a_finished_beam_waits_as_in_tensorflow_addons(
     logits = TFA_LOGITS.copy()
     logits[1, 1, 2], logits[1, 2, 2] = 5.7, 1.0
     log_probs = jax.nn.log_softmax(jnp.asarray(logits[example]))
-    grown = extend(hypotheses_of_tfa(lengths, finished), log_probs, jnp.array(2), 0.6)
+    grown = expand(hypotheses_of_tfa(lengths, finished), log_probs, jnp.array(2), 0.6)
     assert grown.last.tolist() == tokens
     assert grown.state.tolist() == parents
     assert grown.lengths.tolist() == grown_lengths
@@ -190,7 +190,7 @@ def traces(model):
     return jax.jit(jax.vmap(partial(greedy_search, model, max_length=7)))(SOURCES, SOURCES != PAD)
 
 
-def test_greedy_search_says_what_one_word_at_a_time_says(model, traces):
+def test_greedy_search_equals_decoding_step_by_step(model, traces):
     for source, target in zip(SOURCES, traces.target.tolist(), strict=True):
         memory = model.encode(source, source != PAD)
         state, token, said = model.start(memory), BOS, []
@@ -202,7 +202,7 @@ def test_greedy_search_says_what_one_word_at_a_time_says(model, traces):
         assert target == said + [PAD] * (7 - len(said))
 
 
-def test_forcing_a_model_to_say_what_it_said_gives_the_same_trace(model, traces):
+def test_forcing_a_models_own_output_gives_the_same_trace(model, traces):
     forced = jax.jit(jax.vmap(partial(force, model)))(SOURCES, SOURCES != PAD, traces.target)
     for name, again, before in zip(traces._fields, forced, traces, strict=True):
         if jnp.issubdtype(before.dtype, jnp.floating):
@@ -225,7 +225,7 @@ def test_a_trace_holds_what_the_steps_computed(model):
     assert_close(trace.top_log_probs, jnp.sort(log_probs)[:, :-6:-1])
 
 
-def test_nothing_is_recorded_behind_the_end(model):
+def test_nothing_is_recorded_after_the_end(model):
     ended = jnp.array([5, EOS, 7, 7])
     trace = force(model, SOURCE, all_tokens(SOURCE), ended)
     assert trace.target.tolist() == [5, EOS, PAD, PAD]
@@ -240,7 +240,7 @@ def test_a_beam_of_one_is_greedy_search(model, traces):
     assert_equal(beam(SOURCES, SOURCES != PAD).tokens[:, 0], traces.target)
 
 
-def test_a_beam_ends_with_the_log_probability_of_what_it_says(model):
+def test_a_beams_log_probability_is_that_of_its_tokens(model):
     beams = jax.jit(partial(beam_search, model, width=3, max_length=5))(SOURCE, all_tokens(SOURCE))
     for tokens, log_prob in zip(beams.tokens, beams.log_probs, strict=True):
         said = tokens[tokens != PAD]
@@ -249,7 +249,7 @@ def test_a_beam_ends_with_the_log_probability_of_what_it_says(model):
         assert float(log_prob) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_neither_search_ever_says_padding_or_bos():
+def test_neither_search_ever_outputs_padding_or_bos():
     model = tiny_model(seed=1)
     readout = model.decoder.readout_layer
     readout.state.bias[...] = jnp.full_like(readout.state.bias, 20.0)
@@ -302,7 +302,7 @@ def test_beam_search_stops_when_every_beam_has_ended():
         ({"width": 2, "max_length": 3, "length_penalty": -1.0}, "length_penalty=-1.0"),
     ],
 )
-def test_searches_that_could_say_nothing_are_refused(options, message):
+def test_searches_without_room_for_a_token_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         beam_search(tiny_model(), SOURCE, all_tokens(SOURCE), **options)
 

@@ -1,4 +1,4 @@
-"""The Transformer: equal to torch's, and a step says what teacher forcing says."""
+"""The Transformer equals torch's, and decode steps equal teacher forcing."""
 
 import dataclasses
 import importlib.util
@@ -44,7 +44,7 @@ REAL = LONGER != PAD
 
 
 def tiny(*, seed: int = 0, **choices) -> Transformer:
-    """As it starts, and every parameter a little off: biases and norms too."""
+    """A model whose parameters are all perturbed, biases and norms too."""
     config = TransformerConfig(SOURCE_VOCAB, **({"target_vocab": TARGET_VOCAB} | SIZES | choices))
     model = Transformer(config, rngs=nnx.Rngs(seed))
     noise = nnx.state(drawn(model, seed))
@@ -58,7 +58,7 @@ def forward(model):
 
 
 def walk(model):
-    """One sentence, step by step, each from the caches that the last one left; compiled."""
+    """One sentence, decoded step by step with caches; compiled."""
 
     def said(source, source_mask, inputs):
         memory = model.encode(source, source_mask)
@@ -148,7 +148,7 @@ def three(ids):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_step_with_caches_says_what_teacher_forcing_says(variant):
+def test_decode_steps_with_caches_equal_teacher_forcing(variant):
     model = tiny(**VARIANTS[variant])
     expected = forward(model)(LONGER[None], REAL[None], INPUTS[None])[0]
     assert_within(walk(model)(LONGER, REAL, INPUTS).logits, expected, atol=1e-5)
@@ -232,7 +232,7 @@ def test_dropout_needs_a_key_and_changes_only_training():
     assert_differs(first, expected)
 
 
-def test_a_source_of_nothing_but_padding_is_read_as_nothing(said):
+def test_a_source_of_padding_alone_has_context_zero(said):
     nothing = said(LONGER, ~all_tokens(LONGER), INPUTS)
     assert not nothing.weights.any()
     assert not nothing.context.any()
@@ -257,7 +257,7 @@ def traces(model):
     return jax.jit(jax.vmap(partial(greedy_search, model, max_length=7)))(SOURCES, SOURCES != PAD)
 
 
-def test_greedy_search_says_what_teacher_forcing_ranks_first(logits, traces):
+def test_greedy_search_outputs_what_teacher_forcing_ranks_first(logits, traces):
     inputs = jax.vmap(decoder_inputs)(traces.target)
     log_probs = jax.nn.log_softmax(logits(SOURCES, SOURCES != PAD, inputs))
     log_probs, is_token = log_probs.at[..., :2].set(-jnp.inf), traces.target_mask
@@ -267,7 +267,7 @@ def test_greedy_search_says_what_teacher_forcing_ranks_first(logits, traces):
     assert_within(traces.top_log_probs[is_token], best[is_token], atol=1e-5)
 
 
-def test_forcing_a_model_to_say_what_it_said_gives_the_same_trace(model, traces):
+def test_forcing_a_models_own_output_gives_the_same_trace(model, traces):
     forced = jax.jit(jax.vmap(partial(force, model)))(SOURCES, SOURCES != PAD, traces.target)
     assert_equal(forced.target, traces.target)
     assert_within(forced.weights, traces.weights, atol=1e-5)
@@ -282,7 +282,7 @@ LENGTH = 3
 
 
 def every_translation(model):
-    """All that a model of six tokens can say in three, with its log-probability in float64."""
+    """All translations of up to three tokens of a model of six, with float64 log-probabilities."""
     words = np.array(list(product(range(2, 6), repeat=LENGTH)))
     ends = np.cumsum(words == EOS, axis=1)
     said = np.unique(np.where((ends - (words == EOS)) > 0, PAD, words), axis=0)
@@ -295,7 +295,7 @@ def every_translation(model):
 
 @pytest.fixture(scope="module")
 def spoken():
-    """A model of few words, and all that it can say."""
+    """A model of few tokens, and all its translations."""
     model = tiny(target_vocab=6, seed=2)
     return model, *every_translation(model)
 
@@ -312,7 +312,7 @@ def test_a_beam_wide_enough_for_everything_is_exhaustive_search(spoken, length_p
     assert not jnp.isfinite(beams.log_probs[len(said) :]).any()
 
 
-def test_one_layers_mean_over_heads_is_what_is_shown(model, said):
+def test_a_trace_shows_one_layers_mean_over_heads(model, said):
     shown = said(LONGER, REAL, INPUTS)
     memory = model.encode(LONGER, REAL)
     block, x = model.decoder[0], model._embed(model.embedding, INPUTS, jnp.arange(4), None)
@@ -385,6 +385,6 @@ def test_any_warm_up_and_factor_follow_the_formula(warmup_steps, factor):
         ({"model_dim": 8, "factor": 0.0}, "factor=0.0 must be positive"),
     ],
 )
-def test_schedules_that_never_learn_are_refused(options, message):
+def test_schedules_without_a_positive_rate_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         noam_schedule(**options)
