@@ -58,7 +58,7 @@ def spread(seconds: float) -> Spread:
     return Spread(median=seconds, lower=seconds, upper=seconds, samples=1)
 
 
-def readable(shape: Shape) -> np.ndarray:
+def unmasked(shape: Shape) -> np.ndarray:
     i, j = np.mgrid[: shape.T, : shape.keys]
     reach = shape.T if shape.window is None else shape.window
     if shape.padding is None:
@@ -82,14 +82,14 @@ def expected_output(shape: Shape, operands) -> np.ndarray:
         slopes = np.array([2 ** (-8 * (n + 1) / shape.N) for n in range(shape.N)])
         i, j = np.mgrid[: shape.T, : shape.keys]
         logits = logits - slopes[None, :, None, None] * (i - j)
-    weights = np.where(readable(shape)[:, None], np.exp(logits), 0.0)
+    weights = np.where(unmasked(shape)[:, None], np.exp(logits), 0.0)
     weights /= weights.sum(axis=-1, keepdims=True)
     return np.einsum("BNTS,BSNH->BTNH", weights, value)
 
 
 @pytest.mark.parametrize("shape", ALL, ids=lambda shape: shape.name)
 def test_pairs_are_those_that_the_mask_leaves(shape):
-    assert shape.pairs == readable(shape).sum()
+    assert shape.pairs == unmasked(shape).sum()
 
 
 def test_work_is_two_products_forward_and_five_more_backward():

@@ -160,7 +160,7 @@ def select(shapes: Sequence[str]) -> tuple[list[Speed], list[Memory]]:
 
 
 def groups(claims: Sequence[Speed]) -> list[list[Entry]]:
-    """The entries to time together: for each case of ours, our entry and every peer's."""
+    """Groups of entries to time together: for each `ours` of the claims, it and all its peers."""
     together: dict[Entry, dict[Entry, None]] = {}
     for claim in claims:
         together.setdefault(claim.ours, {claim.ours: None})[claim.peer] = None

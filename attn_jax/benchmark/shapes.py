@@ -61,7 +61,10 @@ class Shape:
 
     @property
     def lengths(self) -> np.ndarray:
-        """How many keys of each batch example are unmasked: from half to all, in even steps."""
+        """How many keys of each batch example are not padding.
+
+        The numbers go from half of the keys to all, in even steps; for "shared" all are the mean.
+        """
         if self.padding is None:
             return np.full(self.B, self.keys, np.int32)
         steps = np.linspace(self.keys // 2, self.keys, self.B).astype(np.int32)

@@ -27,7 +27,7 @@ class MaxoutReadout(nnx.Module):
 
     Args:
       config: hidden_dim n, embed_dim m, readout_dim l, target_vocab K.
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Returns:
       A module that takes any number of leading axes: one step, or a whole sentence.
@@ -75,7 +75,7 @@ class BahdanauDecoder(nnx.Module):
 
     Args:
       config: an `EncoderDecoderConfig`.
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Returns:
       A module with the parts of a decode step: `embed`, `drive` and `readout`, which need no
@@ -118,7 +118,7 @@ class BahdanauDecoder(nnx.Module):
         return Memory(annotations, jnp.zeros_like(annotations[:, :0]), is_last, summary)
 
     def start(self, memory: Memory) -> Float[Array, " C"]:
-        """s_0 = tanh(W_s summary); an LSTM's memory starts at zero."""
+        """The first state, s_0 = tanh(W_s summary); the memory c of an LSTM starts at zero."""
         s_0 = jnp.tanh(self.initial(memory.summary[: self.cell.hidden_dim]))
         return jnp.pad(s_0, (0, self.cell.state_dim - s_0.size))
 
@@ -129,7 +129,7 @@ class BahdanauDecoder(nnx.Module):
         return dropout(jnp.take(self.embedding[...], tokens, axis=0), self.config.dropout_rate, rng)
 
     def drive(self, words: Float[Array, "T m"]) -> Float[Array, "T Gn"]:
-        """The embeddings' part of every gate, W E y, for all steps in one matmul."""
+        """The term W E y of every gate's input, for all steps in one matmul."""
         return self.word_input(words)
 
     def advance(

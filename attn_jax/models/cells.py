@@ -41,7 +41,7 @@ class GatedUnit(nnx.Module):
 
     Args:
       hidden_dim: width n of the state.
-      rngs: where the orthogonal U, U_z and U_r come from.
+      rngs: random keys of the initial U, U_z and U_r, which are orthogonal.
 
     Returns:
       A cell: `cell(state, drive)`, with drive = [W_z x + b_z, W_r x + b_r, W x + b].
@@ -102,7 +102,7 @@ class GRU(nnx.Module):
 
     Args:
       hidden_dim: width n of the state.
-      rngs: where the recurrent kernel comes from, three orthogonal blocks.
+      rngs: random keys of the initial recurrent kernel, three orthogonal blocks.
 
     Returns:
       A cell: `cell(state, drive)`, with drive = W x + b of the gates r, z, ñ.
@@ -137,7 +137,7 @@ class LSTM(nnx.Module):
 
     Args:
       hidden_dim: width n of the output h and of the memory c.
-      rngs: where the recurrent kernel comes from, four orthogonal blocks.
+      rngs: random keys of the initial recurrent kernel, four orthogonal blocks.
 
     Returns:
       A cell: `cell(state, drive)`, with drive = W x + b of the gates i, f, g, o.

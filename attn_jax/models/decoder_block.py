@@ -24,7 +24,7 @@ class DecoderBlock(TransformerEncoderBlock):
       config: sizes and choices of the model.
       layer: the block's index, for its window.
       param_dtype: of the parameters; norms stay float32.
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Example:
       >>> from attn_jax.models import DecoderConfig

@@ -187,7 +187,7 @@ def _with_draft_tokens(
 def _verify_draft(
     tokens: Int[Array, "B C"], sampled: Int[Array, "B C"], is_real: Bool[Array, "B C"]
 ) -> Int[Array, " B"]:
-    """How many draft tokens, from the first one on, equal what the model sampled there.
+    """How many leading draft tokens equal the model's own samples.
 
     `tokens[:, 1:]` are the draft tokens, and `sampled[:, i]` is the model's token after
     `tokens[:, i]`.

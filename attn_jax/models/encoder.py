@@ -21,7 +21,7 @@ class Encoder(nnx.Module):
 
     Args:
       config: sizes and the cell; `config.directions` is the order of the annotation's parts.
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Returns:
       A module: `encoder(source, mask)` gives the annotations and the summary, which is the last

@@ -25,7 +25,7 @@ class EncoderDecoder(nnx.Module):
 
     Args:
       config: sizes and choices.
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Returns:
       A module. Ids outside the vocabulary give NaN: under `jit` they cannot be checked.
@@ -67,7 +67,7 @@ class EncoderDecoder(nnx.Module):
           The memory. If the source is all padding, every query on it is fully masked.
 
         Raises:
-          ValueError: the source has no positions.
+          ValueError: the source is empty.
         """
         if source.shape[0] == 0:
             raise ValueError("source is empty (S=0); a sentence has at least its EOS")
@@ -137,6 +137,6 @@ class EncoderDecoder(nnx.Module):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> Float[Array, "T K"]:
-        """The logits of what `unroll` returns: of one sentence, or of positions of many."""
+        """The logits from the result of `unroll`, of one sentence or of the positions of many."""
         words, emissions = rows
         return self.decoder.readout(words, emissions, rng=rng)

@@ -145,7 +145,10 @@ def rounded_length(length: int) -> int:
 
 
 def _capacity(model: GPT, length: int) -> int:
-    """The rounded length, but no more than `max_length` where `length` itself is not."""
+    """The capacity of the caches: `length` rounded up, but not past the model's `max_length`.
+
+    A `length` over `max_length`, which rotary positions allow, is rounded up all the same.
+    """
     rounded, longest = rounded_length(length), model.config.max_length
     return min(rounded, longest) if length <= longest else rounded
 

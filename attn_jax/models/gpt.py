@@ -31,7 +31,7 @@ class GPT(nnx.Module):
     Args:
       config: sizes and choices.
       param_dtype: dtype of the parameters and of the computation; norms stay float32.
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Returns:
       A module. `model(tokens)` gives the logits of whole texts; `extend` decodes with caches.
@@ -108,7 +108,9 @@ class GPT(nnx.Module):
         position: Int[Array, "B T"] | None = None,
         rng: Key[Array, ""] | None = None,
     ) -> Float[Array, "B T D"]:
-        """The vectors after the last norm: the call without `readout`. Arguments as in the call.
+        """The vectors after the last norm, from which `readout` computes logits.
+
+        The arguments are those of the call.
 
         Raises:
           ValueError: there are more tokens than learned positions.
@@ -135,7 +137,7 @@ class GPT(nnx.Module):
         *,
         is_real: Bool[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[caches.Cache, ...]]:
-        """Appends the next tokens of each text to the caches, for prefill or a decode step.
+        """The vectors of each text's next tokens, computed with caches: prefill, or a decode step.
 
         Args:
           tokens: ids of the next tokens, one or more a text.
@@ -143,7 +145,7 @@ class GPT(nnx.Module):
           is_real: False for padding, on either side; None where all tokens are real.
 
         Returns:
-          What `hidden` gives for these tokens, and the longer caches.
+          What `hidden` gives for these tokens, and the caches with these tokens appended.
 
         Raises:
           CacheOverflow: there is no room; under `jit` the cache's flag `overflowed` is set instead.

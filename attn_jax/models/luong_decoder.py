@@ -35,7 +35,7 @@ class LuongDecoder(nnx.Module):
 
     Args:
       config: an `EncoderDecoderConfig` with decoder="luong".
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Returns:
       A module with the same methods as `BahdanauDecoder`.
@@ -90,7 +90,7 @@ class LuongDecoder(nnx.Module):
         return dropout(jnp.take(self.embedding[...], tokens, axis=0), self.dropout_rate, rng)
 
     def drive(self, words: Float[Array, "T m"]) -> Float[Array, "T Gn"]:
-        """The embeddings' part of every gate, for all steps in one matmul."""
+        """The term W E y of every gate's input, for all steps in one matmul."""
         return self.word_input(words)
 
     def advance(

@@ -67,8 +67,8 @@ class Transformer(nnx.Module):
 
     Args:
       config: sizes and choices.
-      rngs: where the parameters come from: Glorot's matrices, and tables whose rows have length
-        about 1.
+      rngs: random keys of the initial parameters: Glorot's matrices, and tables whose rows have
+        length about 1.
 
     Returns:
       A module. Ids outside the vocabulary give NaN: under `jit` they cannot be checked.
@@ -110,7 +110,7 @@ class Transformer(nnx.Module):
         """Encodes the source; the decoder uses nothing else of it.
 
         Args:
-          source: token ids; padding may be anywhere, and positions count tokens only.
+          source: token ids; padding may be anywhere, and positions number the tokens without it.
           source_mask: True at tokens, False at padding.
           rng: dropout's key in training.
 
@@ -118,7 +118,7 @@ class Transformer(nnx.Module):
           The memory. If the source is all padding, every query on it is fully masked.
 
         Raises:
-          ValueError: the source has no positions.
+          ValueError: the source is empty.
         """
         annotations = self._annotate(source, source_mask, rng)
         layers = (block.cross_attention for block in self.decoder)
@@ -262,7 +262,7 @@ def _final_norm(config: TransformerConfig, rngs: nnx.Rngs) -> Norm | None:
 
 
 def _normalise_end(norm: Norm | None, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-    """The end of a stack: the final norm, if there is one."""
+    """`x` after the final norm of a stack; `x` itself if the stack has none."""
     return x if norm is None else normalise(norm, x)
 
 

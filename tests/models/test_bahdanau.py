@@ -81,9 +81,9 @@ def test_every_quantity_of_a_translation_is_the_papers(readout_state):
     memory = model.encode(SOURCE, all_tokens(SOURCE))
     annotations = encode_by_the_paper(model, SOURCE)
     assert_close(memory.annotations, annotations)
-    said = steps(model, memory, INPUTS)
+    decoded = steps(model, memory, INPUTS)
     expected = decode_by_the_paper(model, annotations, INPUTS, readout_state=readout_state)
-    for ours, papers in zip(said, zip(*expected, strict=True), strict=True):
+    for ours, papers in zip(decoded, zip(*expected, strict=True), strict=True):
         assert_close(ours, np.array(papers))
 
 
@@ -126,9 +126,9 @@ def test_d03_without_tanh_the_state_no_longer_chooses(monkeypatch):
 def test_d05_with_one_source_token_there_is_one_context():
     model = tiny_model(dtype=jnp.float64)
     memory = model.encode(SOURCE[:1], all_tokens(SOURCE[:1]))
-    said = steps(model, memory, INPUTS)
-    assert_close(said.context, jnp.repeat(memory.annotations, INPUTS.size, axis=0))
-    assert_close(said.weights, jnp.ones((INPUTS.size, 1)))
+    decoded = steps(model, memory, INPUTS)
+    assert_close(decoded.context, jnp.repeat(memory.annotations, INPUTS.size, axis=0))
+    assert_close(decoded.weights, jnp.ones((INPUTS.size, 1)))
 
 
 def final_twin(decoder: BahdanauDecoder) -> BahdanauDecoder:
@@ -155,11 +155,11 @@ def test_d06_attention_fixed_on_the_last_forward_state_is_the_rnn_encoder_decode
     twin = final_twin(decoder)
     final = twin.remember(forward[:, :HIDDEN], forward[-1, :HIDDEN], all_tokens(SOURCE))
     expected, model.decoder = steps(model, attending, INPUTS), twin
-    said = steps(model, final, INPUTS)
-    assert_close(said.logits, expected.logits)
-    assert_close(said.state, expected.state)
-    assert_close(said.context, expected.context[:, :HIDDEN])
-    assert_close(said.weights, expected.weights)
+    decoded = steps(model, final, INPUTS)
+    assert_close(decoded.logits, expected.logits)
+    assert_close(decoded.state, expected.state)
+    assert_close(decoded.context, expected.context[:, :HIDDEN])
+    assert_close(decoded.weights, expected.weights)
 
 
 def test_d14_maxout_over_duplicated_pieces_is_linear():

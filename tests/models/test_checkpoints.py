@@ -37,14 +37,14 @@ def test_logits_are_those_of_the_library_that_wrote_it(family):
 @EACH
 def test_decoding_with_caches_gives_the_logits_of_transformers(family):
     wanted = expected(family)
-    model, said = load_hf(DATA / family), wanted["tokens"]
+    model, generated = load_hf(DATA / family), wanted["tokens"]
     extend = nnx.jit(lambda model, tokens, caches: model.extend(tokens, caches))
-    new, caches = said, model.init_caches(2, 25, kind="sliding", chunk=2)
-    while said.shape[1] < wanted["greedy"].shape[1]:
+    new, caches = generated, model.init_caches(2, 25, kind="sliding", chunk=2)
+    while generated.shape[1] < wanted["greedy"].shape[1]:
         hidden, caches = extend(model, new, caches)
         new = model.readout(hidden[:, -1]).argmax(-1)[:, None]
-        said = jnp.concatenate([said, new], axis=1)
-    assert_equal(said, wanted["greedy"])
+        generated = jnp.concatenate([generated, new], axis=1)
+    assert_equal(generated, wanted["greedy"])
 
 
 @EACH
@@ -68,7 +68,7 @@ def test_saved_again_it_is_the_same_to_the_bit(family, tmp_path):
 
 @pytest.mark.skipif(
     importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None,
-    reason="transformers and torch are not installed; tests/data/hf has what they said",
+    reason="transformers and torch are not installed; tests/data/hf has their results",
 )
 @EACH
 def test_transformers_loads_what_we_save(family, tmp_path):

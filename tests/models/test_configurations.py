@@ -1,7 +1,7 @@
 """Public calls of models, searches, losses and caches, with JAX as strict as it can be set.
 
 Each runs with strict promotion of dtypes, with ranks that must be written out, and with an error at
-the first NaN: in 32 bits, in 64, and as a model of 32 bits where 64 are there. All say the same.
+the first NaN: in 32 bits, in 64, and as a model of 32 bits where 64 are there. All agree.
 """
 
 import contextlib

@@ -61,7 +61,7 @@ def test_a_padded_position_repeats_the_state_before_it(encode):
     padded = jnp.concatenate([SOURCE, jnp.array([0])])
     annotations, _ = encode(padded, padded != 0)
     assert_equal(annotations[-1, :HIDDEN], annotations[-2, :HIDDEN])
-    assert not annotations[-1, HIDDEN:].any()  # the backward state has read nothing yet
+    assert not annotations[-1, HIDDEN:].any()  # the backward recurrence has not started
 
 
 def test_the_summary_is_the_last_state_of_the_last_direction(encode):

@@ -127,7 +127,7 @@ def test_packed_documents_give_the_logits_of_separate_ones():
     model = drawn(LLAMA)
     documents = jnp.array([[0] * 4 + [1] * 7] * B)
     packed = model(TOKENS, mask=documents[:, None, :, None] == documents[:, None, None, :])
-    assert_close(packed[:, 4:], model(TOKENS[:, 4:]))  # rotations know distances alone
+    assert_close(packed[:, 4:], model(TOKENS[:, 4:]))  # rotary positions depend on distances only
     assert_differs(packed[:, 4:], model(TOKENS)[:, 4:])
 
 
@@ -237,7 +237,7 @@ def test_caches_that_cannot_be_are_refused():
 
 def test_embeddings_are_dropped_in_training_and_nowhere_else():
     model = GPT(dataclasses.replace(LLAMA, dropout_rate=0.25), rngs=nnx.Rngs(0))
-    for block in model.blocks:  # sub-layers that say nothing: what is left is the embeddings
+    for block in model.blocks:  # sub-layers of output 0: only the embeddings are left
         for last in (block.attention.w_out, block.feed_forward.w_down):
             last[...] = jnp.zeros_like(last[...])
     first, again, other = (model.hidden(TOKENS, rng=jax.random.key(seed)) for seed in (1, 1, 2))

@@ -77,13 +77,13 @@ def decode_by_the_paper(model, annotations, state):
 def test_every_quantity_of_a_translation_is_the_papers(score):
     model = tiny_model(dtype=jnp.float64, decoder="luong", score=score, local_window=2)
     memory = model.encode(SOURCE, all_tokens(SOURCE))
-    said = steps(model, memory, INPUTS)
+    decoded = steps(model, memory, INPUTS)
     papers = decode_by_the_paper(model, np.asarray(memory.annotations), np.asarray(memory.summary))
     logits, weights, context, state = (np.array(rows) for rows in zip(*papers, strict=True))
-    assert_close(said.logits, logits)
-    assert_close(said.weights, weights)
-    assert_close(said.context, context)
-    assert_close(said.state, state)
+    assert_close(decoded.logits, logits)
+    assert_close(decoded.weights, weights)
+    assert_close(decoded.context, context)
+    assert_close(decoded.state, state)
 
 
 def test_d18_without_its_input_block_nothing_is_fed():

@@ -21,12 +21,12 @@ from attn_jax.models import (
 )
 from attn_jax.models.beam import Hypotheses, expand
 
-TOKENS, LENGTH = 4, 4  # the toy speaks EOS = 2, 3, 4, 5 in at most four words
+TOKENS, LENGTH = 4, 4  # the toy outputs at most four of the tokens EOS = 2, 3, 4, 5
 
 
 @pytest.fixture(scope="module")
 def toy():
-    """A trigram model of six tokens that never says PAD or BOS: `table[last, before] -> log p`."""
+    """A trigram model of six tokens, PAD and BOS impossible: `table[last, before] -> log p`."""
     logits = np.random.default_rng(4).normal(size=(6, 6, 6)) * 2
     logits[..., EOS] += 1
     logits[..., [PAD, BOS]] = -np.inf
@@ -42,14 +42,14 @@ def search_toy(toy, **options):
 
 def every_translation(toy):
     """All translations of up to four tokens of the toy, with log-probabilities, by enumeration."""
-    table, said = np.asarray(toy, np.float64), {}
+    table, found = np.asarray(toy, np.float64), {}
     for words in product(range(2, 2 + TOKENS), repeat=LENGTH):
         end = words.index(EOS) + 1 if EOS in words else LENGTH
         history = [BOS, BOS, *words[:end]]
         steps = zip(history[1:], history, history[2:], strict=False)
         tokens = (*words[:end], *[PAD] * (LENGTH - end))
-        said[tokens] = sum(table[last, before, word] for last, before, word in steps)
-    return said
+        found[tokens] = sum(table[last, before, word] for last, before, word in steps)
+    return found
 
 
 def greedy(toy):
@@ -63,21 +63,21 @@ def greedy(toy):
 @pytest.mark.parametrize("length_penalty", [0.0, 0.6, 2.0])
 def test_d17_a_beam_wide_enough_for_everything_is_exhaustive_search(toy, length_penalty):
     beams = search_toy(toy, width=TOKENS**LENGTH, length_penalty=length_penalty)
-    said = every_translation(toy)
+    found = every_translation(toy)
     tokens = [
         tuple(row)
         for row, p in zip(beams.tokens.tolist(), beams.log_probs, strict=True)
         if p > -np.inf
     ]
-    assert sorted(tokens) == sorted(said)
+    assert sorted(tokens) == sorted(found)
     lengths = np.array([sum(token != PAD for token in row) for row in tokens])
-    log_probs = np.array([said[row] for row in tokens])
+    log_probs = np.array([found[row] for row in tokens])
     scores = log_probs / ((5 + lengths) / 6) ** length_penalty
-    assert_close(beams.log_probs[: len(said)], log_probs.astype(np.float32))
-    assert_close(beams.scores[: len(said)], scores.astype(np.float32))
-    assert (np.diff(beams.scores[: len(said)]) <= 0).all()
+    assert_close(beams.log_probs[: len(found)], log_probs.astype(np.float32))
+    assert_close(beams.scores[: len(found)], scores.astype(np.float32))
+    assert (np.diff(beams.scores[: len(found)]) <= 0).all()
     assert tokens[0] == max(
-        said, key=lambda row: said[row] / ((5 + LENGTH - row.count(PAD)) / 6) ** length_penalty
+        found, key=lambda row: found[row] / ((5 + LENGTH - row.count(PAD)) / 6) ** length_penalty
     )
 
 
@@ -193,13 +193,13 @@ def traces(model):
 def test_greedy_search_equals_decoding_step_by_step(model, traces):
     for source, target in zip(SOURCES, traces.target.tolist(), strict=True):
         memory = model.encode(source, source != PAD)
-        state, token, said = model.start(memory), BOS, []
+        state, token, found = model.start(memory), BOS, []
         step = jax.jit(partial(model.step, memory))
-        while len(said) < 7 and token != EOS:
+        while len(found) < 7 and token != EOS:
             state, result = step(state, jnp.array(token))
             token = int(result.logits.at[jnp.array([PAD, BOS])].set(-jnp.inf).argmax())
-            said.append(token)
-        assert target == said + [PAD] * (7 - len(said))
+            found.append(token)
+        assert target == found + [PAD] * (7 - len(found))
 
 
 def test_forcing_a_models_own_output_gives_the_same_trace(model, traces):
@@ -214,13 +214,13 @@ def test_forcing_a_models_own_output_gives_the_same_trace(model, traces):
 def test_a_trace_holds_what_the_steps_computed(model):
     trace = force(model, SOURCE, all_tokens(SOURCE), TARGET)
     memory = model.encode(SOURCE, all_tokens(SOURCE))
-    said = steps(model, memory, decoder_inputs(TARGET))
-    assert_close(trace.states, said.state)
-    assert_close(trace.scores + 1, said.scores + 1)
-    assert_close(trace.weights, said.weights)
-    assert_close(trace.contexts, said.context)
-    assert_close(trace.weights @ memory.annotations, said.context)
-    log_probs = jax.nn.log_softmax(said.logits).at[:, :2].set(-jnp.inf)
+    found = steps(model, memory, decoder_inputs(TARGET))
+    assert_close(trace.states, found.state)
+    assert_close(trace.scores + 1, found.scores + 1)
+    assert_close(trace.weights, found.weights)
+    assert_close(trace.contexts, found.context)
+    assert_close(trace.weights @ memory.annotations, found.context)
+    log_probs = jax.nn.log_softmax(found.logits).at[:, :2].set(-jnp.inf)
     assert_equal(trace.top_tokens, jnp.argsort(-log_probs)[:, :5])
     assert_close(trace.top_log_probs, jnp.sort(log_probs)[:, :-6:-1])
 
@@ -243,9 +243,9 @@ def test_a_beam_of_one_is_greedy_search(model, traces):
 def test_a_beams_log_probability_is_that_of_its_tokens(model):
     beams = jax.jit(partial(beam_search, model, width=3, max_length=5))(SOURCE, all_tokens(SOURCE))
     for tokens, log_prob in zip(beams.tokens, beams.log_probs, strict=True):
-        said = tokens[tokens != PAD]
-        logits = model.logits(SOURCE, all_tokens(SOURCE), decoder_inputs(said))
-        expected = jax.nn.log_softmax(logits)[jnp.arange(said.size), said].sum()
+        found = tokens[tokens != PAD]
+        logits = model.logits(SOURCE, all_tokens(SOURCE), decoder_inputs(found))
+        expected = jax.nn.log_softmax(logits)[jnp.arange(found.size), found].sum()
         assert float(log_prob) == pytest.approx(float(expected), rel=1e-5)
 
 

@@ -24,7 +24,7 @@ class Stored(NamedTuple):
 
 
 def safetensors() -> ModuleType:
-    """The package safetensors, which only checkpoints need.
+    """Imports the optional package safetensors.
 
     Raises:
       ImportError: it is not installed; the message says how to get it.

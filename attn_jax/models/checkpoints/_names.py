@@ -91,7 +91,7 @@ def _llama_block(layer: int, config: DecoderConfig, norm: Form) -> list[Tensor]:
 
 
 def tensors(family: str, config: DecoderConfig) -> list[Tensor]:
-    """Every tensor of a family's checkpoint."""
+    """The tensors that a checkpoint of this family and configuration has."""
     layers = range(config.num_layers)
     if family == "gpt2":
         named = [
