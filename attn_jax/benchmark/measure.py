@@ -11,7 +11,8 @@ from attn_jax.benchmark.inputs import Inputs
 from attn_jax.benchmark.shapes import Case
 from attn_jax.benchmark.timing import Budget, Spread, alternate
 
-# Of the largest number: room for bfloat16 and TF32, none for another mask, scale or head order.
+# Relative to the largest number: more than the error of bfloat16 and TF32, less than that of
+# another mask, scale or head order.
 DISAGREEMENT = 0.05
 
 

@@ -16,7 +16,7 @@ class DecoderBlock(TransformerEncoderBlock):
     """A decoder block without cross-attention: causal self-attention, then feed-forward.
 
     Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3. It is
-    a `TransformerEncoderBlock` whose attention is causal, with the layers that `config` names.
+    a `TransformerEncoderBlock` whose attention is causal; its layers follow `config`.
     Matrices start at N(0, 0.02²); `w_out` and `w_down`, which end a sub-layer, are divided by
     √(2 num_layers).
 

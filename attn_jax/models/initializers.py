@@ -23,7 +23,7 @@ def initializers(config: EncoderDecoderConfig) -> Initializers:
     Glorot's."""
     if config.init == "glorot":
         glorot = nnx.initializers.glorot_uniform()
-        # Luong's logits depend on the previous word only through the recurrence: larger embeddings.
+        # Luong's logits depend on a word only through the recurrence, so embeddings are larger.
         unit_rows = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
         unit_entries = nnx.initializers.normal(1.0)
         embedding = unit_entries if config.decoder == "luong" else unit_rows
