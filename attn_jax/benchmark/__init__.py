@@ -1,1 +1,4 @@
-"""Named real-world shapes, timed beside what else there is: `python -m attn_jax.benchmark`."""
+"""Attention on named real-world shapes, timed beside other libraries.
+
+Run it with `python -m attn_jax.benchmark`.
+"""

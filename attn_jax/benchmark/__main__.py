@@ -1,4 +1,4 @@
-"""`python -m attn_jax.benchmark`: measures named shapes, or checks what the library claims."""
+"""`python -m attn_jax.benchmark`: measures named shapes, or checks the library's claims."""
 
 import sys
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from attn_jax.benchmark._tools import MissingToolError, tool
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line; the exit status is 0 where all went well and every claim holds."""
+    """Runs the command line; the exit status is 0 if nothing failed and every claim passed."""
     try:
         for name in ("tyro", "rich", "matplotlib"):
             tool(name)

@@ -1,4 +1,4 @@
-"""The tools of the command line, imported when they are used: the library works without them."""
+"""Imports of the command line's optional packages when they are used."""
 
 import importlib
 from types import ModuleType
@@ -9,7 +9,7 @@ class MissingToolError(Exception):
 
 
 def tool(name: str) -> ModuleType:
-    """The module, or `MissingToolError` that says how to install its package."""
+    """Imports a module; raises `MissingToolError` if its package is not installed."""
     package = name.split(".")[0]
     try:
         return importlib.import_module(name)

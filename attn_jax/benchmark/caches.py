@@ -1,6 +1,6 @@
-"""`python -m attn_jax.benchmark.caches`: what each kind of cache takes, loses and costs a step.
+"""`python -m attn_jax.benchmark.caches`: memory, rounding error and step time of each cache.
 
-The figures of docs/caches.md. Memory is counted from shapes, so nothing of it is allocated.
+The numbers are those of docs/caches.md. Memory is computed from shapes; nothing is allocated.
 """
 
 import functools
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import attn_jax
 from attn_jax import caches
 from attn_jax.benchmark import machine
-from attn_jax.benchmark.timing import Patience, alternate
+from attn_jax.benchmark.timing import Budget, alternate
 
 MODELS = {"gpt2": (12, 12, 64), "llama-8b": (32, 8, 128)}  # layers, K, H
 B, CAPACITY, WINDOW, CHUNK, PAGES = 8, 32768, 4095, 1, 4096
@@ -28,29 +28,29 @@ def main() -> None:
         f"\nmemory of all layers, B={B}, capacity {CAPACITY}, window {WINDOW}, {PAGES} pages of 16"
     )
     for model, (layers, K, H) in MODELS.items():
-        for kind, make in kinds(B, CAPACITY, WINDOW, K, H, PAGES).items():
-            sizes = (layers * size(functools.partial(make, **kept)) for kept in KEPT.values())
+        for kind, make in makers(B, CAPACITY, WINDOW, K, H, PAGES).items():
+            sizes = (layers * gibibytes(functools.partial(make, **d)) for d in DTYPES.values())
             print(f"  {model:9} {kind:11}", *(f"{gib:8.2f} GiB" for gib in sizes))
-    print("\nerror of eight bits, H=128, normal keys and values")
+    print("\nrounding error of int8, H=128, normal keys and values")
     for name, error in errors().items():
         print(f"  {name:52} {error:.2e}")
-    print("\none step of one sequence, N=K=12, H=64, float32: append, and read of S slots")
+    print("\none decode step of one sequence, N=K=12, H=64, float32: append, attend to S slots")
     for S in (1024, 4096, 16384):
         for name, seconds in step_times(S).items():
             print(f"  S={S:<6} {name:24} {1e6 * seconds:10.0f} µs", flush=True)
 
 
-KEPT = {
+DTYPES = {
     "float32": {"dtype": jnp.float32},
     "bfloat16": {"dtype": jnp.bfloat16},
     "int8": {"int8": True},
 }
 
 
-def kinds(
+def makers(
     B: int, capacity: int, window: int, K: int, H: int, pages: int | None = None
 ) -> dict[str, Callable[..., caches.Cache]]:
-    """Every kind as a function of how numbers are kept."""
+    """For each kind of cache a function that makes an empty one; it takes `dtype` or `int8`."""
     return {
         "contiguous": functools.partial(caches.contiguous, B, capacity, K, H),
         "sliding": functools.partial(caches.sliding, B, window, K, H, chunk=CHUNK),
@@ -58,49 +58,49 @@ def kinds(
     }
 
 
-def size(make: Callable[[], caches.Cache]) -> float:
-    """GiB of a cache, from the shapes of its arrays."""
+def gibibytes(make: Callable[[], caches.Cache]) -> float:
+    """The size of a cache in GiB, from the shapes of its arrays."""
     leaves = jax.tree.leaves(jax.eval_shape(make))
     return sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves) / 2**30
 
 
 def errors(T: int = 1024, K: int = 4, H: int = 128) -> dict[str, float]:
-    """What eight bits change: of an entry, over all entries, and of what a query reads."""
+    """Rounding errors of an int8 cache: of one entry, of all entries, and of attention's output."""
     query, key, value = jax.random.normal(jax.random.key(0), (3, 1, T, K, H))
     exact, rounded = (
         caches.contiguous(1, T, K, H, int8=int8).append(key, value)[1] for int8 in (False, True)
     )
     off = jnp.abs(rounded.key - key) / jnp.max(jnp.abs(key), axis=-1, keepdims=True)
-    reads = [attn_jax.cached_attention(query, held) for held in (exact, rounded)]
+    outputs = [attn_jax.cached_attention(query, held) for held in (exact, rounded)]
 
     def relative(array, other):
         return float(jnp.linalg.norm(array - other) / jnp.linalg.norm(other))
 
     return {
-        "greatest of an entry, over the greatest of its row": float(off.max()),
+        "largest of an entry, over the largest of its vector": float(off.max()),
         "root mean square of all entries, relative": relative(rounded.key, key),
-        "root mean square of what queries read, relative": relative(reads[1], reads[0]),
+        "root mean square of attention's output, relative": relative(outputs[1], outputs[0]),
     }
 
 
 def step_times(S: int, K: int = 12, H: int = 64) -> dict[str, float]:
-    """Seconds a step, each contender in its turn."""
+    """Seconds a decode step for each cache; the caches take turns."""
     runners = {}
-    for kind, make in kinds(1, S, S - 1, K, H).items():
+    for kind, make in makers(1, S, S - 1, K, H).items():
         for int8 in (False, True):
             name = f"{kind}, int8" if int8 else kind
             runners[name] = _steps(functools.partial(make, int8=int8), S, K, H)
     plain = functools.partial(caches.contiguous, 1, S, K, H)
     for splits in (2, 4):
         runners[f"contiguous, {splits} splits"] = _steps(plain, S, K, H, splits)
-    spreads = alternate(runners, Patience(rounds=7, seconds=60))
+    spreads = alternate(runners, Budget(rounds=7, seconds=60))
     return {name: spread.median / STEPS for name, spread in spreads.items()}
 
 
 def _steps(
     make: Callable[[], caches.Cache], S: int, K: int, H: int, splits: int = 1
 ) -> Callable[[int], object]:
-    """A runner of `STEPS` steps that fill the last slots of a cache, and then forget them again."""
+    """A runner of `STEPS` decode steps that fill a cache's last slots, and a rewind after them."""
     draw = functools.partial(jax.random.normal, jax.random.key(0))
     tokens = draw((3, STEPS, 1, 1, K, H))
 

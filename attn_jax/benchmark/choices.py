@@ -1,6 +1,6 @@
-"""`python -m attn_jax.benchmark.choices`: what the engine was built as, beside what it might be.
+"""`python -m attn_jax.benchmark.choices`: the engine's design choices beside their alternatives.
 
-Times of each alternative over the time of the choice, in turns within one process (docs/adr/0008).
+The time of each alternative over that of the choice, timed in turns in one process (docs/adr/0008).
 """
 
 import functools
@@ -14,7 +14,7 @@ from jaxtyping import Array
 import attn_jax
 from attn_jax._engine.matmul import matmul
 from attn_jax.benchmark import machine
-from attn_jax.benchmark.timing import Patience, alternate
+from attn_jax.benchmark.timing import Budget, alternate
 
 TILES = ((64, 128), (128, 128), (128, 256), (256, 128), (256, 256), (512, 256), (512, 512))
 HEADS = {"1 head": (1, 4096, 1), "8 heads": (1, 4096, 8), "96 heads": (8, 512, 12)}
@@ -35,13 +35,13 @@ def main() -> None:
         report(f"keys a tile, {T} queries on 64k keys, 8 heads, float32", _few_queries(T))
     for dtype in ("float32", "bfloat16"):
         report(f"heads together or one after another, {dtype}", _heads(dtype))
-        report(f"a product over the first axes of both, {dtype}", _products(dtype))
+        report(f"a matmul over the first axes of both, {dtype}", _matmuls(dtype))
     report("exponentials of a tile", _exponentials())
 
 
 def report(title: str, runners: dict[str, Function]) -> None:
-    """Prints the median of each runner over that of the first."""
-    spreads = alternate(runners, Patience(rounds=7, seconds=30))
+    """Times the runners in turns; prints each one's median, and its ratio to the first one's."""
+    spreads = alternate(runners, Budget(rounds=7, seconds=30))
     first = next(iter(spreads.values())).median
     print(f"\n{title}")
     for name, spread in spreads.items():
@@ -51,7 +51,7 @@ def report(title: str, runners: dict[str, Function]) -> None:
 
 
 def _tiles(B: int, T: int, N: int, dtype: str, mask: attn_jax.masks.Mask) -> dict[str, Function]:
-    """Output and gradients with the tiles that the library chooses, and with others."""
+    """Output and gradients with the tile shape that the library chooses, and with others."""
     arrays = _draw(dtype, *[(B, T, N, 64)] * 4)
     shapes = [shape for shape in TILES if max(shape) <= T]
     masks = {f"{t}×{s}": attn_jax.block_mask(mask, T, T, tile=(t, s)) for t, s in shapes}
@@ -59,61 +59,63 @@ def _tiles(B: int, T: int, N: int, dtype: str, mask: attn_jax.masks.Mask) -> dic
 
 
 def _few_queries(T: int) -> dict[str, Function]:
+    """T queries on 64k keys, with the library's choice and with other numbers of keys a tile."""
     query, *rest = _draw("float32", (1, T, 8, 64), *[(1, 65536, 8, 64)] * 2)
-    everything, position = attn_jax.masks.key_padding(65536), jnp.full(T, 65536)
+    all_keys, position = attn_jax.masks.key_padding(65536), jnp.full(T, 65536)
 
-    def by(keys: int) -> Function:
+    def with_tile(keys: int) -> Function:
         mask = attn_jax.block_mask(
-            everything, T, 65536, query_position=position, tile=(min(T, 256), keys)
+            all_keys, T, 65536, query_position=position, tile=(min(T, 256), keys)
         )
         return _forward((query, *rest), mask=mask)
 
     chosen = _forward((query, *rest), implementation="blockwise")
-    return {"chosen": chosen} | {f"{keys}": by(keys) for keys in (512, 2048, 8192, 65536)}
+    return {"chosen": chosen} | {f"{keys}": with_tile(keys) for keys in (512, 2048, 8192, 65536)}
 
 
 def _forward(arrays: tuple[Array, ...], **options) -> Function:
-    read = jax.jit(functools.partial(attn_jax.dot_product_attention, **options))
-    return lambda _: jax.block_until_ready(read(*arrays))
+    attention = jax.jit(functools.partial(attn_jax.dot_product_attention, **options))
+    return lambda _: jax.block_until_ready(attention(*arrays))
 
 
 def _with_gradients(arrays: list[Array], **options) -> Function:
     @jax.jit
     def output_and_gradients(query, key, value, cotangent):
-        read = functools.partial(attn_jax.dot_product_attention, **options)
-        out, transpose = jax.vjp(read, query, key, value)
-        return out, *transpose(cotangent)
+        attention = functools.partial(attn_jax.dot_product_attention, **options)
+        out, vjp = jax.vjp(attention, query, key, value)
+        return out, *vjp(cotangent)
 
     return lambda _: jax.block_until_ready(output_and_gradients(*arrays))
 
 
 def _heads(dtype: str) -> dict[str, Function]:
     arrays = _draw(dtype, *[(8, 2048, 64)] * 3)
-    one = functools.partial(attn_jax.attend, implementation="blockwise")
-    together = jax.jit(jax.vmap(one))
-    in_turn = jax.jit(lambda *arrays: jax.lax.map(lambda head: one(*head), arrays))
+    one_head = functools.partial(attn_jax.attend, implementation="blockwise")
+    together = jax.jit(jax.vmap(one_head))
+    in_turn = jax.jit(lambda *arrays: jax.lax.map(lambda head: one_head(*head), arrays))
     return {
         "together": lambda _: jax.block_until_ready(together(*arrays)),
         "one after another": lambda _: jax.block_until_ready(in_turn(*arrays)),
     }
 
 
-def _products(dtype: str) -> dict[str, Function]:
-    """Σ_t weights[t, s] rows[t, v] for 8 heads, fifty times over."""
+def _matmuls(dtype: str) -> dict[str, Function]:
+    """Σ_t weights[t, s] rows[t, v] for 8 heads, fifty times."""
     weights, rows = _draw(dtype, (8, 256, 256), (8, 256, 64))
-    turned = jax.vmap(lambda a, b: matmul("ts,tv->sv", a, b, dtype))
-    plain = functools.partial(jnp.einsum, "nts,ntv->nsv", preferred_element_type=jnp.float32)
+    transposing = jax.vmap(lambda a, b: matmul("ts,tv->sv", a, b, dtype))
+    einsum = functools.partial(jnp.einsum, "nts,ntv->nsv", preferred_element_type=jnp.float32)
 
     def repeat(product: Function) -> Function:
         def step(_, total):
-            nothing = (0 * total[0, 0, 0]).astype(weights.dtype)
-            return total + product(weights + nothing, rows)
+            # Each step depends on the one before, so XLA cannot move the matmul out of the loop.
+            zero = (0 * total[0, 0, 0]).astype(weights.dtype)
+            return total + product(weights + zero, rows)
 
         start = jnp.zeros((8, 256, 64), jnp.float32)
         loop = jax.jit(lambda: jax.lax.fori_loop(0, 50, step, start))
         return lambda _: loop().block_until_ready()
 
-    return {"the smaller one turned": repeat(turned), "as it stands": repeat(plain)}
+    return {"smaller operand transposed": repeat(transposing), "plain einsum": repeat(einsum)}
 
 
 def _exponentials() -> dict[str, Function]:

@@ -1,7 +1,7 @@
-"""What this library says of its speed and memory, as lines that pass, fail or were not run.
+"""The library's claims about its speed and memory; each line passes, fails or is not run.
 
-A line whose peer is missing was not run: it never passes. Sizes are B=1, N=8, H=64, but for
-the calls that one product might do, where we say that we are no slower (0.9x).
+A line whose peer is missing is not run, and so does not pass. Sizes are B=1, N=8, H=64. The small
+calls that one matmul could compute have other sizes; they claim 0.9 times the peer's speed.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ GROWTH_FROM_8K_TO_32K = 1.1  # over linear
 
 @dataclasses.dataclass(frozen=True)
 class Speed:
-    """`ours` takes at most 1/`ratio` of the time that `peer` takes, by medians of one bout."""
+    """The claim that `peer` takes at least `ratio` times as long as `ours`, by medians."""
 
     ours: Entry
     peer: Entry
@@ -31,18 +31,21 @@ class Speed:
 
     @property
     def text(self) -> str:
+        """The claim as one line of the report."""
         mine, theirs = self.ours.case, self.peer.case
-        against = self.peer.contender
+        peer = self.peer.contender
         if theirs.shape != mine.shape:
-            against = f"{against} {theirs.shape.name}"
+            peer = f"{peer} {theirs.shape.name}"
         how = "faster" if self.ratio >= 1 else "no slower"
-        return f"{mine.shape.name}, {mine.dtype}, {mine.direction}: {how} than {against}"
+        return f"{mine.shape.name}, {mine.dtype}, {mine.direction}: {how} than {peer}"
 
     @property
     def wanted(self) -> str:
+        """The ratio that passes."""
         return f"≥ {self.ratio:g}x"
 
     def check(self, rows: Mapping[Entry, Row]) -> "Verdict":
+        """The verdict, from the rows of the entries that were timed together."""
         for entry in (self.peer, self.ours):
             row = rows.get(entry)
             if row is None or row.spread is None:
@@ -57,23 +60,28 @@ class Speed:
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Temporary memory of the compiled call, as XLA counts it: at 8k, or how it grows to 32k."""
+    """A claim about the compiled call's temporary memory: at 8k, or its growth to 32k.
+
+    XLA's own count is used.
+    """
 
     backward: bool
     grows: bool
 
     @property
     def text(self) -> str:
+        """The claim as one line of the report."""
         direction = "forward+backward" if self.backward else "forward"
         what = "growth 8k to 32k over linear" if self.grows else "MB at 8k"
         return f"{MEMORY_SHAPE}, float32, {direction}: temporary memory, {what}"
 
     @property
     def wanted(self) -> str:
+        """The number that passes."""
         return f"≤ {GROWTH_FROM_8K_TO_32K}x" if self.grows else f"≤ {MEGABYTES_AT_8K}"
 
     def check(self, temp_bytes: Callable[[int, bool], int | None]) -> "Verdict":
-        """`temp_bytes(T, backward)` is asked for one or two lengths."""
+        """The verdict; `temp_bytes(T, backward)` counts the bytes at a length T."""
         at_8k = temp_bytes(8192, self.backward)
         if not at_8k:
             return Verdict(self, None, "not run", "XLA counts no temporary memory here")
@@ -88,7 +96,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What came of a claim; `got` is in the unit of `claim.wanted`, None where it was not run."""
+    """The result of a claim; `got` is in the unit of `claim.wanted`, None if it was not run."""
 
     claim: Speed | Memory
     got: float | None
@@ -96,8 +104,8 @@ class Verdict:
     reason: str | None = None
 
 
-def hold(verdicts: Sequence[Verdict]) -> bool:
-    """Whether every line passed; a line that was not run does not hold, and no lines do not."""
+def all_passed(verdicts: Sequence[Verdict]) -> bool:
+    """Whether there are verdicts and every one passed; a claim that was not run did not pass."""
     return bool(verdicts) and all(verdict.outcome == "passed" for verdict in verdicts)
 
 
@@ -130,7 +138,7 @@ SPEED: list[Speed] = [
     _window(True),
     *_against(_JAX, 1.0, ("decode-1k", "decode-1k-eager"), "float32", False),
 ]
-# Where one product might do: no slower than who has nothing else.
+# Calls so small that one matmul could compute them: at most slightly slower than the peers.
 _SMALL = ("alphafold-192", "cross-77", "queries-64-lengths", "queries-64-mask", "t5-base")
 SPEED += [
     claim
@@ -143,16 +151,16 @@ MEMORY: list[Memory] = [
 ]
 
 
-def about(shapes: Sequence[str]) -> tuple[list[Speed], list[Memory]]:
-    """The claims about shapes of these names, or all of them where none is named."""
+def select(shapes: Sequence[str]) -> tuple[list[Speed], list[Memory]]:
+    """The claims about the shapes of these names; all claims if no name is given."""
     if not shapes:
         return SPEED, MEMORY
     speed = [claim for claim in SPEED if claim.ours.case.shape.name in shapes]
     return speed, MEMORY if MEMORY_SHAPE in shapes else []
 
 
-def bouts(claims: Sequence[Speed]) -> list[list[Entry]]:
-    """What must be measured together: for each case of ours, we and every peer of its lines."""
+def groups(claims: Sequence[Speed]) -> list[list[Entry]]:
+    """Groups of entries to time together: for each `ours` of the claims, it and all its peers."""
     together: dict[Entry, dict[Entry, None]] = {}
     for claim in claims:
         together.setdefault(claim.ours, {claim.ours: None})[claim.peer] = None

@@ -1,8 +1,8 @@
 """`python -m attn_jax.benchmark.decode`: tokens a second, beside transformers on the same weights.
 
-GPT-2's sizes with parameters drawn at random, saved by `save_hf` and read by `transformers`: the
-two must say the same tokens. They take turns in one process. One text, greedy, float32: what is
-measured is how fast weights and caches come from memory.
+The model has GPT-2's sizes and random parameters. `save_hf` saves it and `transformers` loads it;
+both must generate the same tokens. They take turns in one process. One text, greedy, float32: the
+speed is limited by how fast weights and caches are read from memory.
 """
 
 import importlib
@@ -27,22 +27,22 @@ NEEDED = ("torch", "transformers", "safetensors")
 
 
 class Run(NamedTuple):
-    """What was said after the prompt, and how long reading it and saying the rest took."""
+    """The generated tokens of one run, and the seconds of prefill and of decoding."""
 
     tokens: list[int]
     prompt_seconds: float
     seconds: float
 
     @property
-    def pace(self) -> float:
-        """Tokens a second, without the first one: that is known when the prompt is read."""
+    def tokens_per_second(self) -> float:
+        """Tokens a second, without the first one, which is part of the prefill."""
         return (len(self.tokens) - 1) / self.seconds
 
 
 def main() -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        print(f"pip install {' '.join(missing)}: it is measured beside transformers")
+        print(f"this benchmark compares with transformers: pip install {' '.join(missing)}")
         return 2
     facts = machine.environment()
     print(f"{facts['date']}  {facts['processor']}, {facts['cores']} cores, {facts['versions']}")
@@ -52,7 +52,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         save_hf(model, Path(folder) / "gpt2")
         runners = {"attn_jax": ours(model), "transformers": theirs(Path(folder) / "gpt2")}
-    runs = {name: [run(prompt) for _ in range(2)] for name, run in runners.items()}  # warm
+    runs = {name: [run(prompt) for _ in range(2)] for name, run in runners.items()}  # warm-up
     for turn in range(ROUNDS):
         for name in list(runners)[:: 1 if turn % 2 == 0 else -1]:
             runs[name].append(runners[name](prompt))
@@ -63,17 +63,17 @@ def main() -> int:
 
 
 def report(runs: dict[str, list[Run]]) -> None:
-    """Medians of each, and the median of the ratios within a round."""
-    print(f"\n12 layers, width 768, float32, one text: {PROMPT} tokens read, {NEW} said")
+    """Prints each library's medians, and the median of the ratios within a round."""
+    print(f"\n12 layers, width 768, float32, one text: {PROMPT} prompt tokens, {NEW} generated")
     for name, rounds in runs.items():
         print(
             f"  {name:13} prompt {statistics.median(run.prompt_seconds for run in rounds):6.3f} s, "
-            f"then {statistics.median(run.pace for run in rounds):6.1f} tokens/s"
+            f"then {statistics.median(run.tokens_per_second for run in rounds):6.1f} tokens/s"
         )
     pairs = list(zip(*runs.values(), strict=True))
-    paces = sorted(us.pace / they.pace for us, they in pairs)
-    prompts = sorted(they.prompt_seconds / us.prompt_seconds for us, they in pairs)
-    for name, ratios in (("tokens a second", paces), ("reading the prompt", prompts)):
+    decode = sorted(our.tokens_per_second / their.tokens_per_second for our, their in pairs)
+    prefill = sorted(their.prompt_seconds / our.prompt_seconds for our, their in pairs)
+    for name, ratios in (("tokens a second", decode), ("prefill", prefill)):
         print(
             f"  {name}: {statistics.median(ratios):.2f}x transformers "
             f"({ratios[0]:.2f}-{ratios[-1]:.2f} in {len(ratios)} rounds)"
@@ -81,18 +81,18 @@ def report(runs: dict[str, list[Run]]) -> None:
 
 
 def ours(model: GPT) -> Callable[[list[int]], Run]:
-    """`generate`, whose clock starts to count tokens when the prompt is read."""
+    """A runner of this library's `generate`, which times prefill and decoding itself."""
 
     def run(prompt: list[int]) -> Run:
-        said = generate(model, [prompt], max_new_tokens=NEW)
-        # It has read the prompt when the first token is known; then it reads NEW tokens, not NEW-1.
-        return Run(said.tokens[0], said.prompt_seconds, said.seconds * (NEW - 1) / NEW)
+        result = generate(model, [prompt], max_new_tokens=NEW)
+        # Its prefill gives the first token, and then it runs NEW decode steps; NEW - 1 are needed.
+        return Run(result.tokens[0], result.prompt_seconds, result.seconds * (NEW - 1) / NEW)
 
     return run
 
 
 def theirs(folder: Path) -> Callable[[list[int]], Run]:
-    """`transformers`, whose clock is asked after each token."""
+    """A runner of `transformers`, which records the time after each token."""
     torch, transformers = map(importlib.import_module, ("torch", "transformers"))
     torch.set_num_threads(machine.cores())
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
@@ -100,22 +100,22 @@ def theirs(folder: Path) -> Callable[[list[int]], Run]:
     def run(prompt: list[int]) -> Run:
         times: list[float] = []
 
-        def look(ids: Any, scores: Any, **_: Any) -> Any:
+        def record_time(ids: Any, scores: Any, **_: Any) -> Any:
             del scores
             times.append(time.perf_counter())
             return torch.zeros(ids.shape[0], dtype=torch.bool)
 
         ids, start = torch.tensor([prompt]), time.perf_counter()
-        said = model.generate(
+        generated = model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=NEW,
             do_sample=False,
             eos_token_id=None,
             pad_token_id=0,
-            stopping_criteria=[look],
+            stopping_criteria=[record_time],
         )
-        return Run(said[0, len(prompt) :].tolist(), times[0] - start, times[-1] - times[0])
+        return Run(generated[0, len(prompt) :].tolist(), times[0] - start, times[-1] - times[0])
 
     return run
 

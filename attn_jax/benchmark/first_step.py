@@ -1,8 +1,8 @@
-"""`python -m attn_jax.benchmark.first_step`: how long a first gradient takes before it runs.
+"""`python -m attn_jax.benchmark.first_step`: seconds to trace, lower and compile a first gradient.
 
-Each contender traces, lowers and compiles the gradient of causal attention in a process of its own,
-where nothing of it is known yet; the contenders take turns. Then how many functions of this library
-one trace calls, which no other work on the machine disturbs.
+Each contender does so for causal attention in a new process, where nothing is cached yet; the
+contenders take turns. Then it counts the calls of this library's functions in one trace, a number
+that does not depend on the load of the machine.
 """
 
 import collections
@@ -34,7 +34,7 @@ _FOLDER = str(Path(attn_jax.__file__).parent)
 
 
 class Calls(NamedTuple):
-    """How many functions of this library were called, and how often all of them."""
+    """How many functions of this library were called, and how many calls that were in all."""
 
     distinct: int
     all: int
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def runs() -> list[tuple[str, list[list[float]]]]:
-    """The seconds of each stage, a row a process, for each contender."""
+    """For each contender the seconds of each stage, one row for each process."""
     rows = {name: [] for name in CONTENDERS}
     for _ in range(ROUNDS):
         for name in CONTENDERS:
@@ -71,15 +71,15 @@ def runs() -> list[tuple[str, list[list[float]]]]:
 
 
 def first_step(name: str) -> list[float]:
-    """Seconds of each stage in this process, after JAX itself has computed something."""
+    """Seconds of each stage in this process, after a small computation has initialised JAX."""
     jax.jit(jnp.sin)(0.0).block_until_ready()
-    begin = time.perf_counter()
+    start = time.perf_counter()
     traced = jax.jit(gradient_of(CONTENDERS[name])).trace(*arguments())
     after_trace = time.perf_counter()
-    done = traced.lower()
+    lowered = traced.lower()
     after_lower = time.perf_counter()
-    done.compile()
-    moments = begin, after_trace, after_lower, time.perf_counter()
+    lowered.compile()
+    moments = start, after_trace, after_lower, time.perf_counter()
     return [after - before for before, after in itertools.pairwise(moments)]
 
 
@@ -88,8 +88,8 @@ def causal(attention: Callable) -> Callable:
 
 
 def gradient_of(attention: Callable) -> Callable:
-    read = causal(attention)
-    return jax.grad(lambda *operands: jnp.sum(read(*operands)), argnums=(0, 1, 2))
+    function = causal(attention)
+    return jax.grad(lambda *operands: jnp.sum(function(*operands)), argnums=(0, 1, 2))
 
 
 def arguments() -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -102,7 +102,7 @@ def lowered(function: Callable) -> jax.stages.Lowered:
 
 
 def calls(work: Callable[[], object]) -> Calls:
-    """Counts what `work` calls of this library."""
+    """Counts the calls of this library's functions while `work` runs."""
     counts = collections.Counter()
 
     def count(frame, event, _):

@@ -1,4 +1,4 @@
-"""Normal draws for a case: several sets of them, so that no call finds its operands in a cache."""
+"""Random operands for a case: several sets, so a call's operands are not in the CPU's caches."""
 
 import functools
 from typing import NamedTuple
@@ -16,7 +16,7 @@ SETS = 3
 
 
 class Operands(NamedTuple):
-    """What one call reads; the cotangent is of the output, [B T N H]."""
+    """The operands of one call; the cotangent is that of the output, [B T N H]."""
 
     query: Float[Numbers, "B T N H"]
     key: Float[Numbers, "B S K H"]
@@ -26,7 +26,7 @@ class Operands(NamedTuple):
 
 
 class Inputs:
-    """The sets of one case, as numpy draws them and as JAX holds them."""
+    """The operand sets of one case, as numpy arrays and as JAX arrays."""
 
     def __init__(self, case: Case, seed: int, sets: int = SETS):
         rng = np.random.default_rng(seed)
@@ -35,7 +35,7 @@ class Inputs:
 
     @functools.cached_property
     def jax(self) -> list[Operands]:
-        """The same numbers on JAX' default device, in the dtype of the case; made once."""
+        """The same numbers on JAX's default device, in the dtype of the case."""
         dtype = jnp.dtype(self.case.dtype)
         return [
             jax.tree.map(lambda part: jnp.asarray(part, dtype), operands) for operands in self.numpy
@@ -44,12 +44,13 @@ class Inputs:
 
 def _draw(case: Case, rng: np.random.Generator) -> Operands:
     shape = case.shape
-    rows = (shape.B, shape.T, shape.N, shape.H)
-    columns = (shape.B, shape.keys, shape.kv_heads, shape.H)
-    pairs = (1, shape.N, shape.T, shape.keys)
+    query_shape = (shape.B, shape.T, shape.N, shape.H)
+    key_shape = (shape.B, shape.keys, shape.kv_heads, shape.H)
+    bias_shape = (1, shape.N, shape.T, shape.keys)
 
     def normal(size: tuple[int, ...]) -> np.ndarray:
         return rng.standard_normal(size, dtype=np.float32)
 
-    bias = normal(pairs) if shape.pair_bias else None
-    return Operands(normal(rows), normal(columns), normal(columns), bias, normal(rows))
+    bias = normal(bias_shape) if shape.pair_bias else None
+    query, key, value = normal(query_shape), normal(key_shape), normal(key_shape)
+    return Operands(query, key, value, bias, cotangent=normal(query_shape))

@@ -1,4 +1,4 @@
-"""The contenders that JAX compiles: this library, `jax.nn` and flax, by public functions."""
+"""The contenders that JAX compiles: this library, `jax.nn`, flax and a plain einsum."""
 
 import dataclasses
 import importlib
@@ -15,7 +15,7 @@ import attn_jax
 from attn_jax import score_mods
 from attn_jax._attend import Implementation
 from attn_jax.benchmark import machine
-from attn_jax.benchmark.contract import Prepared, Unsupported
+from attn_jax.benchmark.contender import Prepared, Unsupported
 from attn_jax.benchmark.inputs import Inputs
 from attn_jax.benchmark.shapes import Shape
 
@@ -24,7 +24,7 @@ type Attention = Callable[..., Array]  # (query, key, value, bias | None) -> out
 
 @dataclasses.dataclass(frozen=True)
 class JaxContender:
-    """A function made for a shape by `attention`, compiled on its inputs."""
+    """A JAX function to time; `attention` makes it for a shape."""
 
     name: str
     attention: Callable[[Shape], Attention]
@@ -36,8 +36,8 @@ class JaxContender:
         start = time.perf_counter()
         try:
             compiled = jitted.lower(*sets[0]).compile()
-        except NotImplementedError as refusal:
-            raise Unsupported(str(refusal).splitlines()[0]) from refusal
+        except NotImplementedError as error:
+            raise Unsupported(str(error).splitlines()[0]) from error
         compile_seconds = time.perf_counter() - start
         memory = compiled.memory_analysis()
         temp_bytes = None if memory is None else memory.temp_size_in_bytes
@@ -54,23 +54,24 @@ class JaxContender:
 
 
 def temp_bytes(attention: Attention, shape: Shape, dtype: str, backward: bool) -> int | None:
-    """Temporary memory of the compiled call, from shapes alone: nothing is run."""
-    kind = jnp.dtype(dtype)
-    query = jax.ShapeDtypeStruct((shape.B, shape.T, shape.N, shape.H), kind)
-    key = jax.ShapeDtypeStruct((shape.B, shape.keys, shape.kv_heads, shape.H), kind)
+    """Temporary memory of the compiled call, from shapes alone: the call is not run."""
+    query = jax.ShapeDtypeStruct((shape.B, shape.T, shape.N, shape.H), jnp.dtype(dtype))
+    key = jax.ShapeDtypeStruct((shape.B, shape.keys, shape.kv_heads, shape.H), jnp.dtype(dtype))
     step = jax.jit(_step(attention, backward))
     memory = step.lower(query, key, key, None, query).compile().memory_analysis()
     return None if memory is None else memory.temp_size_in_bytes
 
 
 def _step(attention: Attention, backward: bool) -> Callable[..., Sequence[Array]]:
+    """The function to time: attention, with `backward` also the gradients of all operands."""
+
     def forward(query, key, value, bias, cotangent):
         del cotangent
         return (attention(query, key, value, bias),)
 
     def both(query, key, value, bias, cotangent):
-        out, pull_back = jax.vjp(attention, query, key, value, bias)
-        return (out, *jax.tree.leaves(pull_back(cotangent)))
+        out, vjp = jax.vjp(attention, query, key, value, bias)
+        return (out, *jax.tree.leaves(vjp(cotangent)))
 
     return both if backward else forward
 
@@ -80,7 +81,7 @@ def _ours(implementation: str | None) -> Callable[[Shape], Attention]:
         options: dict = {"is_causal": shape.is_causal, "implementation": implementation}
         if shape.window is not None:
             options["local_window_size"] = (shape.window, 0)
-        options |= _padding(shape)
+        options |= _padding_options(shape)
         if shape.alibi:
             options["score_mod"] = score_mods.alibi(jnp.asarray(shape.slopes)[None])
         return lambda query, key, value, bias: attn_jax.dot_product_attention(
@@ -102,8 +103,8 @@ def _jax_nn(implementation: Literal["cudnn"] | None) -> Callable[[Shape], Attent
             is_causal=shape.is_causal,
             local_window_size=window,
             implementation=implementation,
-            mask=_padding(shape).get("mask"),
-            key_value_seq_lengths=_padding(shape).get("key_value_seq_lengths"),
+            mask=_padding_options(shape).get("mask"),
+            key_value_seq_lengths=_padding_options(shape).get("key_value_seq_lengths"),
         )
 
     return attention
@@ -119,12 +120,12 @@ def _flax(shape: Shape) -> Attention:
         raise Unsupported("takes lengths only as a mask")
     attend = importlib.import_module("flax.nnx").dot_product_attention
     return lambda query, key, value, bias: attend(
-        query, key, value, bias, is_causal=shape.is_causal, **_padding(shape)
+        query, key, value, bias, is_causal=shape.is_causal, **_padding_options(shape)
     )
 
 
 def _einsum(shape: Shape) -> Attention:
-    """Two products around a softmax, as one writes them by hand; masked logits are −1e30."""
+    """Attention written by hand: two matmuls around a softmax; masked logits are −1e30."""
     _refuse_alibi(shape)
 
     def attention(query, key, value, bias):
@@ -132,15 +133,15 @@ def _einsum(shape: Shape) -> Attention:
         logits = jnp.einsum("btnh,bsnh->bnts", query, key) * shape.H**-0.5
         logits = logits.astype(jnp.float32) + (0 if bias is None else bias)
         if shape.is_causal or shape.padding is not None:
-            logits = jnp.where(_readable(shape), logits, -1e30)
+            logits = jnp.where(_mask(shape), logits, -1e30)
         weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
         return jnp.einsum("bnts,bsnh->btnh", weights, value)
 
     return attention
 
 
-def _readable(shape: Shape) -> Array:
-    """[B 1 T|1 S]."""
+def _mask(shape: Shape) -> Array:
+    """True where a query may attend to a key, [B 1 T|1 S]."""
     rows, keys = jnp.arange(shape.T)[:, None], jnp.arange(shape.keys)[None, :]
     padding = (keys < jnp.asarray(shape.lengths)[:, None])[:, None, None, :]
     if not shape.is_causal:
@@ -149,8 +150,8 @@ def _readable(shape: Shape) -> Array:
     return padding & ((keys <= rows) & (rows - keys <= reach))[None, None]
 
 
-def _padding(shape: Shape) -> dict[str, Array]:
-    """Lengths or a mask, as `dot_product_attention` takes them here, in `jax.nn` and in flax."""
+def _padding_options(shape: Shape) -> dict[str, Array]:
+    """Lengths or a mask, as arguments of `dot_product_attention` here, in `jax.nn` and in flax."""
     if shape.padding is None:
         return {}
     if shape.padding == "lengths":
@@ -163,18 +164,18 @@ def _refuse_alibi(shape: Shape) -> None:
         raise Unsupported("takes ALiBi only as an N·T·S bias")
 
 
-# What a call without `implementation` gets, which is what the claims are about.
+# A call without `implementation`: the claims are about it.
 DEFAULT = JaxContender("attn_jax", _ours(None))
 
 
 def ours() -> list[JaxContender]:
-    """One a backend that `attend` knows by name."""
+    """One contender for each implementation of `attend`."""
     names = get_args(Implementation.__value__)
     return [JaxContender(f"attn_jax {name}", _ours(name)) for name in names]
 
 
 def peers() -> list[JaxContender]:
-    """`jax.nn`, with cuDNN's kernel too where there is a GPU, flax, and plain `einsum`."""
+    """`jax.nn`, on a GPU also with cuDNN's kernel, flax, and plain `einsum`."""
     cudnn = [JaxContender("jax.nn cudnn", _jax_nn("cudnn"))]
     return [
         JaxContender("jax.nn", _jax_nn(None)),

@@ -1,4 +1,4 @@
-"""What the machine itself can do, measured in the same run: its matrix product, its memory."""
+"""Facts about the machine: its versions and processor, its matmul rate and memory bandwidth."""
 
 import datetime
 import importlib.metadata
@@ -11,24 +11,25 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from attn_jax.benchmark.contract import Unsupported
+from attn_jax.benchmark.contender import Unsupported
 
-PRODUCT = "matrix product"
+MATMUL = "matmul"
 _PACKAGES = ("jax", "jaxlib", "flax", "torch", "numpy")
-_SHARE = 0.8  # of the free memory that one call may take
+_USABLE_SHARE = 0.8  # of the free memory, for one call
 
 
 def on_accelerator() -> bool:
+    """Whether JAX's default device is not a CPU."""
     return jax.default_backend() != "cpu"
 
 
 def cores() -> int:
-    """The processor cores this process may use."""
+    """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def matrix_product(dtype: str, size: int | None = None) -> tuple[Callable[[int], object], int]:
-    """A square product by XLA in this dtype as a runner, and its operations."""
+def matmul(dtype: str, size: int | None = None) -> tuple[Callable[[int], object], int]:
+    """A runner of XLA's matmul of two square matrices, and its number of operations."""
     size = (8192 if on_accelerator() else 1024) if size is None else size
     rngs = jax.random.split(jax.random.key(0), 4)
     operands = [jax.random.normal(rng, (size, size), jnp.dtype(dtype)) for rng in rngs]
@@ -41,7 +42,7 @@ def matrix_product(dtype: str, size: int | None = None) -> tuple[Callable[[int],
 
 
 def bandwidth(megabytes: int | None = None) -> float:
-    """Bytes a second, read and written, of negating in place what is too large for the caches."""
+    """Bytes read and written a second when an array larger than the caches is negated in place."""
     megabytes = (1024 if on_accelerator() else 256) if megabytes is None else megabytes
     negate = jax.jit(jnp.negative, donate_argnums=0)
     numbers = negate(jnp.ones(megabytes * 2**18, jnp.float32)).block_until_ready()
@@ -54,16 +55,16 @@ def bandwidth(megabytes: int | None = None) -> float:
 
 
 def check_memory(temp_bytes: int | None) -> None:
-    """Raises `Unsupported` where a call would need more than most of the free memory."""
+    """Raises `Unsupported` if a call needs more than 80 % of the free memory."""
     free = free_bytes()
-    if temp_bytes is not None and free is not None and temp_bytes > _SHARE * free:
+    if temp_bytes is not None and free is not None and temp_bytes > _USABLE_SHARE * free:
         raise Unsupported(
             f"needs {temp_bytes / 1e9:.1f} GB of temporary memory; {free / 1e9:.1f} GB are free"
         )
 
 
 def free_bytes() -> int | None:
-    """Free memory of JAX' default device; None where nobody says."""
+    """Free memory of JAX's default device; None if unknown."""
     if on_accelerator():
         stats = jax.devices()[0].memory_stats() or {}
         limit, used = stats.get("bytes_limit"), stats.get("bytes_in_use", 0)
@@ -77,7 +78,7 @@ def free_bytes() -> int | None:
 
 
 def environment() -> dict[str, object]:
-    """Where, when and with what: what a reader needs to judge the numbers."""
+    """Date, platform, processor, device and versions: the circumstances of the numbers."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -98,7 +99,7 @@ def _version(package: str) -> str | None:
 
 
 def processor() -> str:
-    """The model name of the CPU: Linux keeps it in a file, elsewhere the platform knows it."""
+    """The model name of the CPU: on Linux from /proc/cpuinfo, else from `platform`."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():

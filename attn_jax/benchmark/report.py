@@ -1,4 +1,4 @@
-"""What a run found: a table for the terminal, and JSON for whoever compares runs."""
+"""The results of a run: tables for the terminal, and JSON."""
 
 import dataclasses
 import itertools
@@ -17,7 +17,7 @@ _COLUMNS = {
     "median ms": 9,
     "quartiles": 13,
     "GFLOP/s": 7,
-    "product": 7,
+    "matmul": 7,
     "temp MB": 7,
     "compile": 7,
 }
@@ -25,7 +25,7 @@ _STYLES = {"passed": "green", "failed": "bold red", "not run": "yellow"}
 
 
 def tables(rows: Sequence[Row]) -> Any:
-    """A `rich` table a case, and below it why a contender has no numbers."""
+    """A `rich` table for each case; below it the contenders without numbers, and the reasons."""
     text, parts = tool("rich.text").Text, []
     for case, group in itertools.groupby(rows, key=lambda row: row.entry.case):
         drawn, without = _table(_COLUMNS), {}
@@ -45,7 +45,7 @@ def tables(rows: Sequence[Row]) -> Any:
 
 
 def _table(columns: Mapping[str, int]) -> Any:
-    """An empty table with the first column at the left and numbers at the right."""
+    """An empty table: the first column is aligned left, the others right."""
     drawn = tool("rich.table").Table(box=tool("rich.box").SIMPLE_HEAD, padding=0)
     for place, (name, width) in enumerate(columns.items()):
         drawn.add_column(name, justify="right" if place else "left", min_width=width)
@@ -69,7 +69,7 @@ def _number(value: float | int | None, factor: float | int, form: str) -> str:
 
 
 def verdict_table(verdicts: Sequence[Verdict]) -> Any:
-    """The claims as a `rich` table: what was got, what was wanted."""
+    """The claims as a `rich` table: the measured and the wanted number, and the outcome."""
     drawn = _table({"claim": 40, "got": 6, "wanted": 8, "outcome": 8})
     text = tool("rich.text").Text
     for verdict in verdicts:
@@ -84,7 +84,7 @@ def verdict_table(verdicts: Sequence[Verdict]) -> Any:
 
 
 def as_json(rows: Sequence[Row], verdicts: Sequence[Verdict], facts: Mapping[str, object]) -> str:
-    """Facts of the run, every row and every verdict; absent numbers are null."""
+    """Facts of the run, every row and every verdict, as JSON; missing numbers are null."""
     document = {
         **facts,
         "rows": [_record(row) for row in rows],
@@ -113,7 +113,7 @@ def _record(row: Row) -> dict[str, object]:
         "flops": case.flops,
         "least_bytes": case.least_bytes,
         "flops_per_second": row.flops,
-        "matrix_product_flops_per_second": row.product_flops,
+        "matrix_product_flops_per_second": row.matmul_flops,
         "fraction_of_matrix_product": row.fraction,
         "temp_bytes": row.temp_bytes,
         "compile_seconds": row.compile_seconds,

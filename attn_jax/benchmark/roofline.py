@@ -1,8 +1,8 @@
-"""The roofline: what each call reached, under what the machine's memory and products allow.
+"""The roofline figure: each call's GFLOP/s, below the limits of memory bandwidth and matmul rate.
 
 Williams, Waterman & Patterson, "Roofline" (2009), https://doi.org/10.1145/1498765.1498785. The
-abscissa counts the bytes that must move, not those that do: a point far below the roof either
-moves more or computes slowly.
+x axis counts the least number of bytes that must move. A call far below the roof moves more bytes
+than that, or computes slowly.
 """
 
 import io
@@ -16,9 +16,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def png(rows: Sequence[Row], bandwidth: float) -> bytes:
-    """A panel for each dtype, a marker for each contender, hollow with gradients.
+    """The figure as PNG: a panel for each dtype, a marker for each contender.
 
-    `bandwidth` is in bytes a second.
+    Hollow markers are calls with gradients. `bandwidth` is in bytes a second.
     """
     measured = [row for row in rows if row.spread is not None]
     dtypes = list(dict.fromkeys(row.entry.case.dtype for row in measured)) or ["nothing measured"]
@@ -30,7 +30,7 @@ def png(rows: Sequence[Row], bandwidth: float) -> bytes:
         here = [row for row in measured if row.entry.case.dtype == dtype]
         _draw(axes, here, names, bandwidth)
         axes.set_title(dtype, fontsize=10)
-        axes.set_xlabel("operations a byte that must move")
+        axes.set_xlabel("operations per byte that must move")
     panels[0].set_ylabel("GFLOP/s")
     if names:
         handles, labels = _legend(panels)
@@ -44,6 +44,7 @@ def png(rows: Sequence[Row], bandwidth: float) -> bytes:
 
 
 def _draw(axes, rows: Sequence[Row], names: Sequence[str], bandwidth: float) -> None:
+    """Draws one panel: the rows' points, and the roof."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     if not rows:
@@ -66,20 +67,20 @@ def _draw(axes, rows: Sequence[Row], names: Sequence[str], bandwidth: float) -> 
                 label="" if backward else name,
                 alpha=0.8,
             )
-    product = max(row.product_flops or 0 for row in rows)
-    ridge = product / bandwidth
+    peak = max(row.matmul_flops or 0 for row in rows)
+    ridge = peak / bandwidth
     left = min(*intensity.values(), ridge) / 2
     right = max(*intensity.values(), ridge) * 2
     axes.plot(
         [left, ridge, right],
-        [left * bandwidth / 1e9, product / 1e9, product / 1e9],
+        [left * bandwidth / 1e9, peak / 1e9, peak / 1e9],
         color="0.4",
-        label="memory, product",
+        label="memory, matmul",
     )
 
 
 def _legend(panels) -> tuple[list, list]:
-    """One entry a label, whichever panel it comes from."""
+    """Handles and labels of all panels, each label once."""
     found = {}
     for axes in panels:
         handles, labels = axes.get_legend_handles_labels()

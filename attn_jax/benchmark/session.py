@@ -1,4 +1,4 @@
-"""One run of the command: options in, table on the terminal, JSON and a picture in a folder."""
+"""One run of the command line: it prints tables and writes JSON and a figure to a folder."""
 
 import contextlib
 import dataclasses
@@ -12,27 +12,27 @@ from typing import Any, Literal
 from attn_jax.benchmark import claims, jax_contenders, machine, measure, report, roofline
 from attn_jax.benchmark._tools import tool
 from attn_jax.benchmark.claims import Memory, Speed, Verdict
-from attn_jax.benchmark.contract import Contender
+from attn_jax.benchmark.contender import Contender
 from attn_jax.benchmark.measure import Entry, Row
 from attn_jax.benchmark.shapes import QUICK, SHAPES, Case, Shape
-from attn_jax.benchmark.timing import Patience
+from attn_jax.benchmark.timing import Budget
 
-QUICK_SECONDS = 90.0  # after which --quick starts nothing new
+QUICK_SECONDS = 90.0  # after that time --quick starts no further case
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Attention on shapes of known models: this library beside jax.nn, flax and PyTorch.
+    """Times attention on shapes of known models: this library, jax.nn, flax and PyTorch.
 
     Args:
       shapes: names of shapes, as docs/benchmark.md lists them; all of them by default.
-      dtypes: in which precision.
-      rounds: how often every contender has its turn; fewer where a bout takes over two minutes.
+      dtypes: dtypes of the operands.
+      rounds: how often every contender is timed; fewer if one case takes over two minutes.
       out: folder for report.json and roofline.png.
-      seed: of the inputs.
+      seed: seed of the random inputs.
       quick: five shapes in float32 and five rounds, in about two minutes on two cores.
-      claims: check what the library claims instead, about the given shapes or all; exit status 0
-        if every line passes.
+      claims: check the library's claims about the given shapes, or about all; exit status 0 if
+        every claim passes.
     """
 
     shapes: tuple[str, ...] = ()
@@ -45,12 +45,12 @@ class Options:
 
 
 def options(arguments: Sequence[str] | None) -> Options:
-    """The options of a command line; the process's own where none is given."""
+    """Parses the options from `arguments`, or from the process's command line if that is None."""
     return tool("tyro").cli(Options, args=arguments, prog="python -m attn_jax.benchmark")
 
 
 def run(chosen: Options) -> int:
-    """Measures, prints, writes; returns the exit status."""
+    """Measures the chosen shapes or claims, prints and writes the results; the exit status."""
     unknown = [name for name in chosen.shapes if name not in SHAPES]
     if unknown or chosen.rounds < 1:
         known = ", ".join(SHAPES)
@@ -58,22 +58,25 @@ def run(chosen: Options) -> int:
         print(problem if unknown else "--rounds must be at least 1", file=sys.stderr)
         return 2
     console = tool("rich.console").Console(highlight=False)
-    field = {**measure.contenders(), claims.OURS: jax_contenders.DEFAULT}
-    speed, memory = claims.about(chosen.shapes)
-    planned = claims.bouts(speed) if chosen.claims else bouts(chosen, field)
-    rows = _measured(planned, chosen, field, console)
+    contenders = {**measure.contenders(), claims.OURS: jax_contenders.DEFAULT}
+    speed, memory = claims.select(chosen.shapes)
+    planned = claims.groups(speed) if chosen.claims else groups(chosen, contenders)
+    rows = _measured(planned, chosen, contenders, console)
     verdicts = _verdicts(speed, memory, rows) if chosen.claims else []
     if chosen.claims:
         console.print(report.verdict_table(verdicts))
     else:
         console.print(report.tables(rows))
     _write(chosen, rows, verdicts, console)
-    return 0 if not chosen.claims or claims.hold(verdicts) else 1
+    return 0 if not chosen.claims or claims.all_passed(verdicts) else 1
 
 
-def bouts(chosen: Options, field: Mapping[str, Contender]) -> list[list[Entry]]:
-    """Every contender on every case; the default is one of the named backends and has no turn."""
-    names = [name for name in field if name != claims.OURS]
+def groups(chosen: Options, contenders: Mapping[str, Contender]) -> list[list[Entry]]:
+    """For each case the entries of all contenders, which are timed together.
+
+    `claims.OURS` is left out: it is one of this library's named implementations.
+    """
+    names = [name for name in contenders if name != claims.OURS]
     dtypes = ("float32",) if chosen.quick else chosen.dtypes
     cases = [
         Case(shape, dtype, backward)
@@ -92,26 +95,29 @@ def _shapes(chosen: Options) -> list[Shape]:
 def _measured(
     planned: Sequence[Sequence[Entry]],
     chosen: Options,
-    field: Mapping[str, Contender],
+    contenders: Mapping[str, Contender],
     console: Any,
 ) -> list[Row]:
+    """The rows of all planned groups, with a progress bar."""
     rounds = min(chosen.rounds, 5) if chosen.quick else chosen.rounds
-    patience = Patience(rounds=rounds, seconds=10.0 if chosen.quick else 120.0)
+    budget = Budget(rounds=rounds, seconds=10.0 if chosen.quick else 120.0)
     start, rows = time.perf_counter(), []
-    with _progress(console, len(planned) * rounds) as (say, advance):
+    with _progress(console, len(planned) * rounds) as (describe, advance):
         for number, entries in enumerate(planned):
             if chosen.quick and time.perf_counter() - start > QUICK_SECONDS:
                 rows += [Row(entry, reason="the time of --quick was spent") for entry in entries]
                 continue
             case = entries[0].case
-            say(f"{case.shape.name}, {case.dtype}, {case.direction}", number * rounds)
-            rows += measure.bout(entries, field, patience, seed=chosen.seed, after_round=advance)
+            describe(f"{case.shape.name}, {case.dtype}, {case.direction}", number * rounds)
+            rows += measure.measure_group(
+                entries, contenders, budget, seed=chosen.seed, after_round=advance
+            )
     return rows
 
 
 @contextlib.contextmanager
 def _progress(console: Any, total: int) -> Iterator[tuple[Callable, Callable]]:
-    """A bar on the terminal: `say(text, done)` at the start of a bout, `advance()` a round."""
+    """A progress bar: `describe(text, done)` at the start of a group, `advance()` each round."""
     module = tool("rich.progress")
     with module.Progress(
         *module.Progress.get_default_columns(),
@@ -129,9 +135,9 @@ def _progress(console: Any, total: int) -> Iterator[tuple[Callable, Callable]]:
 def _verdicts(
     speed: Sequence[Speed], memory: Sequence[Memory], rows: Sequence[Row]
 ) -> list[Verdict]:
-    """Each speed claim by the rows of its own bout, then the memory claims, which compile only."""
+    """The verdicts: speed claims by the rows of their own group, memory claims by compiling."""
     found: list[Verdict] = []
-    for entries in claims.bouts(speed):
+    for entries in claims.groups(speed):
         here, rows = {row.entry: row for row in rows[: len(entries)]}, rows[len(entries) :]
         found += [claim.check(here) for claim in speed if claim.ours == entries[0]]
     temp_bytes = functools.cache(_temp_bytes)
@@ -139,6 +145,7 @@ def _verdicts(
 
 
 def _temp_bytes(T: int, backward: bool) -> int | None:
+    """Temporary memory of this library's causal attention in float32 at a length T."""
     shape = Shape(f"causal-{T}", T=T, N=8, H=64, is_causal=True)
     attention = jax_contenders.DEFAULT.attention(shape)
     return jax_contenders.temp_bytes(attention, shape, "float32", backward)

@@ -1,8 +1,8 @@
-"""Attention as known models call it: sizes, mask and bias, under a name, and the work in each.
+"""Named shapes of attention calls in known models: sizes, mask and bias, and their FLOPs.
 
-Work is counted as the FlashAttention benchmarks count it (Dao 2023, section 4.1,
-https://arxiv.org/abs/2307.08691): two products of 2·H operations for each pair that may be read,
-and five more such products than two where gradients are asked for, too. Masked pairs are no work.
+FLOPs are counted as in the FlashAttention benchmarks (Dao 2023, section 4.1,
+https://arxiv.org/abs/2307.08691): forward is two matmuls of 2·H operations for each unmasked pair,
+and the gradients are five more. Masked pairs count nothing.
 """
 
 import dataclasses
@@ -10,18 +10,29 @@ from typing import Literal
 
 import numpy as np
 
-FORWARD_PRODUCTS = 2
-BACKWARD_PRODUCTS = 5
+FORWARD_MATMULS = 2
+BACKWARD_MATMULS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One call of attention: the letters of docs/conventions.md, and what the mask hides.
+    """One attention call: its sizes, in the letters of docs/conventions.md, and its options.
 
-    `window` counts the other positions before its own that a query may read, and implies causal;
-    `pair_bias` adds a trained bias [1 N T S]; `eager` is called without an outer `jax.jit`.
-    `padding` leaves each example so many of its keys as `lengths` says, which are handed over as
-    "lengths" or as a "mask" [B 1 1 S]; "shared" is a mask [1 1 1 S] of the mean length.
+    Attributes:
+      name: the name on the command line.
+      T: queries.
+      N: query heads.
+      H: width of a head.
+      B: batch examples.
+      K: key/value heads; as many as query heads by default.
+      S: keys; as many as queries by default.
+      is_causal: whether attention is causal.
+      window: how many positions before its own a query may attend to; needs `is_causal`.
+      padding: each batch example has the number of keys in `lengths`, passed as "lengths" or as a
+        "mask" [B 1 1 S]; "shared" is one mask [1 1 1 S] of the mean length.
+      pair_bias: whether a trained bias [1 N T S] is added.
+      alibi: whether ALiBi's bias is added.
+      eager: whether the call has no outer `jax.jit`.
     """
 
     name: str
@@ -40,15 +51,20 @@ class Shape:
 
     @property
     def kv_heads(self) -> int:
+        """Key/value heads."""
         return self.N if self.K is None else self.K
 
     @property
     def keys(self) -> int:
+        """How many keys there are, padding included."""
         return self.T if self.S is None else self.S
 
     @property
     def lengths(self) -> np.ndarray:
-        """How many keys each example has: from half of them to all, in even steps."""
+        """How many keys of each batch example are not padding.
+
+        The numbers go from half of the keys to all, in even steps; for "shared" all are the mean.
+        """
         if self.padding is None:
             return np.full(self.B, self.keys, np.int32)
         steps = np.linspace(self.keys // 2, self.keys, self.B).astype(np.int32)
@@ -56,7 +72,7 @@ class Shape:
 
     @property
     def key_mask(self) -> np.ndarray | None:
-        """The keys that may be read, [B|1 1 1 S], where padding comes as a mask."""
+        """True for unmasked keys, [B|1 1 1 S]; None unless padding is passed as a mask."""
         if self.padding not in ("mask", "shared"):
             return None
         lengths = self.lengths[: 1 if self.padding == "shared" else None]
@@ -64,7 +80,7 @@ class Shape:
 
     @property
     def pairs(self) -> int:
-        """How many (query, key) pairs of one head of all examples may be read."""
+        """How many (query, key) pairs are unmasked, in one head of all batch examples."""
         reach = np.full(self.T, self.keys)
         if self.is_causal:
             reach = np.arange(1, self.T + 1)
@@ -88,17 +104,19 @@ class Case:
 
     @property
     def direction(self) -> str:
+        """What is timed: the forward pass, or forward and gradients."""
         return "forward+backward" if self.backward else "forward"
 
     @property
     def flops(self) -> int:
+        """Operations of one call; masked pairs count nothing."""
         shape = self.shape
-        products = FORWARD_PRODUCTS + (BACKWARD_PRODUCTS if self.backward else 0)
-        return products * 2 * shape.N * shape.H * shape.pairs
+        matmuls = FORWARD_MATMULS + (BACKWARD_MATMULS if self.backward else 0)
+        return matmuls * 2 * shape.N * shape.H * shape.pairs
 
     @property
     def least_bytes(self) -> int:
-        """What must cross the memory bus: every operand read once, every result written once."""
+        """Bytes that must move: every operand is read once and every result written once."""
         shape = self.shape
         rows = 2 * shape.T * shape.N + 2 * shape.keys * shape.kv_heads
         numbers = shape.B * rows * shape.H
@@ -124,17 +142,17 @@ _ALL = [
     Shape("gpt2", T=1024, N=12, H=64, is_causal=True),
     # Llama 3, https://arxiv.org/abs/2407.21783, table 3: 32 heads of 128, 8 key/value heads.
     Shape("llama-8b", T=4096, N=32, K=8, H=128, is_causal=True),
-    # Mistral 7B, https://arxiv.org/abs/2310.06825, table 1: a query reads 4096 keys, its own too.
+    # Mistral 7B, https://arxiv.org/abs/2310.06825, table 1: a query attends to 4096 keys.
     Shape("mistral-7b", T=8192, N=32, K=8, H=128, is_causal=True, window=4095),
     # T5 base, https://arxiv.org/abs/1910.10683: 12 heads of 64, a trained bias for each distance.
     Shape("t5-base", T=512, N=12, H=64, pair_bias=True),
     # AlphaFold 2, suppl. algorithm 7: 128 sequences of 256 residues, 8 heads of 32, one pair bias.
     Shape("alphafold-rows", B=128, T=256, N=8, H=32, pair_bias=True),
-    # The same with few short rows, and with padding: training on crops.
+    # The same with few short sequences and with padding: training on crops.
     Shape("alphafold-192", B=8, T=192, N=4, H=16, pair_bias=True, padding="mask"),
-    # Rombach et al. 2022, https://arxiv.org/abs/2112.10752: 32×32 places read a text of 77 tokens.
+    # Rombach et al. 2022, https://arxiv.org/abs/2112.10752: 32×32 pixels attend to 77 text tokens.
     Shape("cross-77", B=2, T=1024, S=77, N=8, H=80),
-    # 64 queries on padded memories; and padding that differs by example beside padding for all.
+    # 64 queries on padded memories; then padding that differs by example, and padding for all.
     Shape("queries-64-lengths", B=4, T=64, S=1024, N=8, H=64, padding="lengths"),
     Shape("queries-64-mask", B=4, T=64, S=1024, N=8, H=64, padding="mask"),
     Shape("padded-1k-lengths", B=4, T=1024, N=8, H=64, padding="lengths"),

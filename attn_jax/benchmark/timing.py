@@ -1,4 +1,4 @@
-"""Contenders take turns, so that what slows the machine down slows all of them down alike."""
+"""Times contenders in turns, so that a change of the machine's speed affects all of them alike."""
 
 import dataclasses
 import math
@@ -21,18 +21,23 @@ class Spread:
 
     @classmethod
     def of(cls, seconds: list[float]) -> "Spread":
+        """The spread of samples."""
         lower, median, upper = np.percentile(seconds, (25, 50, 75))
         return cls(float(median), float(lower), float(upper), len(seconds))
 
 
 @dataclasses.dataclass(frozen=True)
-class Patience:
-    """How long a bout may take: rounds wanted, seconds after which fewer will do.
+class Budget:
+    """How long `alternate` may measure.
 
-    A sample is as many calls as fill `sample_seconds`, so that a call of microseconds is not lost
-    in the clock. Before it come calls that fill `warm_seconds` and do not count: where the last
-    contender had threads of its own, the operating system takes that long to give both cores to the
-    threads of the next one.
+    Attributes:
+      rounds: how many rounds to run.
+      seconds: after that time no further round starts, once there are `FEWEST_ROUNDS`.
+      sample_seconds: a sample is as many calls as fill this time: the clock cannot resolve a call
+        of microseconds.
+      warm_seconds: before each sample, calls that fill this time are not counted: after a contender
+        with threads of its own, the operating system takes that long to give both cores to the next
+        contender's threads.
     """
 
     rounds: int = 15
@@ -43,26 +48,29 @@ class Patience:
 
 def alternate(
     runners: Mapping[str, Callable[[int], object]],
-    patience: Patience,
+    budget: Budget,
     *,
     clock: Callable[[], float] = time.perf_counter,
     after_round: Callable[[], object] = lambda: None,
 ) -> dict[str, Spread]:
-    """Times every runner once a round, in order and then in reverse, and sums the rounds up.
+    """Times every runner once a round, in order in one round and in reverse in the next.
 
-    Each runner is called twice beforehand, unmeasured. `run(i)` is given a number that grows with
-    each call, by which it may choose among its inputs.
+    Each runner is called twice beforehand, uncounted. `i` in `run(i)` is the number of the call, by
+    which the runner chooses among its inputs. `after_round` is called after each round.
+
+    Returns:
+      For each runner the median and quartiles of its samples, in seconds a call.
     """
     seconds = {name: _seconds(run, clock) for name, run in runners.items()}
     samples: dict[str, list[float]] = {name: [] for name in runners}
     names, start = list(runners), clock()
-    for turn in range(patience.rounds):
-        if turn >= FEWEST_ROUNDS and clock() - start > patience.seconds:
+    for turn in range(budget.rounds):
+        if turn >= FEWEST_ROUNDS and clock() - start > budget.seconds:
             break
         order = names if turn % 2 == 0 else names[::-1]
         for name in order:
-            warm = math.ceil(patience.warm_seconds / seconds[name])
-            calls = max(1, math.ceil(patience.sample_seconds / seconds[name]))
+            warm = math.ceil(budget.warm_seconds / seconds[name])
+            calls = max(1, math.ceil(budget.sample_seconds / seconds[name]))
             first = turn * (warm + calls)
             for i in range(first, first + warm):
                 runners[name](i)
@@ -72,6 +80,7 @@ def alternate(
 
 
 def _sample(run: Callable[[int], object], first: int, calls: int, clock: Callable) -> float:
+    """The mean seconds of several calls, the first of which has the number `first`."""
     start = clock()
     for i in range(first, first + calls):
         run(i)
@@ -79,6 +88,6 @@ def _sample(run: Callable[[int], object], first: int, calls: int, clock: Callabl
 
 
 def _seconds(run: Callable[[int], object], clock: Callable) -> float:
-    """What a call takes, by the second of two."""
+    """The seconds of one call, the second of two, as an estimate."""
     run(0)
     return max(_sample(run, 1, 1, clock), 1e-7)

@@ -1,6 +1,6 @@
-"""PyTorch's attention, where PyTorch is installed: SDPA, and FlexAttention compiled.
+"""PyTorch's attention, if PyTorch is installed: SDPA, and compiled FlexAttention.
 
-Tensors lie as PyTorch likes them, [B N T H] without gaps; it gets as many threads as JAX has cores.
+Tensors are contiguous in PyTorch's order [B N T H]. PyTorch gets as many threads as JAX has cores.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from attn_jax.benchmark import machine
-from attn_jax.benchmark.contract import Prepared, Unsupported
+from attn_jax.benchmark.contender import Prepared, Unsupported
 from attn_jax.benchmark.inputs import Inputs, Operands
 from attn_jax.benchmark.shapes import Case, Shape
 
@@ -21,12 +21,13 @@ type Tensors = tuple[Any, Any, Any, Any | None]  # query, key, value, bias
 
 
 def is_installed() -> bool:
+    """Whether PyTorch is installed."""
     return importlib.util.find_spec("torch") is not None
 
 
 @dataclasses.dataclass(frozen=True)
 class TorchContender:
-    """A function of tensors made by `attention(torch, device, case)`, run eagerly or compiled."""
+    """A PyTorch function to time; `attention(torch, device, case)` makes it."""
 
     name: str
     attention: Callable[[Any, str, Case], Callable[..., Any]]
@@ -35,7 +36,7 @@ class TorchContender:
         if not is_installed():
             raise Unsupported("torch is not installed")
         if inputs.case.shape.eager:
-            raise Unsupported("is measured as decode-1k: it has no outer jit to leave out")
+            raise Unsupported("is measured as decode-1k: PyTorch has no outer jit to leave out")
         torch = importlib.import_module("torch")
         torch.set_num_threads(machine.cores())
         device, case = _device(torch), inputs.case
@@ -61,11 +62,12 @@ def _device(torch: Any) -> str:
     if not machine.on_accelerator():
         return "cpu"
     if not torch.cuda.is_available():
-        raise Unsupported("this torch does not see the accelerator that JAX uses")
+        raise Unsupported("torch has no CUDA device, and JAX uses an accelerator")
     return "cuda"
 
 
 def _tensors(torch: Any, device: str, case: Case, operands: Operands) -> tuple[Tensors, Any]:
+    """The operands of a call as tensors, and the cotangent."""
     dtype = getattr(torch, case.dtype)
 
     def tensor(part: Any) -> Any:
@@ -83,6 +85,8 @@ def _tensors(torch: Any, device: str, case: Case, operands: Operands) -> tuple[T
 
 
 def _step(torch: Any, attention: Callable[..., Any], backward: bool) -> Callable[..., tuple]:
+    """The function to time: attention, with `backward` also the gradients of all operands."""
+
     def forward(tensors: Tensors, cotangent: Any) -> tuple:
         del cotangent
         with torch.no_grad():
@@ -123,7 +127,7 @@ def _sdpa(torch: Any, device: str, case: Case) -> Callable[..., Any]:
 
 
 def _mask(torch: Any, device: str, shape: Shape) -> Any | None:
-    """What `is_causal` does not say: a window [T S], or padding [B 1 1 S]."""
+    """The mask beside `is_causal`: a window [T S], or padding [B 1 1 S]."""
     if shape.window is not None:
         rows = torch.arange(shape.T, device=device)
         distance = rows[:, None] - rows[None, :]
@@ -145,11 +149,9 @@ def _flex(torch: Any, device: str, case: Case) -> Callable[..., Any]:
     compiled = torch.compile(flex.flex_attention, dynamic=False)
     block_mask = None
     if shape.is_causal or shape.padding is not None:
-        examples = None if shape.padding is None else shape.B
+        B = None if shape.padding is None else shape.B
         mask_mod = _mask_mod(shape, torch.from_numpy(shape.lengths).to(device))
-        block_mask = flex.create_block_mask(
-            mask_mod, examples, None, shape.T, shape.keys, device=device
-        )
+        block_mask = flex.create_block_mask(mask_mod, B, None, shape.T, shape.keys, device=device)
     slopes = torch.from_numpy(shape.slopes).to(device) if shape.alibi else None
 
     def attention(query: Any, key: Any, value: Any, bias: Any | None) -> Any:
@@ -181,5 +183,5 @@ def _score_mod(slopes: Any | None, bias: Any | None) -> Callable[..., Any] | Non
 
 
 def peers() -> list[TorchContender]:
-    """SDPA and FlexAttention; without PyTorch they stay in the table and say so."""
+    """SDPA and FlexAttention; without PyTorch the report lists them as not installed."""
     return [TorchContender("torch SDPA", _sdpa), TorchContender("torch FlexAttention", _flex)]

@@ -1,4 +1,4 @@
-"""Recurrent encoder–decoders and the Transformer: what they are, learn and say."""
+"""Models (GPT, Transformer, recurrent encoder–decoders), their losses, decoding and checkpoints."""
 
 from attn_jax.models.bahdanau_decoder import BahdanauDecoder as BahdanauDecoder
 from attn_jax.models.bahdanau_decoder import MaxoutReadout as MaxoutReadout
@@ -10,15 +10,15 @@ from attn_jax.models.cells import LSTM as LSTM
 from attn_jax.models.cells import GatedUnit as GatedUnit
 from attn_jax.models.checkpoints import load_hf as load_hf
 from attn_jax.models.checkpoints import save_hf as save_hf
-from attn_jax.models.config import EncoderDecoderConfig as EncoderDecoderConfig
 from attn_jax.models.decoder_config import DecoderConfig as DecoderConfig
 from attn_jax.models.drafts import Draft as Draft
 from attn_jax.models.drafts import DraftModel as DraftModel
 from attn_jax.models.drafts import PromptLookup as PromptLookup
 from attn_jax.models.encoder import Encoder as Encoder
 from attn_jax.models.encoder_decoder import EncoderDecoder as EncoderDecoder
-from attn_jax.models.generate import Generation as Generation
-from attn_jax.models.generate import generate as generate
+from attn_jax.models.encoder_decoder_config import EncoderDecoderConfig as EncoderDecoderConfig
+from attn_jax.models.generation import Generation as Generation
+from attn_jax.models.generation import generate as generate
 from attn_jax.models.gpt import GPT as GPT
 from attn_jax.models.greedy import greedy_search as greedy_search
 from attn_jax.models.ids import BOS as BOS

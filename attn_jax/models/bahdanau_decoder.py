@@ -1,4 +1,4 @@
-"""Bahdanau's decoder: ask the source with the last state, then step, then choose a word."""
+"""Bahdanau's decoder: attention with the last state as query, then the cell, then the readout."""
 
 from functools import partial
 
@@ -8,29 +8,29 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from attn_jax.models.cells import CELLS
-from attn_jax.models.config import EncoderDecoderConfig
-from attn_jax.models.initial import initializers
+from attn_jax.models.encoder_decoder_config import EncoderDecoderConfig
+from attn_jax.models.initializers import initializers
 from attn_jax.models.records import Emission, Memory
 from attn_jax.modules.additive import AdditiveAttention
 from attn_jax.modules.dropout import dropout
 
 
 class MaxoutReadout(nnx.Module):
-    """A word's logits from the state, the previous word and the context, through one maxout layer.
+    """The logits from the state, the previous word and the context, through one maxout layer.
 
     Bahdanau et al. (2014), appendix A.2.2, https://arxiv.org/abs/1409.0473; Goodfellow et al.,
-    "Maxout Networks" (2013). As in the authors' code the hidden layer has a bias and the output
-    layer none.
+    "Maxout Networks" (2013). As in the authors' code, the hidden layer has a bias and the output
+    layer has none.
 
       t̃ = state @ U_o + word @ V_o + context @ C_o + b
       t_j = max(t̃_{2j-1}, t̃_{2j}),  logits = t @ W_o
 
     Args:
       config: hidden_dim n, embed_dim m, readout_dim l, target_vocab K.
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Returns:
-      A module on any number of leading axes, so one call serves a step or a whole sentence.
+      A module that takes any number of leading axes: one step, or a whole sentence.
 
     Example:
       >>> from attn_jax.models import EncoderDecoderConfig, MaxoutReadout
@@ -44,10 +44,10 @@ class MaxoutReadout(nnx.Module):
     def __init__(self, config: EncoderDecoderConfig, *, rngs: nnx.Rngs) -> None:
         kernel_init = initializers(config).kernel
         linear = partial(nnx.Linear, kernel_init=kernel_init, rngs=rngs)
-        pieces = 2 * config.readout_dim
-        self.state = linear(config.hidden_dim, pieces)
-        self.word = linear(config.embed_dim, pieces, use_bias=False)
-        self.context = linear(config.annotation_dim, pieces, use_bias=False)
+        width = 2 * config.readout_dim
+        self.state = linear(config.hidden_dim, width)
+        self.word = linear(config.embed_dim, width, use_bias=False)
+        self.context = linear(config.annotation_dim, width, use_bias=False)
         self.words = linear(config.readout_dim, config.target_vocab, use_bias=False)
         self.dropout_rate = config.dropout_rate
 
@@ -59,8 +59,8 @@ class MaxoutReadout(nnx.Module):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> Float[Array, "*T K"]:
-        pieces = self.state(state) + self.word(word) + self.context(context)
-        hidden = jnp.maximum(pieces[..., 0::2], pieces[..., 1::2])
+        units = self.state(state) + self.word(word) + self.context(context)
+        hidden = jnp.maximum(units[..., 0::2], units[..., 1::2])
         return self.words(dropout(hidden, self.dropout_rate, rng))
 
 
@@ -70,16 +70,17 @@ class BahdanauDecoder(nnx.Module):
     Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and Translate" (2014),
     appendix A.2.2, https://arxiv.org/abs/1409.0473.
 
-      s_0 = tanh(W_s summary),  c_i = Σ_j α_ij h_j with α_i asked by s_{i-1}  (or c_i = h_T)
+      s_0 = tanh(W_s summary),  c_i = Σ_j α_ij h_j with query s_{i-1}  (or c_i = h_T)
       s_i = cell(s_{i-1}, W E y_{i-1} + C c_i)
 
     Args:
       config: an `EncoderDecoderConfig`.
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Returns:
-      A module with the parts of a step, from those that need no recurrence (`embed`, `drive`,
-      `readout`) to the one that is it (`advance`). A state is the cell's.
+      A module with the parts of a decode step: `embed`, `drive` and `readout`, which need no
+      recurrence and take all steps at once, and `advance`, one step of the recurrence. The state is
+      the cell's.
 
     Example:
       >>> from attn_jax.models import BahdanauDecoder, EncoderDecoderConfig
@@ -110,49 +111,53 @@ class BahdanauDecoder(nnx.Module):
     def remember(
         self, annotations: Float[Array, "S E"], summary: Float[Array, " C"], mask: Bool[Array, " S"]
     ) -> Memory:
-        """The source as this decoder sees it; U_a h_j is computed here and never again."""
+        """The source's memory for this decoder, with attention's keys U_a h_j computed once."""
         if self.config.context == "attention":
             return Memory(annotations, self.attention.project(annotations), mask, summary)
         is_last = mask & (jnp.cumsum(mask[::-1])[::-1] == 1)
         return Memory(annotations, jnp.zeros_like(annotations[:, :0]), is_last, summary)
 
     def start(self, memory: Memory) -> Float[Array, " C"]:
-        """s_0 = tanh(W_s summary); an LSTM's memory starts at zero."""
+        """The first state, s_0 = tanh(W_s summary); the memory c of an LSTM starts at zero."""
         s_0 = jnp.tanh(self.initial(memory.summary[: self.cell.hidden_dim]))
         return jnp.pad(s_0, (0, self.cell.state_dim - s_0.size))
 
     def embed(
         self, tokens: Int[Array, " T"], *, rng: PRNGKeyArray | None = None
     ) -> Float[Array, "T m"]:
-        """E y for all tokens."""
+        """The embeddings E y of all tokens."""
         return dropout(jnp.take(self.embedding[...], tokens, axis=0), self.config.dropout_rate, rng)
 
     def drive(self, words: Float[Array, "T m"]) -> Float[Array, "T Gn"]:
-        """The words' part of every gate, W E y, for all steps in one product."""
+        """The term W E y of every gate's input, for all steps in one matmul."""
         return self.word_input(words)
 
     def advance(
         self, memory: Memory, state: Float[Array, " C"], drive: Float[Array, " Gn"]
     ) -> tuple[Float[Array, " C"], Emission]:
-        """One step of the recurrence: read with s_{i-1}, then go to s_i."""
+        """One step of the recurrence: the attention call with query s_{i-1}, then s_i."""
         n = self.cell.hidden_dim
         query = state[:n]
-        context = self._read(memory, query)
+        context = self._context(memory, query)
         state = self.cell(state, drive + self.context_input(context))
         output = query if self.config.readout_state == "previous" else state[:n]
         return state, Emission(query, state[:n], context, output)
 
-    def _read(self, memory: Memory, query: Float[Array, " n"]) -> Float[Array, " E"]:
+    def _context(self, memory: Memory, query: Float[Array, " n"]) -> Float[Array, " E"]:
+        """c_i: attention's output, or for context="final" the encoder's last state."""
         if self.config.context == "final":
             return memory.summary[: self.cell.hidden_dim]
         # Rematerialised: a step's hidden layer [S, n'] costs less to compute again than to keep.
-        read = jax.checkpoint(self.attention.__call__, prevent_cse=False)
-        return read(query[None], memory.keys, memory.annotations, memory.mask)[0]
+        attention = jax.checkpoint(self.attention.__call__, prevent_cse=False)
+        return attention(query[None], memory.keys, memory.annotations, memory.mask)[0]
 
     def inspect(
         self, memory: Memory, emissions: Emission
     ) -> tuple[Float[Array, "T S"], Float[Array, "T S"]]:
-        """Scores and weights of the reads; for context="final" no scores, all weight on h_T."""
+        """Scores and weights of the attention calls.
+
+        For context="final" all scores are zero and all weight is on h_T.
+        """
         if self.config.context == "attention":
             return self.attention.inspect(emissions.query, memory.keys, memory.mask)
         shape = (emissions.query.shape[0], memory.mask.size)
@@ -162,5 +167,5 @@ class BahdanauDecoder(nnx.Module):
     def readout(
         self, words: Float[Array, "T m"], emissions: Emission, *, rng: PRNGKeyArray | None = None
     ) -> Float[Array, "T K"]:
-        """The logits of all steps, from what the recurrence left."""
+        """The logits of all steps, from the embeddings and the recurrence's emissions."""
         return self.readout_layer(emissions.output, words, emissions.context, rng=rng)

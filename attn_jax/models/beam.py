@@ -1,4 +1,4 @@
-"""Beam search: keep the few best beginnings, and compare finished translations by their length."""
+"""Beam search: keeps the W best partial translations, ranked by length-normalised probability."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,12 +19,12 @@ type StepFunction = Callable[[State, Int[Array, ""]], tuple[State, Float[Array, 
 
 
 class Beams(NamedTuple):
-    """Translations, best first.
+    """The W translations that a beam search found, best first.
 
     Attributes:
-      tokens: ids, EOS included where it was reached, PAD behind it [W L].
-      log_probs: log p(tokens); −inf, and no tokens, where there was nothing else to say [W].
-      scores: log_probs divided by the length penalty, by which the beams are ordered [W].
+      tokens: ids, EOS included where it was reached, PAD after it [W L].
+      log_probs: log p(tokens); −inf, and no tokens, where fewer than W translations exist [W].
+      scores: log_probs divided by the length penalty; the beams are ordered by it [W].
 
     Example:
       >>> from attn_jax.models import search
@@ -40,15 +40,15 @@ class Beams(NamedTuple):
 
 
 class Hypotheses(NamedTuple):
-    """Beginnings of translations, of which the finished ones only wait.
+    """W partial translations; a finished one stays as it is.
 
     Attributes:
       state: the decoder's state of each, leaves [W …].
-      tokens: what was said so far, PAD behind it [W L].
-      last: the token said last [W].
-      lengths: how many tokens were said [W].
-      log_probs: of what was said [W].
-      finished: whether EOS was said [W].
+      tokens: the tokens so far, PAD after them [W L].
+      last: the last token [W].
+      lengths: how many tokens there are [W].
+      log_probs: log p(tokens) [W].
+      finished: whether the last token is EOS [W].
     """
 
     state: State
@@ -68,7 +68,7 @@ def beam_search(
     max_length: int,
     length_penalty: float = 0.6,
 ) -> Beams:
-    """Translates one sentence by beam search, the decoder of every result in the three papers.
+    """Translates one sentence by beam search with a length penalty.
 
     Wu et al., "Google's Neural Machine Translation System" (2016), eq. 14,
     https://arxiv.org/abs/1609.08144.
@@ -79,28 +79,28 @@ def beam_search(
       model: the translator.
       source: token ids.
       source_mask: True at tokens, False at padding.
-      width: how many beginnings to keep, W; 1 is `greedy_search`.
-      max_length: the most tokens to say, EOS included; static under `jit`.
+      width: how many partial translations to keep, W; 1 is `greedy_search`.
+      max_length: the most tokens of a translation, EOS included; static under `jit`.
       length_penalty: 0 ranks by plain log-probability, which favours short translations.
 
     Returns:
-      W translations, best first. PAD and BOS are never said.
+      W translations, best first. They contain neither PAD nor BOS.
 
     Raises:
       ValueError: width or max_length is below 1, or the length penalty is negative.
 
     Numerics:
-      Log-probabilities are taken and summed in float32, or in float64 for float64 logits.
+      Log-probabilities are computed and summed in float32, or in float64 for float64 logits.
 
     Cost:
-      W times the steps of greedy search, and it goes on until all W beams have ended.
+      W times the steps of greedy search; the search ends when all W beams have ended.
 
     Example:
       >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, beam_search
       >>> model = EncoderDecoder(EncoderDecoderConfig(9, 4, 2, 3, 4, 5), rngs=nnx.Rngs(0))
       >>> source, mask = jnp.array([4, 5, 2]), jnp.ones(3, bool)
       >>> beams = beam_search(model, source, mask, width=4, max_length=2)
-      >>> sorted(beams.tokens.tolist())      # EOS = 2 and UNK = 3 can say three things
+      >>> sorted(beams.tokens.tolist())      # EOS = 2 and UNK = 3 make three translations
       [[0, 0], [2, 0], [3, 2], [3, 3]]
     """
     memory = model.encode(source, source_mask)
@@ -122,24 +122,24 @@ def search(
     max_length: int,
     length_penalty: float = 0.6,
 ) -> Beams:
-    """Beam search over anything that says tokens: `step` is a pure function, `state` any pytree.
+    """Beam search with any step function that gives log-probabilities of the next token.
 
     Args:
-      step: `(state, token) -> (state, log_probs)`; its first token is BOS.
-      state: what the first step is given.
-      width: as `beam_search`, and so all that follow.
+      step: a pure function `(state, token) -> (state, log_probs)`; its first token is BOS.
+      state: the state of the first step, any pytree.
+      width: see `beam_search`.
       max_length: see `beam_search`.
       length_penalty: see `beam_search`.
 
     Returns:
-      As `beam_search`. With width ≥ Vᵗ for V tokens and t steps nothing is ever dropped, and the
-      search is exhaustive.
+      As `beam_search`. With width ≥ Vᵗ for V tokens and t steps no partial sequence is dropped, so
+      the search is exhaustive.
 
     Raises:
       ValueError: as `beam_search`.
 
     Numerics:
-      As `beam_search`, whatever the dtype of the step's log-probabilities.
+      As `beam_search`, for any dtype of the step's log-probabilities.
 
     Cost:
       As many steps as the longest beam has tokens, each of W calls and one top-k over W·K.
@@ -167,22 +167,25 @@ def search(
     def advance(loop):
         t, hypotheses = loop
         state, log_probs = jax.vmap(step)(hypotheses.state, hypotheses.last)
-        return t + 1, extend(hypotheses._replace(state=state), log_probs, t, length_penalty)
+        return t + 1, expand(hypotheses._replace(state=state), log_probs, t, length_penalty)
 
-    first = _begin(step, state, width, max_length)
+    first = _initial_hypotheses(step, state, width, max_length)
     _, last = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), first))
     scores = last.log_probs / _penalty(last.lengths, length_penalty, last.log_probs.dtype)
     tokens = jnp.where(last.log_probs[:, None] > -jnp.inf, last.tokens, PAD)
     return Beams(tokens, last.log_probs, scores)
 
 
-def extend(
+def expand(
     hypotheses: Hypotheses,
     log_probs: Float[Array, "W K"],
     t: Int[Array, ""],
     length_penalty: float,
 ) -> Hypotheses:
-    """The W best of all W·K continuations. A finished one continues with PAD, at no cost."""
+    """The W best of all W·K continuations by one token.
+
+    The only continuation of a finished hypothesis is PAD, with log-probability 0.
+    """
     W, K = log_probs.shape
     log_probs = log_probs.astype(hypotheses.log_probs.dtype)
     only_pad = jnp.full(K, -jnp.inf, log_probs.dtype).at[PAD].set(0)
@@ -201,8 +204,10 @@ def extend(
     return Hypotheses(state, tokens, token, lengths, totals.reshape(-1)[best], finished)
 
 
-def _begin(step: StepFunction, state: State, width: int, max_length: int) -> Hypotheses:
-    """W copies of one beginning, all but the first impossible, so that none is said twice."""
+def _initial_hypotheses(
+    step: StepFunction, state: State, width: int, max_length: int
+) -> Hypotheses:
+    """W empty hypotheses. All but the first have probability 0: W equal beams would stay equal."""
     state = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * width), state)
     last, lengths = jnp.full(width, BOS, jnp.int32), jnp.zeros(width, jnp.int32)
     _, log_probs = jax.eval_shape(jax.vmap(step), state, last)
@@ -219,5 +224,5 @@ def _begin(step: StepFunction, state: State, width: int, max_length: int) -> Hyp
 def _penalty(
     lengths: Int[Array, " W"], length_penalty: float, dtype: DTypeLike
 ) -> Float[Array, " W"]:
-    """By what a log-probability is divided, so that long translations may compete."""
+    """The divisor of a log-probability, which grows with length: it favours longer translations."""
     return ((5 + lengths.astype(dtype)) / 6) ** length_penalty

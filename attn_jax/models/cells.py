@@ -1,7 +1,7 @@
-"""Recurrent cells, told their inputs' part of every gate beforehand.
+"""Recurrent cells whose input projection is computed before the recurrence.
 
-A gate is σ(W x + U h + b). W x + b needs no state, so it is one product over all steps before the
-recurrence; a cell receives it as `drive` and adds only what depends on its state.
+A gate is σ(W x + U h + b). W x + b needs no state, so it is one matmul over all steps before the
+recurrence; a cell takes it as `drive` and adds only the term of its state.
 """
 
 from typing import Any, Protocol, runtime_checkable
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from attn_jax.models.initial import orthogonal_blocks
+from attn_jax.models.initializers import orthogonal_blocks
 
 
 @runtime_checkable
 class Cell(Protocol):
-    """What encoder and decoders ask of a cell with G gates and an output h of width n."""
+    """The interface of a cell with G gates and an output h of width n."""
 
     hidden_dim: int
     state_dim: int
@@ -41,7 +41,7 @@ class GatedUnit(nnx.Module):
 
     Args:
       hidden_dim: width n of the state.
-      rngs: where the orthogonal U, U_z and U_r come from.
+      rngs: random keys of the initial U, U_z and U_r, which are orthogonal.
 
     Returns:
       A cell: `cell(state, drive)`, with drive = [W_z x + b_z, W_r x + b_r, W x + b].
@@ -72,14 +72,14 @@ class GatedUnit(nnx.Module):
 
 
 class _Identity(nnx.Module):
-    """Stands where Flax's cells keep the input product, done here before the recurrence."""
+    """Replaces the input projection of Flax's cells, which is computed before the recurrence."""
 
     def __call__(self, drive: Float[Array, "*T Gn"]) -> Float[Array, "*T Gn"]:
         return drive
 
 
 def _sigmoid(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """A plain function: a jitted one, as Flax's cells hold, cannot be pickled."""
+    """A plain function, which can be pickled; the jitted one of Flax's cells cannot."""
     return jax.nn.sigmoid(x)
 
 
@@ -88,12 +88,12 @@ def _tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 class GRU(nnx.Module):
-    """Flax's `nnx.GRUCell`, with its input product taken out: reset after the recurrent product.
+    """Flax's `nnx.GRUCell` without its input projection: reset after the recurrent product.
 
     Cho et al. (2014) in the form of cuDNN, PyTorch and Keras, https://arxiv.org/abs/1406.1078. Its
-    update gate is 1 − z of the paper. Flax leaves out the recurrent bias b; here it is PyTorch's
-    `bias_hh`, so that such a network can be held. What it adds to r and z the drive could add as
-    well; what it adds to ñ is reset.
+    update gate is 1 − z of the paper. Unlike Flax's it has the recurrent bias b, PyTorch's
+    `bias_hh`, so it can hold PyTorch's weights. The bias of r and z could be part of the drive; the
+    bias of ñ is multiplied by the reset gate.
 
       hidden = state @ U + b
       r, z   = σ(drive[:2n] + hidden[:2n])
@@ -102,10 +102,10 @@ class GRU(nnx.Module):
 
     Args:
       hidden_dim: width n of the state.
-      rngs: where the recurrent kernel comes from, three orthogonal blocks.
+      rngs: random keys of the initial recurrent kernel, three orthogonal blocks.
 
     Returns:
-      A cell: `cell(state, drive)`, with drive = the inputs' part of the gates r, z, ñ.
+      A cell: `cell(state, drive)`, with drive = W x + b of the gates r, z, ñ.
 
     Example:
       >>> from attn_jax.models import GRU
@@ -130,21 +130,21 @@ class GRU(nnx.Module):
 
 
 class LSTM(nnx.Module):
-    """Flax's `nnx.OptimizedLSTMCell`, with its input product taken out; the state is [h ; c].
+    """Flax's `nnx.OptimizedLSTMCell` without its input projection; the state is [h ; c].
 
     Hochreiter & Schmidhuber, "Long Short-Term Memory" (1997), with a forget gate; `nnx.LSTMCell`
     has the formula.
 
     Args:
       hidden_dim: width n of the output h and of the memory c.
-      rngs: where the recurrent kernel comes from, four orthogonal blocks.
+      rngs: random keys of the initial recurrent kernel, four orthogonal blocks.
 
     Returns:
-      A cell: `cell(state, drive)`, with drive = the inputs' part of the gates i, f, g, o.
+      A cell: `cell(state, drive)`, with drive = W x + b of the gates i, f, g, o.
 
     Example:
       >>> from attn_jax.models import LSTM
-      >>> keep = jnp.array([-100.0, 100.0, 5.0, 100.0])   # remember, let nothing in, show all
+      >>> keep = jnp.array([-100.0, 100.0, 5.0, 100.0])   # i = 0, f = 1, o = 1
       >>> h, c = LSTM(1, rngs=nnx.Rngs(0))(jnp.array([0.0, 0.25]), keep)
       >>> (float(c), bool(h == jnp.tanh(0.25)))
       (0.25, True)

@@ -1,4 +1,4 @@
-"""What kind of language model to build: a family is data, not a class."""
+"""The configuration of a `GPT`: one class of config describes every supported family of models."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ class DecoderConfig:
     Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3; Llama
     (Touvron et al. 2023, https://arxiv.org/abs/2302.13971, section 2.2), Mistral
     (https://arxiv.org/abs/2310.06825), Qwen3 (https://arxiv.org/abs/2505.09388) and Gemma 2
-    (https://arxiv.org/abs/2408.00118, table 1) differ from it in what stands here.
+    (https://arxiv.org/abs/2408.00118, table 1) differ from it in these fields.
 
     Args:
       vocab_size: how many tokens there are.
@@ -29,25 +29,26 @@ class DecoderConfig:
       num_kv_heads: key/value heads; as many by default.
       head_dim: width of a head; model_dim / num_heads by default.
       hidden_dim: width inside the feed-forward network; 4 model_dim by default.
-      max_length: the most positions, those of the learned table; with `rotary` it says how long
-        texts were in training and limits nothing: the first longer text makes a warning.
+      max_length: the most positions, those of the learned table. With `rotary` it is the length of
+        texts in training and limits nothing: the first longer text causes a warning.
       norm: "layer" or "rms".
-      norm_eps: what it adds to a variance.
-      placement: where norms stand: "pre", or "both" sides of a sub-layer as in Gemma 2.
-      rotary: positions by rotation; None is a learned table.
+      norm_eps: the number that a norm adds to the variance.
+      placement: where the norms are: "pre" each sub-layer, or on "both" sides of it as in Gemma 2.
+      rotary: rotary positions; None for a learned table of positions.
       activation: of the feed-forward network.
       gated: whether that has a gate (SwiGLU with "silu").
       use_bias: whether output projections and the feed-forward network have biases.
-      use_qkv_bias: whether queries, keys and values have.
+      use_qkv_bias: whether the projections of queries, keys and values have biases.
       qk_norm: whether each head's queries and keys are normalised by RMSNorm.
-      windows: for each layer how many *other* positions back it reads, None for all of them; None
-        for all layers alike.
+      windows: for each layer how many *other* positions back a token may attend to, None for all of
+        them. None instead of a tuple: no layer has a window.
       scale: factor on the dot products; 1/√head_dim by default.
       logits_soft_cap: c in c · tanh(logit / c) on attention's logits; None leaves them.
-      final_soft_cap: the same on the logits over the vocabulary.
+      final_soft_cap: the same for the logits over the vocabulary.
       embed_scale: factor on embeddings; Gemma's is √model_dim.
-      is_tied: whether the embedding's table gives the logits, too.
-      dropout_rate: share of embeddings, weights and sub-layers' outputs dropped in training.
+      is_tied: whether the logits are computed with the embedding's table (tied weights).
+      dropout_rate: share of embeddings, attention weights and sub-layers' outputs dropped in
+        training.
 
     Raises:
       ValueError: sizes do not fit together, or a choice is unknown.
@@ -101,7 +102,7 @@ class DecoderConfig:
         return self.model_dim // self.num_heads if self.head_dim is None else self.head_dim
 
     def window(self, layer: int) -> int | None:
-        """How many other positions back a layer reads; None for all."""
+        """How many other positions back a token of a layer may attend to; None for all."""
         return None if self.windows is None else self.windows[layer]
 
 
@@ -109,13 +110,16 @@ _WARNED: set[int] = set()
 
 
 def warn_of_length(config: DecoderConfig, length: int) -> None:
-    """Warns of the first text that is longer than those in training, which rotations permit."""
+    """Warns once for each `max_length` if a text is longer than the texts in training.
+
+    Rotary positions permit such texts.
+    """
     longest = config.max_length
     if length > longest and longest not in _WARNED:
         _WARNED.add(longest)
         warnings.warn(
-            f"a text may have {length} tokens, and the model was trained on {longest} at most "
-            "(max_length, max_position_embeddings): what it says beyond them may make no sense",
+            f"a text may have {length} tokens, and the model was trained on at most {longest} "
+            "(max_length, max_position_embeddings): its output beyond them may make no sense",
             stacklevel=2,
         )
 
@@ -135,13 +139,13 @@ def _check_sizes(config: DecoderConfig) -> None:
         )
     if config.num_heads % config.kv_heads:
         raise ValueError(
-            f"num_kv_heads={config.kv_heads} must divide num_heads={config.num_heads}: as many "
-            "query heads share each of them"
+            f"num_kv_heads={config.kv_heads} must divide num_heads={config.num_heads}: each "
+            "key/value head serves the same number of query heads"
         )
     if config.rotary is not None and int(config.head_width * config.rotary.fraction) % 2:
         raise ValueError(
-            f"head_dim={config.head_width} leaves an odd number of features to turn to "
-            f"{config.rotary}; choose an even width"
+            f"head_dim={config.head_width} gives {config.rotary} an odd number of features to "
+            "rotate; choose an even width"
         )
 
 

@@ -1,9 +1,10 @@
-"""Guesses of what a model is about to say, which it then reads all at once: speculative decoding.
+"""Draft tokens, which a model verifies in one pass instead of many: speculative decoding.
 
 Leviathan, Kalman & Matias, "Fast Inference from Transformers via Speculative Decoding" (2022),
-https://arxiv.org/abs/2211.17192. A draft here is one guess, not a distribution, so algorithm 1
-becomes plain: the model chooses its own token at each place, by the key of that place, and a guess
-is kept while it is the same. What is said is what the model alone would have said.
+https://arxiv.org/abs/2211.17192. A draft here proposes single tokens, not distributions, so
+algorithm 1 becomes simpler: the model samples its own token at each position, with the key of that
+position, and a draft token is accepted if it and all before it equal the model's. The output is the
+same as without a draft.
 """
 
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -19,7 +20,9 @@ from attn_jax.models.gpt import GPT
 
 @runtime_checkable
 class Draft(Protocol):
-    """What `generate` asks of a draft; its state is a pytree that only it reads.
+    """The methods that `generate` calls on a draft.
+
+    A draft proposes tokens that may follow. Its state is any pytree; `generate` passes it along.
 
     Example:
       >>> from attn_jax.models import Draft, PromptLookup
@@ -30,36 +33,40 @@ class Draft(Protocol):
     tokens: int
 
     def begin(self, prompts: Int[Array, "B T"], lengths: Int[Array, " B"], most: int) -> Any:
-        """The state after the prompts, padded on the right, where up to `most` tokens follow."""
+        """The state after the prompts, which are padded on the right; `most` tokens may follow."""
         ...
 
     def propose(
         self, state: Any, token: Int[Array, " B"], room: Int[Array, " B"]
     ) -> tuple[Int[Array, "B {self.tokens}"], Any]:
-        """What may come after the token that each row says next; −1 and all after it is no guess.
+        """The draft tokens after `token`, each example's next output; the first −1 ends them.
 
-        A row may say `room` more tokens after that one; where that is below 0 it says none at all.
+        An example may output `room` more tokens after `token`; below 0 it outputs nothing at all.
         """
         ...
 
     def keep(
         self, state: Any, tokens: Int[Array, "B {self.tokens}+1"], kept: Int[Array, " B"]
     ) -> Any:
-        """The state after each row has said the first `kept` of `tokens`: its token and guesses."""
+        """The state after each example has output the first `kept` of `tokens`.
+
+        `tokens` are the token and the draft tokens after it, as in `propose`.
+        """
         ...
 
 
 class PromptLookup(nnx.Module):
-    """Guesses that a text goes on as it did where its last tokens stood before.
+    """A draft that proposes the tokens that followed an earlier occurrence of the last tokens.
 
     Saxena, "Prompt Lookup Decoding" (2023), https://github.com/apoorvumang/prompt-lookup-decoding.
-    The place is the one with the most tokens before it in common, up to `longest`, and the latest
-    of those. It costs no second model, and helps where a text quotes itself: code, summaries.
+    The position is the one whose preceding tokens match the last tokens of the text for the longest
+    stretch, up to `longest`; of several such positions, the latest. It needs no second model, and
+    helps where a text repeats parts of itself: code, summaries.
 
-      guess[t] = text[place + t]
+      draft_token[t] = text[position + t]
 
     Args:
-      tokens: how many to guess at once.
+      tokens: how many draft tokens to propose at once.
       longest: the most tokens that are compared.
 
     Raises:
@@ -81,46 +88,47 @@ class PromptLookup(nnx.Module):
         self.tokens, self.longest = tokens, longest
 
     def begin(self, prompts: Int[Array, "B T"], lengths: Int[Array, " B"], most: int) -> "_Texts":
-        """The prompts, with room for what is said."""
+        """The prompts, with room for the output."""
         text = jnp.pad(jnp.asarray(prompts, jnp.int32), ((0, 0), (0, most + 1 + self.tokens)))
         return _Texts(text, jnp.asarray(lengths, jnp.int32))
 
     def propose(
         self, state: "_Texts", token: Int[Array, " B"], room: Int[Array, " B"]
     ) -> tuple[Int[Array, "B {self.tokens}"], "_Texts"]:
-        """What stood after the latest and longest match in each row."""
+        """The tokens after the longest match in each example's text, the latest of equal ones."""
         del room
         with_token = self.keep(state, token[:, None], jnp.ones_like(token))
         return jax.vmap(self._continuation)(*with_token), state
 
     def keep(self, state: "_Texts", tokens: Int[Array, "B I"], kept: Int[Array, " B"]) -> "_Texts":
-        """The texts with what was said."""
+        """The texts with the output tokens appended."""
         tokens, kept = tokens.astype(jnp.int32), kept.astype(jnp.int32)
-        rows = jnp.arange(kept.size)[:, None]
+        examples = jnp.arange(kept.size)[:, None]
         offset = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None, :]
         outside = state.text.shape[1]
-        place = jnp.where(offset < kept[:, None], state.lengths[:, None] + offset, outside)
-        text = state.text.at[rows, place].set(tokens, mode="drop")
+        position = jnp.where(offset < kept[:, None], state.lengths[:, None] + offset, outside)
+        text = state.text.at[examples, position].set(tokens, mode="drop")
         return _Texts(text, state.lengths + kept)
 
     def _continuation(self, text: Int[Array, " L"], length: Int[Array, ""]) -> Int[Array, " I"]:
-        place = jnp.arange(text.size, dtype=jnp.int32)
+        """The draft tokens of one text of `length` tokens; all −1 if nothing matches."""
+        position = jnp.arange(text.size, dtype=jnp.int32)
         back = jnp.arange(1, self.longest + 1, dtype=jnp.int32)[None, :]
-        same = text[place[:, None] - back] == text[length - back]
-        same &= (place[:, None] >= back) & (place[:, None] < length)
-        in_common = jnp.sum(jnp.cumprod(same, axis=1, dtype=jnp.int32), axis=1, dtype=jnp.int32)
-        best = jnp.argmax(in_common * text.size + place).astype(jnp.int32)
-        period = jnp.maximum(length - best, 1)  # past its own end, the guess goes on with itself
-        guess = text[best + jnp.arange(self.tokens, dtype=jnp.int32) % period]
-        return jnp.where(in_common[best] > 0, guess, -1)
+        same = text[position[:, None] - back] == text[length - back]
+        same &= (position[:, None] >= back) & (position[:, None] < length)
+        matching = jnp.sum(jnp.cumprod(same, axis=1, dtype=jnp.int32), axis=1, dtype=jnp.int32)
+        best = jnp.argmax(matching * text.size + position).astype(jnp.int32)
+        period = jnp.maximum(length - best, 1)  # past the text's end, the draft tokens repeat
+        proposed = text[best + jnp.arange(self.tokens, dtype=jnp.int32) % period]
+        return jnp.where(matching[best] > 0, proposed, -1)
 
 
 class DraftModel(nnx.Module):
-    """Guesses with a smaller model of the same vocabulary, its likeliest token again and again.
+    """A draft that proposes the greedy continuation of a smaller model.
 
     Args:
-      model: the smaller model.
-      tokens: how many to guess at once.
+      model: the smaller model; it has the vocabulary of the model that verifies.
+      tokens: how many draft tokens to propose at once.
 
     Raises:
       ValueError: `tokens` is below 1.
@@ -142,7 +150,7 @@ class DraftModel(nnx.Module):
         self.model, self.tokens = model, tokens
 
     def begin(self, prompts: Int[Array, "B T"], lengths: Int[Array, " B"], most: int) -> "_Caches":
-        """The smaller model's caches, with the prompts in them."""
+        """The smaller model's caches after prefill."""
         (B, T), lengths = prompts.shape, jnp.asarray(lengths, jnp.int32)
         is_real = jnp.arange(T, dtype=jnp.int32)[None, :] < lengths[:, None]
         is_learned, longest = self.model.position is not None, self.model.config.max_length
@@ -153,10 +161,10 @@ class DraftModel(nnx.Module):
     def propose(
         self, state: "_Caches", token: Int[Array, " B"], room: Int[Array, " B"]
     ) -> tuple[Int[Array, "B {self.tokens}"], "_Caches"]:
-        """Its greedy continuation of each row.
+        """The smaller model's greedy continuation of each example.
 
-        The last guess is read, too, though nobody asks what follows: if all are kept, it must be in
-        the caches.
+        The last draft token enters the caches too, and what follows it is discarded: if all draft
+        tokens are accepted, the caches must hold it.
         """
 
         def one(carry, i):
@@ -166,23 +174,27 @@ class DraftModel(nnx.Module):
             return (token, caches), token
 
         steps = jnp.arange(self.tokens + 1, dtype=jnp.int32)
-        (_, caches), guesses = jax.lax.scan(one, (token, state.caches), steps)
-        return guesses[:-1].T, state._replace(caches=caches)
+        (_, caches), proposed = jax.lax.scan(one, (token, state.caches), steps)
+        return proposed[:-1].T, state._replace(caches=caches)
 
     def keep(
         self, state: "_Caches", tokens: Int[Array, "B I"], kept: Int[Array, " B"]
     ) -> "_Caches":
-        """The caches without the guesses that were wrong."""
+        """The caches without the rejected draft tokens."""
         del tokens
         lengths = state.lengths + kept.astype(jnp.int32)
         return _Caches(tuple(cache.rewind(lengths) for cache in state.caches), lengths)
 
 
 class _Texts(NamedTuple):
+    """The state of `PromptLookup`: prompt and output of each example, and how long they are."""
+
     text: Int[Array, "B L"]
     lengths: Int[Array, " B"]
 
 
 class _Caches(NamedTuple):
+    """The state of `DraftModel`: its caches, and how many verified tokens each example has."""
+
     caches: tuple[Cache, ...]
     lengths: Int[Array, " B"]

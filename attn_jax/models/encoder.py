@@ -1,4 +1,4 @@
-"""The encoder: recurrences over the source, one for each direction, on one shared embedding."""
+"""The recurrent encoder: one recurrence for each direction, on one shared embedding."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,13 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from attn_jax.models.cells import CELLS, Cell
-from attn_jax.models.config import EncoderDecoderConfig
-from attn_jax.models.initial import initializers
+from attn_jax.models.encoder_decoder_config import EncoderDecoderConfig
+from attn_jax.models.initializers import initializers
 from attn_jax.modules.dropout import dropout
 
 
 class Encoder(nnx.Module):
-    r"""Writes one annotation for each source token: the states around it, direction by direction.
+    r"""Computes one annotation for each source token: the states of each direction, concatenated.
 
     Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and Translate" (2014),
     §3.2 and appendix A.2.1, https://arxiv.org/abs/1409.0473.
@@ -20,23 +20,23 @@ class Encoder(nnx.Module):
       →h_j = cell(→h_{j-1}, W E x_j)    ←h_j = cell(←h_{j+1}, W' E x_j)    h_j = [→h_j ; ←h_j]
 
     Args:
-      config: sizes, the cell, and by `config.directions` the order of the annotation's parts.
-      rngs: where the parameters come from.
+      config: sizes and the cell; `config.directions` is the order of the annotation's parts.
+      rngs: random keys of the initial parameters.
 
     Returns:
-      A module: `encoder(source, mask)` gives the annotations and the summary, the last state of the
-      last direction. A recurrence holds its state where the mask is False, so padding may stand
-      anywhere.
+      A module: `encoder(source, mask)` gives the annotations and the summary, which is the last
+      state of the last direction. Where the mask is False the state does not change, so padding may
+      be anywhere.
 
     Cost:
-      One product for all input gates, then S steps of O(n²) for each direction.
+      For each direction one matmul for all gates' inputs, then S steps of O(n²).
 
     Example:
       >>> from attn_jax.models import Encoder, EncoderDecoderConfig
       >>> encoder = Encoder(EncoderDecoderConfig(9, 7, 3, 2, 5, 4), rngs=nnx.Rngs(0))
       >>> source, mask = jnp.array([4, 0, 5]), jnp.array([True, False, True])
       >>> annotations, summary = encoder(source, mask)
-      >>> [bool(same) for same in (annotations[0, 2:] == summary)]   # ←h_1 is the last state read
+      >>> [bool(same) for same in (annotations[0, 2:] == summary)]   # ←h_1 is the last state
       [True, True]
       >>> jnp.array_equal(annotations[::2], encoder(source[::2], mask[::2])[0]).item()
       True
@@ -75,10 +75,13 @@ class Encoder(nnx.Module):
 def recur(
     cell: Cell, drive: Float[Array, "S Gn"], mask: Bool[Array, " S"], *, reverse: bool = False
 ) -> tuple[Float[Array, "S n"], Float[Array, " C"]]:
-    """All outputs of a cell from zeros on, and its last state; it rests where mask is False."""
+    """All outputs of a cell that starts at zeros, and its last state.
 
-    def step(state, at):
-        drive_j, is_token = at
+    Where the mask is False the state does not change.
+    """
+
+    def step(state, inputs):
+        drive_j, is_token = inputs
         state = jnp.where(is_token, cell(state, drive_j), state)
         return state, state[: cell.hidden_dim]
 

@@ -1,12 +1,12 @@
-"""The encoder–decoder: encode a sentence once, then step through its translation word by word."""
+"""The recurrent encoder–decoder: encodes a sentence once, then decodes token by token."""
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from attn_jax.models.bahdanau_decoder import BahdanauDecoder
-from attn_jax.models.config import EncoderDecoderConfig
 from attn_jax.models.encoder import Encoder
+from attn_jax.models.encoder_decoder_config import EncoderDecoderConfig
 from attn_jax.models.luong_decoder import LuongDecoder
 from attn_jax.models.records import Emission, Memory, State, Step
 
@@ -17,22 +17,22 @@ class EncoderDecoder(nnx.Module):
     """A recurrent translation model on one sentence; batch it with `jax.vmap`.
 
     Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and Translate" (2014),
-    https://arxiv.org/abs/1409.0473 (RNNsearch, and RNNenc by context="final"); Luong et al.,
-    "Effective Approaches to Attention-based NMT" (2015), https://arxiv.org/abs/1508.04025, by
+    https://arxiv.org/abs/1409.0473 (RNNsearch, and RNNenc with context="final"); Luong et al.,
+    "Effective Approaches to Attention-based NMT" (2015), https://arxiv.org/abs/1508.04025, with
     decoder="luong".
 
       memory = encode(source)    state = start(memory)    state, step = step(memory, state, token)
 
     Args:
       config: sizes and choices.
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Returns:
-      A module. Ids outside the vocabulary cannot be refused under `jit`; they give NaN.
+      A module. Ids outside the vocabulary give NaN: under `jit` they cannot be checked.
 
     Cost:
-      Every product that no state enters is taken for all positions at once, before or after the
-      recurrence: input gates, U_a h_j, readout.
+      Every matmul that needs no state is computed for all positions at once, before or after the
+      recurrence: the gates' inputs, U_a h_j, the readout.
 
     Example:
       >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig
@@ -56,18 +56,18 @@ class EncoderDecoder(nnx.Module):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> Memory:
-        """Reads the source once: all that the decoder will know of it.
+        """Encodes the source; the decoder uses nothing else of it.
 
         Args:
-          source: token ids; padding may stand anywhere.
+          source: token ids; padding may be anywhere.
           source_mask: True at tokens, False at padding.
           rng: dropout's key in training.
 
         Returns:
-          The memory; of a source that is all padding nothing can be read.
+          The memory. If the source is all padding, every query on it is fully masked.
 
         Raises:
-          ValueError: the source has no positions.
+          ValueError: the source is empty.
         """
         if source.shape[0] == 0:
             raise ValueError("source is empty (S=0); a sentence has at least its EOS")
@@ -75,12 +75,12 @@ class EncoderDecoder(nnx.Module):
         return self.decoder.remember(annotations, summary, source_mask)
 
     def start(self, memory: Memory, max_length: int | None = None) -> State:
-        """The decoder's state before its first word; it needs no room for those that follow."""
+        """The decoder's state before its first token; its size does not depend on `max_length`."""
         del max_length
         return self.decoder.start(memory)
 
     def step(self, memory: Memory, state: State, token: Int[Array, ""]) -> tuple[State, Step]:
-        """One step of decoding: from the previous word's id to the logits of the next word."""
+        """One decode step: from the previous token's id to the logits of the next token."""
         words = self.decoder.embed(token[None])
         state, emission = self.decoder.advance(memory, state, self.decoder.drive(words)[0])
         emissions = jax.tree.map(lambda leaf: leaf[None], emission)
@@ -96,14 +96,14 @@ class EncoderDecoder(nnx.Module):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> Float[Array, "T K"]:
-        """Teacher forcing: the logits of every next word, given the true words before it.
+        """Teacher forcing: the logits of every next token, given the true tokens before it.
 
         Args:
           source: token ids.
           source_mask: True at tokens, False at padding.
-          inputs: the decoder's inputs, [BOS, first word, …]; logits[t] are for the word after
+          inputs: the decoder's inputs, [BOS, first token, …]; logits[t] are for the token after
             inputs[t].
-          rng: dropout's key; None evaluates without dropout.
+          rng: dropout's key; None drops nothing.
 
         Returns:
           Logits over the target vocabulary.
@@ -120,7 +120,7 @@ class EncoderDecoder(nnx.Module):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> tuple[Float[Array, "T m"], Emission]:
-        """`logits` up to the readout: the inputs' embeddings, and what each step leaves for it."""
+        """`logits` up to the readout: the inputs' embeddings, and each step's `Emission`."""
         source_rng, inputs_rng = (None, None) if rng is None else jax.random.split(rng)
         memory = self.encode(source, source_mask, rng=source_rng)
         words = self.decoder.embed(inputs, rng=inputs_rng)
@@ -137,6 +137,6 @@ class EncoderDecoder(nnx.Module):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> Float[Array, "T K"]:
-        """The logits of what `unroll` left: of one sentence, or of the rows of many."""
+        """The logits from the result of `unroll`, of one sentence or of the positions of many."""
         words, emissions = rows
         return self.decoder.readout(words, emissions, rng=rng)

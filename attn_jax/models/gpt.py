@@ -1,6 +1,5 @@
-"""Language models of one stack of causal blocks: GPT-2, Llama, Mistral, Qwen3, Gemma 2."""
+"""Language models made of one stack of decoder blocks: GPT-2, Llama, Mistral, Qwen3, Gemma 2."""
 
-import math
 from functools import partial
 from typing import Any, Literal
 
@@ -8,10 +7,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, DTypeLike, Float, Int, Key
 
-from attn_jax import caches, masks, score_mods
+from attn_jax import caches
 from attn_jax._base.concrete import are_numbers
+from attn_jax.models.decoder_block import DecoderBlock
 from attn_jax.models.decoder_config import DecoderConfig, warn_of_length
-from attn_jax.modules import Embedding, FeedForward, MultiHeadAttention, TransformerEncoderBlock
+from attn_jax.modules import Embedding
 from attn_jax.modules.dropout import dropout, split
 from attn_jax.modules.multi_head_attention import HeadsMask
 from attn_jax.modules.norms import make_norm, normalise
@@ -20,28 +20,28 @@ type CacheKind = Literal["contiguous", "sliding", "paged"]
 
 
 class GPT(nnx.Module):
-    """A decoder-only Transformer: each token's vector goes through causal blocks, then to logits.
+    """A decoder-only Transformer: embedding, a stack of `DecoderBlock`s, a norm, logits.
 
     Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.3, and
-    what came of it; `DecoderConfig` says which. Matrices start at N(0, 0.02²), those that end a
-    sub-layer smaller by √(2 num_layers), as in the paper.
+    its successors; `DecoderConfig` lists them. Matrices start at N(0, 0.02²); the last one of each
+    sub-layer is divided by √(2 num_layers), as in the paper.
 
       logits = norm(blocks(embedding(tokens) + position)) tableᵀ
 
     Args:
       config: sizes and choices.
-      param_dtype: in which parameters are kept, and so what is computed in; norms stay float32.
-      rngs: where the parameters come from.
+      param_dtype: dtype of the parameters and of the computation; norms stay float32.
+      rngs: random keys of the initial parameters.
 
     Returns:
-      A module. `model(tokens)` gives the logits of whole texts, `extend` decodes with caches.
+      A module. `model(tokens)` gives the logits of whole texts; `extend` decodes with caches.
 
     Raises:
       ValueError: sizes do not fit together.
 
     Cost:
-      O(B T model_dim² num_layers) and attention's; logits are B·T·vocab_size numbers, so `hidden`
-      and `readout` are apart.
+      O(B T model_dim² num_layers), plus attention. Logits are B·T·vocab_size numbers; to compute
+      those of few positions, call `hidden` and then `readout`.
 
     Example:
       >>> from attn_jax.models import DecoderConfig, GPT
@@ -57,7 +57,7 @@ class GPT(nnx.Module):
         self, config: DecoderConfig, *, param_dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
     ) -> None:
         self.config = config
-        self.origin: Any = None  # what `load_hf` found beside weights, for `save_hf`
+        self.origin: Any = None  # files that `load_hf` found beside the weights, for `save_hf`
         table = partial(
             Embedding,
             model_dim=config.model_dim,
@@ -68,7 +68,8 @@ class GPT(nnx.Module):
         self.embedding = table(config.vocab_size)
         self.position = table(config.max_length) if config.rotary is None else None
         self.blocks = nnx.List(
-            [_block(config, layer, param_dtype, rngs) for layer in range(config.num_layers)]
+            DecoderBlock(config, layer, param_dtype=param_dtype, rngs=rngs)
+            for layer in range(config.num_layers)
         )
         norm = {"epsilon": config.norm_eps, "param_dtype": jnp.float32, "rngs": rngs}
         self.norm = make_norm(config.norm, config.model_dim, **norm)
@@ -86,10 +87,10 @@ class GPT(nnx.Module):
 
         Args:
           tokens: ids.
-          mask: who may read whom beside the causal rule: packed documents, padding. An array in it
-            has axes of heads: `masks.segments(ids[:, None])`.
-          position: where each token stands, from 0 on; it may restart in each packed document.
-          rng: what is dropped; None drops nothing.
+          mask: which tokens may attend to which, beside the causal rule: for packed documents or
+            padding. An array in it has a heads axis: `masks.segments(ids[:, None])`.
+          position: the position of each token, from 0 on; it may restart in each packed document.
+          rng: the key of dropout; None drops nothing.
 
         Returns:
           Logits in the dtype of the embeddings.
@@ -107,22 +108,24 @@ class GPT(nnx.Module):
         position: Int[Array, "B T"] | None = None,
         rng: Key[Array, ""] | None = None,
     ) -> Float[Array, "B T D"]:
-        """As the call, without the product with the vocabulary.
+        """The vectors after the last norm, from which `readout` computes logits.
+
+        The arguments are those of the call.
 
         Raises:
           ValueError: there are more tokens than learned positions.
         """
         if position is None:
             self._check_length(tokens)
-        first, *rest = split(rng, 1 + len(self.blocks))
+        embedding_rng, *block_rngs = split(rng, 1 + len(self.blocks))
         place = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] if position is None else position
-        x = dropout(self._embedded(tokens, place), self.config.dropout_rate, first)
-        for block, own in zip(self.blocks, rest, strict=True):
-            x = block(x, mask=mask, position=position, rng=own)
+        x = dropout(self._embedded(tokens, place), self.config.dropout_rate, embedding_rng)
+        for block, block_rng in zip(self.blocks, block_rngs, strict=True):
+            x = block(x, mask=mask, position=position, rng=block_rng)
         return normalise(self.norm, x)
 
     def readout(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B P"]:
-        """Logits over the vocabulary, given what `hidden` or `extend` made of tokens."""
+        """Logits over the vocabulary, from the vectors that `hidden` or `extend` returns."""
         logits = (self.embedding if self.output is None else self.output).attend(hidden)
         cap = self.config.final_soft_cap
         return logits if cap is None else cap * jnp.tanh(logits / cap)
@@ -134,19 +137,19 @@ class GPT(nnx.Module):
         *,
         is_real: Bool[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[caches.Cache, ...]]:
-        """Takes the next tokens of each text: a prompt, a piece of one, or one token.
+        """The vectors of each text's next tokens, computed with caches: prefill, or a decode step.
 
         Args:
-          tokens: ids, as many as one likes.
-          caches: one a layer, of `init_caches`.
+          tokens: ids of the next tokens, one or more a text.
+          caches: one a layer, as `init_caches` makes them.
           is_real: False for padding, on either side; None where all tokens are real.
 
         Returns:
-          What `hidden` gives for these tokens, and the caches with them.
+          What `hidden` gives for these tokens, and the caches with these tokens appended.
 
         Raises:
-          CacheOverflow: there is no room, and we are not under `jit`.
-          ValueError: there are more tokens than learned positions, and none is padding.
+          CacheOverflow: there is no room; under `jit` the cache's flag `overflowed` is set instead.
+          ValueError: `is_real` is None and there are more tokens than learned positions.
         """
         if is_real is None:
             self._check_length(tokens)
@@ -174,14 +177,14 @@ class GPT(nnx.Module):
         Args:
           B: how many texts.
           capacity: the most tokens of one text.
-          kind: where keys and values are kept, see `attn_jax.caches`. "sliding" is for the layers
-            that have a window; the others are contiguous.
-          int8: keep them in eight bits.
-          dtype: in which they are kept; that of the embeddings by default.
-          options: of the kind: `chunk`, or `page` and `pages`.
+          kind: which cache, see `attn_jax.caches`. "sliding" applies to layers that have a window;
+            the other layers get a contiguous cache.
+          int8: keep keys and values in eight bits.
+          dtype: of keys and values; that of the embeddings by default.
+          options: options of the kind: `chunk` for "sliding", `page` and `pages` for "paged".
 
         Returns:
-          A tuple for `extend`.
+          The caches, for `extend`.
 
         Raises:
           ValueError: the model has no positions for so many tokens, or the kind is unknown.
@@ -194,21 +197,23 @@ class GPT(nnx.Module):
         if kind not in ("contiguous", "sliding", "paged"):
             raise ValueError(f"kind={kind!r} is unknown; choose contiguous, sliding or paged")
         size = (config.kv_heads, config.head_width)
-        kept = {"int8": int8, "dtype": self.embedding.table.dtype if dtype is None else dtype}
+        storage = {"int8": int8, "dtype": self.embedding.table.dtype if dtype is None else dtype}
 
-        def one(layer: int) -> caches.Cache:
+        def empty_cache(layer: int) -> caches.Cache:
             window = config.window(layer)
             if kind == "sliding" and window is not None:
-                return caches.sliding(B, window, *size, **kept, **options)
+                return caches.sliding(B, window, *size, **storage, **options)
             if kind == "paged":
-                return caches.paged(B, capacity, *size, **kept, **options)
-            return caches.contiguous(B, capacity, *size, **kept)
+                return caches.paged(B, capacity, *size, **storage, **options)
+            return caches.contiguous(B, capacity, *size, **storage)
 
-        return tuple(one(layer) for layer in range(config.num_layers))
+        return tuple(empty_cache(layer) for layer in range(config.num_layers))
 
     def _check_length(self, tokens) -> None:
-        """A length that is a symbol of `jax.export` is unknown: a learned table gives NaN past its
-        end."""
+        """Raises or warns if there are more tokens than positions.
+
+        A symbolic length of `jax.export` is not checked: a learned table gives NaN past its end.
+        """
         T, longest = tokens.shape[1], self.config.max_length
         if not are_numbers(T):
             return
@@ -216,66 +221,15 @@ class GPT(nnx.Module):
             warn_of_length(self.config, T)
         elif longest < T:
             raise ValueError(
-                f"tokens has {T} positions, and the model has learned {longest} (max_length); cut "
-                "the texts, or choose a model with rotary positions"
+                f"tokens has {T} positions, and the model has {longest} learned ones (max_length); "
+                "cut the texts, or choose a model with rotary positions"
             )
 
     def _embedded(self, tokens, position) -> Float[Array, "B T D"]:
+        """The input vectors of the first block: embeddings, plus learned positions if any."""
         x = self.embedding(tokens)
         if self.config.embed_scale != 1:
             x = x * jnp.asarray(self.config.embed_scale, x.dtype)
         return (
             x if self.position is None else x + jnp.broadcast_to(self.position(position), x.shape)
         )
-
-
-def _block(
-    config: DecoderConfig, layer: int, param_dtype: DTypeLike, rngs: nnx.Rngs
-) -> TransformerEncoderBlock:
-    made = {
-        "kernel_init": nnx.initializers.normal(0.02),
-        "param_dtype": param_dtype,
-        "rngs": rngs,
-    }
-    attention = _attention(config, layer, made)
-    feed_forward = FeedForward(
-        config.model_dim,
-        4 * config.model_dim if config.hidden_dim is None else config.hidden_dim,
-        activation=config.activation,
-        gated=config.gated,
-        use_bias=config.use_bias,
-        **made,
-    )
-    for last in (attention.w_out, feed_forward.w_down):
-        last[...] = last[...] / math.sqrt(2 * config.num_layers)
-    return TransformerEncoderBlock(
-        attention,
-        feed_forward,
-        placement=config.placement,
-        norm=config.norm,
-        norm_eps=config.norm_eps,
-        dropout_rate=config.dropout_rate,
-        rngs=rngs,
-    )
-
-
-def _attention(config: DecoderConfig, layer: int, made: dict[str, Any]) -> MultiHeadAttention:
-    window = config.window(layer)
-    near = masks.causal() if window is None else masks.causal() & masks.sliding_window(window, 0)
-    cap = config.logits_soft_cap
-    return MultiHeadAttention(
-        config.model_dim,
-        config.num_heads,
-        num_kv_heads=config.kv_heads,
-        head_dim=config.head_width,
-        use_bias=config.use_qkv_bias,
-        use_out_bias=config.use_bias,
-        qk_norm=config.qk_norm,
-        rotary=config.rotary,
-        mask=near,
-        score_mod=None if cap is None else score_mods.soft_cap(cap),
-        scale=config.scale,
-        norm_eps=config.norm_eps,
-        dropout_rate=config.dropout_rate,
-        **made,
-    )

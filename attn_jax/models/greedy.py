@@ -1,4 +1,4 @@
-"""Greedy search: always say the most likely next word, until it is EOS."""
+"""Greedy search: at each step the most likely next token, until it is EOS."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-from attn_jax.models.trace import Trace, begin, record, to_trace
+from attn_jax.models.trace import Trace, initial_progress, record_step, to_trace
 from attn_jax.models.translator import Translator
 
 
@@ -17,7 +17,7 @@ def greedy_search(
     *,
     max_length: int,
 ) -> Trace:
-    """Translates one sentence, and records how.
+    """Translates one sentence greedily and records a trace of every step.
 
       y_i = argmax p(· | y_1 … y_{i-1}, source)
 
@@ -25,16 +25,17 @@ def greedy_search(
       model: the translator.
       source: token ids.
       source_mask: True at tokens, False at padding.
-      max_length: the most words to say, EOS included; static under `jit`.
+      max_length: the most tokens of the translation, EOS included; static under `jit`.
 
     Returns:
-      The trace. PAD and BOS are never said; a target without EOS was cut at max_length.
+      The trace. Its target contains neither BOS nor, before its end, PAD; a target without EOS was
+      cut at max_length.
 
     Raises:
       ValueError: max_length is below 1.
 
     Cost:
-      As many steps as the translation has words; under `vmap`, as the longest one has.
+      As many steps as the translation has tokens; under `vmap`, as many as the longest one has.
 
     Example:
       >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, greedy_search
@@ -47,15 +48,15 @@ def greedy_search(
     memory = model.encode(source, source_mask)
 
     def step(progress):
-        return record(model, memory, progress, lambda top_tokens: top_tokens[0])
+        return record_step(model, memory, progress, lambda top_tokens: top_tokens[0])
 
-    start = begin(model, memory, max_length)
-    rows = _scan_until(step, lambda progress: progress.finished, start, max_length)
-    return to_trace(source, source_mask, rows)
+    start = initial_progress(model, memory, max_length)
+    steps = _scan_until(step, lambda progress: progress.finished, start, max_length)
+    return to_trace(source, source_mask, steps)
 
 
 def check_max_length(max_length: int) -> None:
-    """Raises ValueError where a search may not say a single word."""
+    """Raises ValueError if `max_length` leaves no room for a single token."""
     if max_length < 1:
         raise ValueError(f"max_length={max_length} must be at least 1, room for EOS")
 
@@ -66,7 +67,7 @@ def _scan_until[Carry, Row](
     carry: Carry,
     length: int,
 ) -> Row:
-    """`lax.scan` that stops where nothing is left to do; rows it never reached are zeros."""
+    """`lax.scan` that stops once `is_finished(carry)`; the rows of steps not run are zeros."""
     _, row = jax.eval_shape(step, carry)
     rows = jax.tree.map(lambda leaf: jnp.zeros((length, *leaf.shape), leaf.dtype), row)
 

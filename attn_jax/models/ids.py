@@ -1,13 +1,13 @@
-"""The four token ids every vocabulary starts with."""
+"""The four token ids that every vocabulary starts with."""
 
 PAD = 0
-"""Fills a sequence up to its fixed length; never read, never emitted, never counted."""
+"""Padding up to a fixed length: masked in attention, never generated, not counted in losses."""
 
 BOS = 1
-"""Stands before the first word of a translation; an input only, never emitted."""
+"""Beginning of sentence: the decoder's first input; never generated."""
 
 EOS = 2
-"""Ends a sentence; decoding stops behind it."""
+"""End of sentence: decoding stops after it."""
 
 UNK = 3
-"""Stands for a word that the vocabulary does not hold."""
+"""Unknown: replaces a word that is not in the vocabulary."""

@@ -1,4 +1,4 @@
-"""The loss of a translation model: how surprised it is by the true words, per word."""
+"""The loss of a translation model: the mean negative log-likelihood of the target tokens."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from attn_jax.models.translator import Translator
 
 
 class Batch(NamedTuple):
-    """Sentence pairs, padded to one length on either side.
+    """A batch of sentence pairs: all sources padded to one length, all targets to another.
 
     Attributes:
       source: token ids [B S].
@@ -36,13 +36,15 @@ class Batch(NamedTuple):
 
 
 def decoder_inputs(target: Int[Array, " T"]) -> Int[Array, " T"]:
-    """What a decoder is given to predict each word: the word before it, [BOS, target[:-1]].
+    """The decoder's inputs for teacher forcing: the target shifted right, with BOS in front.
+
+      inputs = [BOS, target[:-1]]
 
     Args:
-      target: the words to predict.
+      target: the tokens to predict.
 
     Returns:
-      Ids of the same length, moved by one.
+      As many ids, shifted by one.
 
     Cost:
       O(T).
@@ -58,27 +60,27 @@ def decoder_inputs(target: Int[Array, " T"]) -> Int[Array, " T"]:
 def token_losses(
     logits: Float[Array, "*B T K"], target: Int[Array, "*B T"], *, ignore: int | None = None
 ) -> tuple[Float[Array, "*B T"], Bool[Array, "*B T"]]:
-    """The negative log-likelihood of each true word, and whether it was the model's first choice.
+    """The negative log-likelihood of each target token, and whether the model ranks it first.
 
       nll = logsumexp(logits) − logits[target]
 
     Args:
       logits: over the target vocabulary.
-      target: the true words' ids, from 0 to K − 1.
-      ignore: an id that stands for no word, such as PAD or the −100 of PyTorch and Hugging Face:
-        its loss is 0, and it is never correct. None ignores no id.
+      target: the target tokens' ids, from 0 to K − 1.
+      ignore: an id that marks positions without a token, such as PAD or the −100 of PyTorch and
+        Hugging Face: their loss is 0, and they are never correct. None ignores no id.
 
     Returns:
-      Natural-log losses, and True where no logit exceeds the true word's. For a mean over words
-      divide their sum by the number of targets that are not ignored.
+      Natural-log losses, and True where no logit exceeds the target's. For a mean over tokens,
+      divide the sum of losses by the number of targets that are not ignored.
 
     Raises:
-      ValueError: a target is outside of the vocabulary and is not ignored. Under `jit`, where
-        targets are unknown, its loss is NaN, and it is not correct.
+      ValueError: a target is outside the vocabulary and is not ignored. Under `jit`, where targets
+        are unknown, such a target has loss NaN and is not correct.
 
     Numerics:
-      In float32, or in float64 for float64 logits, with their maximum subtracted. A true word of
-      logit −inf costs ∞.
+      In float32, or in float64 for float64 logits, with their maximum subtracted. A target with
+      logit −inf has loss ∞.
 
     Example:
       >>> from attn_jax.models import token_losses
@@ -87,8 +89,8 @@ def token_losses(
       >>> (jnp.exp(-losses).round(2).tolist(), correct.tolist())
       ([0.25, 0.75, 1.0], [False, True, False])
     """
-    words = _words(logits, target, ignore)
-    return words.counted(words.losses), words.is_first
+    terms = _loss_terms(logits, target, ignore)
+    return terms.without_ignored(terms.losses), terms.is_first
 
 
 def smoothed_losses(
@@ -98,32 +100,34 @@ def smoothed_losses(
     *,
     ignore: int | None = None,
 ) -> Float[Array, "*B T"]:
-    """What each true word costs a model that should keep a share of its belief for all others.
+    """The loss of each target token with label smoothing.
 
-    Szegedy et al., "Rethinking the Inception Architecture" (2016), section 7,
+    The target distribution is 1 − smoothing on the target token plus smoothing spread evenly over
+    the vocabulary. Szegedy et al., "Rethinking the Inception Architecture" (2016), section 7,
     https://arxiv.org/abs/1512.00567; used by Vaswani et al. (2017), section 5.4. The convention is
-    that paper's and torch's: ε is spread over all K words, the true one included.
+    that paper's and torch's: ε is spread over all K tokens, the target included.
 
-      loss = (1 − smoothing) * nll[target] + smoothing * mean over words of nll[word]
+      loss = (1 − smoothing) * nll[target] + smoothing * mean over tokens of nll[token]
 
-    Where tensor2tensor spreads an ε over the K − 1 others, `smoothing` is ε K / (K − 1); it also
-    subtracts the target's entropy, a constant. The Annotated Transformer spreads its ε over the
-    others but PAD: the same on K − 1 words.
+    tensor2tensor spreads its ε over the K − 1 other tokens: pass smoothing = ε K / (K − 1) for the
+    same distribution. It also subtracts the distribution's entropy, a constant. The Annotated
+    Transformer spreads its ε over the other tokens except PAD: the same over K − 1 tokens.
 
     Args:
       logits: over the target vocabulary.
-      target: the true words' ids.
-      smoothing: ε, the share that all words have alike.
+      target: the target tokens' ids.
+      smoothing: ε, the probability that is spread over the vocabulary.
       ignore: as `token_losses`.
 
     Returns:
-      Natural-log losses; of smoothing 0 those of `token_losses`.
+      Natural-log losses; with smoothing 0 those of `token_losses`.
 
     Raises:
-      ValueError: smoothing is not in [0, 1), or a target is none, as in `token_losses`.
+      ValueError: smoothing is not in [0, 1), or a target is outside the vocabulary, as in
+        `token_losses`.
 
     Numerics:
-      As `token_losses`. A word of logit −inf costs ∞ where smoothing is above 0.
+      As `token_losses`. With smoothing above 0, any logit of −inf makes the loss ∞.
 
     Example:
       >>> from attn_jax.models import smoothed_losses
@@ -134,47 +138,50 @@ def smoothed_losses(
       0.940
     """
     checks.check_rate("smoothing", smoothing)
-    words = _words(logits, target, ignore)
-    return words.counted(words.smoothed(smoothing))
+    terms = _loss_terms(logits, target, ignore)
+    return terms.without_ignored(terms.smoothed(smoothing))
 
 
-class _Words(NamedTuple):
-    """What losses are made of, for each true word."""
+class _LossTerms(NamedTuple):
+    """The terms of the losses, for each target token."""
 
-    total: Float[Array, "*B T"]  # the log of the sum over all words
+    logsumexp: Float[Array, "*B T"]
     mean_logit: Float[Array, "*B T"]
     true_logit: Float[Array, "*B T"]
     is_first: Bool[Array, "*B T"]
-    is_word: Bool[Array, "*B T"]
+    is_word: Bool[Array, "*B T"]  # in the vocabulary, and not ignored
     is_ignored: Bool[Array, "*B T"] | None
 
     @property
     def losses(self) -> Float[Array, "*B T"]:
-        return self.total - self.true_logit
+        """The negative log-likelihoods."""
+        return self.logsumexp - self.true_logit
 
     def smoothed(self, smoothing: float) -> Float[Array, "*B T"]:
-        if smoothing == 0:  # 0 times the loss of an impossible word were NaN
+        """The losses with label smoothing."""
+        if smoothing == 0:  # a logit of −inf would give 0 · ∞ = NaN
             return self.losses
-        return (1 - smoothing) * self.losses + smoothing * (self.total - self.mean_logit)
+        return (1 - smoothing) * self.losses + smoothing * (self.logsumexp - self.mean_logit)
 
-    def counted(self, losses: Float[Array, "*B T"]) -> Float[Array, "*B T"]:
+    def without_ignored(self, losses: Float[Array, "*B T"]) -> Float[Array, "*B T"]:
+        """The losses, 0 where the target is ignored and NaN where it is not in the vocabulary."""
         losses = jnp.where(self.is_word, losses, jnp.nan)
         return losses if self.is_ignored is None else jnp.where(self.is_ignored, 0, losses)
 
 
-def _words(logits, target, ignore: int | None) -> _Words:
+def _loss_terms(logits, target, ignore: int | None) -> _LossTerms:
     logits = jnp.asarray(logits)
     _check_target(target, logits.shape[-1], ignore)
     target = jnp.asarray(target)
-    # Without the barrier XLA:CPU repeats the softmax in each product.
+    # Without the barrier XLA:CPU computes the softmax again in each matmul.
     logits = jax.lax.optimization_barrier(logits.astype(accumulation_dtype(logits.dtype)))
     is_ignored = None if ignore is None else target == ignore
     is_word = (target >= 0) & (target < logits.shape[-1])
     is_word = is_word if is_ignored is None else is_word & ~is_ignored
     index = jnp.where(is_word, target, 0)[..., None]
     true_logit = jnp.take_along_axis(logits, index, axis=-1)[..., 0]
-    return _Words(
-        total=jax.nn.logsumexp(logits, axis=-1),
+    return _LossTerms(
+        logsumexp=jax.nn.logsumexp(logits, axis=-1),
         mean_logit=logits.mean(axis=-1),
         true_logit=true_logit,
         is_first=is_word & (true_logit >= logits.max(axis=-1)),
@@ -184,15 +191,15 @@ def _words(logits, target, ignore: int | None) -> _Words:
 
 
 def _check_target(target, K: int, ignore: int | None) -> None:
-    """Checks targets that are known, here and in full."""
+    """Checks targets whose values are known: not traced, and all on this process's devices."""
     if isinstance(target, jax.core.Tracer) or not getattr(target, "is_fully_addressable", True):
         return
     known = np.asarray(target)
     wrong = known[((known < 0) | (known >= K)) & (known != ignore)]
     if wrong.size:
         raise ValueError(
-            f"target must hold ids between 0 and {K - 1}; got {wrong[0]}: where an id stands for "
-            f"no word, name it, ignore={wrong[0]}"
+            f"target must hold ids between 0 and {K - 1}; got {wrong[0]}: if that id marks "
+            f"positions without a token, pass ignore={wrong[0]}"
         )
 
 
@@ -203,31 +210,31 @@ def translation_loss(
     *,
     smoothing: float = 0.0,
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """The mean negative log-likelihood of a target word, given source and true words before it.
+    """The mean loss of a target token, given the source and the true tokens before it.
 
       loss = Σ_{b,t} target_mask · nll / Σ_{b,t} target_mask
 
     Args:
       model: the translator.
-      batch: sentence pairs; where target_mask is False nothing counts.
-      rng: dropout's key in training; None evaluates.
-      smoothing: what `smoothed_losses` is told in place of plain ones.
+      batch: sentence pairs; positions where target_mask is False do not count.
+      rng: dropout's key in training; None drops nothing.
+      smoothing: ε of label smoothing, see `smoothed_losses`.
 
     Returns:
-      The loss to minimise, in nats, and the metrics "loss" (the plain one, whatever the smoothing),
-      "tokens" (how many counted) and "accuracy" (share of them that the model ranked first). A
-      batch of padding alone has loss 0.
+      The loss to minimise, in nats, and the metrics "loss" (without smoothing), "tokens" (how many
+      count) and "accuracy" (share of them that the model ranks first). A batch of padding alone has
+      loss 0.
 
     Raises:
-      ValueError: smoothing is not in [0, 1), or a target that counts is none, as in
-        `token_losses`.
+      ValueError: smoothing is not in [0, 1), or a target that counts is outside the vocabulary, as
+        in `token_losses`.
 
     Numerics:
       As `token_losses`.
 
     Cost:
-      The readout is one product over all B·T positions, O(B T K l), most of the work of a small
-      model; B·T·K logits are kept for the backward pass.
+      The readout is one matmul over all B·T positions, O(B T K l), most of the work of a small
+      model; B·T·K logits are residuals of the backward pass.
 
     Example:
       >>> from attn_jax.models import Batch, EncoderDecoder, EncoderDecoderConfig, translation_loss
@@ -238,35 +245,36 @@ def translation_loss(
       1.946, 2.0 tokens
     """
     checks.check_rate("smoothing", smoothing)
-    batch = _with_pad(batch)
+    batch = _with_pad_where_masked(batch)
     unroll_rng, readout_rng = (None, None) if rng is None else jax.random.split(rng)
     rows = _unroll(model, batch, unroll_rng)
-    # One row for each target position of the batch: products over rows are twice as fast on CPU.
+    # One row for each target position of the batch: on CPU such a matmul is twice as fast.
     rows = jax.tree.map(lambda leaf: leaf.reshape(-1, leaf.shape[-1]), rows)
     logits = model.readout(rows, rng=readout_rng)
     target, mask = batch.target.reshape(-1), batch.target_mask.reshape(-1)
-    words = _words(logits, target, None)
-    tokens = jnp.sum(mask).astype(words.total.dtype)
+    terms = _loss_terms(logits, target, None)
+    tokens = jnp.sum(mask).astype(terms.logsumexp.dtype)
 
     def mean(values: Float[Array, " R"]) -> Float[Array, ""]:
         return jnp.sum(values, where=mask) / jnp.maximum(tokens, 1)
 
     metrics = {
-        "loss": mean(words.counted(words.losses)),
+        "loss": mean(terms.without_ignored(terms.losses)),
         "tokens": tokens,
-        "accuracy": mean(words.is_first.astype(tokens.dtype)),
+        "accuracy": mean(terms.is_first.astype(tokens.dtype)),
     }
-    return mean(words.counted(words.smoothed(smoothing))), metrics
+    return mean(terms.without_ignored(terms.smoothed(smoothing))), metrics
 
 
-def _with_pad(batch: Batch) -> Batch:
-    """PAD wherever nothing counts: an id that is no word would be NaN, and so would gradients."""
+def _with_pad_where_masked(batch: Batch) -> Batch:
+    """PAD where the masks are False: ids outside the vocabulary would make gradients NaN there."""
     source = jnp.where(batch.source_mask, batch.source, PAD)
     target = jnp.where(batch.target_mask, batch.target, PAD)
     return batch._replace(source=source, target=target)
 
 
 def _unroll(model: Translator, batch: Batch, rng: PRNGKeyArray | None):
+    """`model.unroll` of each pair, with a dropout key of its own."""
     inputs = jax.vmap(decoder_inputs)(batch.target)
     if rng is None:
         return jax.vmap(model.unroll)(batch.source, batch.source_mask, inputs)

@@ -1,4 +1,4 @@
-"""Luong's decoder: step, ask the source with the new state, and feed the answer back in."""
+"""Luong's decoder: the new state is attention's query; the result is fed to the next step."""
 
 from functools import partial
 from typing import NamedTuple
@@ -8,15 +8,15 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from attn_jax.models.cells import CELLS
-from attn_jax.models.config import EncoderDecoderConfig
-from attn_jax.models.initial import initializers
+from attn_jax.models.encoder_decoder_config import EncoderDecoderConfig
+from attn_jax.models.initializers import initializers
 from attn_jax.models.records import Emission, Memory
 from attn_jax.modules.dropout import dropout
 from attn_jax.modules.luong import LuongAttention
 
 
 class LuongState(NamedTuple):
-    """The cell's state, and the attentional state h̃ that the next step is fed."""
+    """The cell's state, and the attentional state h̃, an input of the next step."""
 
     recurrent: Float[Array, " C"]
     attentional: Float[Array, " n"]
@@ -31,14 +31,14 @@ class LuongDecoder(nnx.Module):
       h_t = cell(h_{t-1}, W E y_{t-1} + F h̃_{t-1}),  c_t = attention(h_t)
       h̃_t = tanh(W_c [c_t; h_t]),  logits = h̃_t @ W_s
 
-    The first state is the encoder's last one, as it is.
+    The first state is the encoder's last state, unchanged.
 
     Args:
       config: an `EncoderDecoderConfig` with decoder="luong".
-      rngs: where the parameters come from.
+      rngs: random keys of the initial parameters.
 
     Returns:
-      A module with the same parts of a step as `BahdanauDecoder`.
+      A module with the same methods as `BahdanauDecoder`.
 
     Example:
       >>> from attn_jax.models import EncoderDecoderConfig, LuongDecoder
@@ -47,7 +47,7 @@ class LuongDecoder(nnx.Module):
       >>> annotations, mask = jnp.arange(6.0).reshape(2, 3), jnp.array([True, False])
       >>> memory = decoder.remember(annotations, jnp.ones(3), mask)
       >>> _, emission = decoder.advance(memory, decoder.start(memory), jnp.zeros(9))
-      >>> emission.context.tolist()      # the only token there is
+      >>> emission.context.tolist()      # the annotation of the only unmasked token
       [0.0, 1.0, 2.0]
     """
 
@@ -76,27 +76,27 @@ class LuongDecoder(nnx.Module):
     def remember(
         self, annotations: Float[Array, "S E"], summary: Float[Array, " C"], mask: Bool[Array, " S"]
     ) -> Memory:
-        """The source as this decoder sees it, with what the score can compute beforehand."""
+        """The source's memory for this decoder, with attention's keys computed once."""
         return Memory(annotations, self.attention.project(annotations), mask, summary)
 
     def start(self, memory: Memory) -> LuongState:
-        """The encoder's last state, and no attentional state yet."""
+        """The first state: the encoder's last state, and zeros as attentional state."""
         return LuongState(memory.summary, jnp.zeros(self.cell.hidden_dim, memory.annotations.dtype))
 
     def embed(
         self, tokens: Int[Array, " T"], *, rng: PRNGKeyArray | None = None
     ) -> Float[Array, "T m"]:
-        """E y for all tokens."""
+        """The embeddings E y of all tokens."""
         return dropout(jnp.take(self.embedding[...], tokens, axis=0), self.dropout_rate, rng)
 
     def drive(self, words: Float[Array, "T m"]) -> Float[Array, "T Gn"]:
-        """The words' part of every gate, for all steps in one product."""
+        """The term W E y of every gate's input, for all steps in one matmul."""
         return self.word_input(words)
 
     def advance(
         self, memory: Memory, state: LuongState, drive: Float[Array, " Gn"]
     ) -> tuple[LuongState, Emission]:
-        """One step of the recurrence: go to h_t, read with it, and combine the two."""
+        """One step of the recurrence: h_t, the attention call with h_t as query, and h̃_t."""
         recurrent = self.cell(state.recurrent, drive + self.feed_input(state.attentional))
         query = recurrent[: self.cell.hidden_dim]
         context = self.attention(query[None], memory.keys, memory.annotations, memory.mask)[0]
@@ -106,12 +106,12 @@ class LuongDecoder(nnx.Module):
     def inspect(
         self, memory: Memory, emissions: Emission
     ) -> tuple[Float[Array, "T S"], Float[Array, "T S"]]:
-        """Scores and weights of the steps' reads."""
+        """Scores and weights of the steps' attention calls."""
         return self.attention.inspect(emissions.query, memory.keys, memory.mask)
 
     def readout(
         self, words: Float[Array, "T m"], emissions: Emission, *, rng: PRNGKeyArray | None = None
     ) -> Float[Array, "T K"]:
-        """The logits of all steps; the words have done their part in the recurrence."""
+        """The logits of all steps; they depend on the words only through the recurrence."""
         del words
         return self.words(dropout(emissions.output, self.dropout_rate, rng))

@@ -1,21 +1,21 @@
-"""What encoder, decoder and reader hand to each other: immutable pytrees, one example each."""
+"""The values that encoder, decoder and searches exchange: immutable pytrees of one sentence."""
 
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float
 
 type State = Any
-"""A decoder's recurrent state: a pytree of its own, which `start` makes and `step` returns."""
+"""A decoder's state: a pytree, which `start` makes and `step` returns."""
 
 
 class Memory(NamedTuple):
-    """All that a decoder ever learns of the source.
+    """The encoded source of a recurrent model: the decoder uses nothing else of the source.
 
     Attributes:
       annotations: h_j, one row for each source token [S E].
       keys: U_a h_j, computed once for the sentence [S A]; width 0 where the score needs none.
-      mask: True where the decoder may read [S]; for context="final" only the last token.
-      summary: the encoder's last state [C], from which the decoder starts.
+      mask: True where the decoder may attend to [S]; for context="final" only the last token.
+      summary: the encoder's last state [C], from which the decoder's first state is computed.
 
     Example:
       >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig
@@ -32,13 +32,13 @@ class Memory(NamedTuple):
 
 
 class Emission(NamedTuple):
-    """What one step of the recurrence leaves for the readout and for looking at it.
+    """Outputs of one step of the recurrence, for the readout and for traces.
 
     Attributes:
-      query: the state that asked [n]: s_{i-1} for Bahdanau, h_t for Luong.
+      query: the state that is attention's query [n]: s_{i-1} for Bahdanau, h_t for Luong.
       state: the state after the step [n].
-      context: what was read [E].
-      output: what the logits are computed from [n].
+      context: attention's output, c_i [E].
+      output: the vector that the logits are computed from [n].
     """
 
     query: Float[Array, "*T n"]
@@ -48,7 +48,7 @@ class Emission(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One step of decoding, in the three quantities of the alignment and what follows from them.
+    """One decode step: the logits, and attention's scores, weights and context.
 
     Attributes:
       logits: over the target vocabulary [K].

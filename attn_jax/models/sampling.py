@@ -1,4 +1,4 @@
-"""The next token from its logits: greedy, or drawn from what several rules leave over."""
+"""Sampling of the next token from its logits: greedy, or drawn from the tokens that rules keep."""
 
 import dataclasses
 import math
@@ -12,19 +12,20 @@ from jaxtyping import Array, Bool, Float, Int, Key
 class Sampling:
     """How the next token is chosen; the default draws from the model's own distribution.
 
-    The rules apply in the order in which they stand here: first the penalty, then the temperature,
-    then each rule keeps the tokens that it may of what the one before has left.
+    The rules apply in the order of the arguments: first the penalty, then the temperature, then
+    top_k, top_p and min_p, each to the tokens that the one before has kept.
 
     Args:
-      repetition_penalty: by which the logit of a token that was there is divided, or multiplied
+      repetition_penalty: the logit of a token that occurred before is divided by it, or multiplied
         where it is negative (Keskar et al. 2019, section 4.1, https://arxiv.org/abs/1909.05858).
-      temperature: by which logits are divided; 0 takes the likeliest token, and of equal ones the
-        first.
-      top_k: how many of the likeliest tokens stay (Fan et al. 2018, section 5.1,
-        https://arxiv.org/abs/1805.04833); equal ones stay together.
-      top_p: the mass that the likeliest tokens must have together, as few as can; equal ones stay
-        together (Holtzman et al. 2019, section 3.1, https://arxiv.org/abs/1904.09751).
-      min_p: the share of the likeliest one's probability that a token must have to stay (Nguyen et
+      temperature: logits are divided by it; 0 takes the likeliest token, and of equally likely ones
+        the first.
+      top_k: how many of the likeliest tokens are kept (Fan et al. 2018, section 5.1,
+        https://arxiv.org/abs/1805.04833); tokens as likely as the last of them are kept too.
+      top_p: keeps the fewest of the likeliest tokens whose probabilities sum to at least this;
+        tokens as likely as the last of them are kept too (Holtzman et al. 2019, section 3.1,
+        https://arxiv.org/abs/1904.09751).
+      min_p: keeps tokens with at least this share of the likeliest token's probability (Nguyen et
         al. 2024, section 3, https://arxiv.org/abs/2407.01082).
 
     Raises:
@@ -66,21 +67,23 @@ GREEDY = Sampling(temperature=0.0)
 def next_token_logits(
     logits: Float[Array, " P"], sampling: Sampling, seen: Bool[Array, " P"] | None = None
 ) -> Float[Array, " P"]:
-    """Logits of the distribution that is drawn from, −inf for tokens that a rule has taken out.
+    """Logits of the distribution that `sample` draws from: −inf for tokens that a rule removes.
 
     Args:
       logits: of the model.
       sampling: the rules.
-      seen: the tokens that were there, for the penalty.
+      seen: True for tokens that occurred before, for the penalty.
 
     Returns:
-      Logits in float32, but for a constant; with temperature 0 only the likeliest token is left.
+      Logits in float32, up to an added constant; with temperature 0 only the likeliest token is
+      kept.
 
     Numerics:
-      In float32. A mass that is met but for 4 float32 roundings counts as met by `top_p`.
+      In float32. `top_p` counts as reached by a sum of probabilities that is less by at most 4
+      float32 roundings.
 
     Cost:
-      O(P log P) where there is a rule, for sorting.
+      O(P log P) with `top_k` or `top_p`, which sort; O(P) without.
 
     Example:
       >>> from attn_jax.models import Sampling, next_token_logits
@@ -99,7 +102,7 @@ def next_token_logits(
         return jnp.where(best, logits, -jnp.inf)
     logits = jnp.minimum(logits, jnp.finfo(jnp.float32).max)
     best = jnp.max(logits)
-    if sampling.temperature != 1:  # the best one becomes 0, which no temperature takes out of range
+    if sampling.temperature != 1:  # the best logit becomes 0: divided, it cannot overflow
         best = jnp.where(best == -jnp.inf, 0, best)
         logits, best = (logits - best) / _normal(sampling.temperature), 0
     if sampling.top_k is not None and sampling.top_k < logits.size:
@@ -118,18 +121,18 @@ def sample(
     rng: Key[Array, ""],
     seen: Bool[Array, " P"] | None = None,
 ) -> Int[Array, ""]:
-    """One token, drawn by the rules.
+    """Draws one token from the model's logits by the sampling rules.
 
       token ~ softmax(next_token_logits(logits))
 
     Args:
       logits: of the model.
       sampling: the rules.
-      rng: decides among what they leave.
-      seen: the tokens that were there, for the penalty.
+      rng: the key of the draw.
+      seen: True for tokens that occurred before, for the penalty.
 
     Returns:
-      Its id.
+      The token's id.
 
     Cost:
       As `next_token_logits`.
@@ -145,13 +148,13 @@ def sample(
 
 
 def _normal(number: float) -> float:
-    """The nearest number that float32 can divide by and multiply with: neither 0 nor ∞."""
+    """The number, limited to the normal positive numbers of float32: neither 0 nor ∞."""
     limits = jnp.finfo(jnp.float32)
     return min(max(number, float(limits.tiny)), float(limits.max))
 
 
 def _nucleus(logits: Float[Array, " P"], mass: float) -> Bool[Array, " P"]:
-    """The likeliest tokens up to the first with which they have the mass; equal ones together."""
+    """True for the fewest likeliest tokens whose probabilities sum to `mass`, ties included."""
     probability = jax.nn.softmax(logits)
     descending = jnp.sort(probability, descending=True)
     before = jnp.concatenate([jnp.zeros_like(descending[:1]), jnp.cumsum(descending)[:-1]])

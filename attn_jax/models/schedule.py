@@ -12,19 +12,19 @@ def noam_schedule(
     """The learning rate of the paper, as a schedule for optax: `optax.adam(noam_schedule(512))`.
 
     Vaswani et al., "Attention Is All You Need" (2017), eq. 3, https://arxiv.org/abs/1706.03762; the
-    name is that of its author Noam Shazeer. The paper has it with Adam's b1=0.9, b2=0.98, eps=1e-9.
+    name is that of its author Noam Shazeer. The paper uses it with Adam, b1=0.9, b2=0.98, eps=1e-9.
 
       rate(count) = factor * model_dim^-0.5 * min(step^-0.5, step * warmup_steps^-1.5)
       with step = count + 1
 
     Args:
       model_dim: width of the model.
-      warmup_steps: updates up to the highest rate, factor / √(model_dim · warmup_steps).
-      factor: on every rate.
+      warmup_steps: number of updates up to the highest rate, factor / √(model_dim · warmup_steps).
+      factor: multiplies every rate.
 
     Returns:
-      A function of the number of updates made so far, as optax counts them: from 0, for which the
-      paper's step is 1. No update has rate 0.
+      A function of the number of updates made so far, which optax counts from 0 and the paper from
+      1. No update has rate 0.
 
     Raises:
       ValueError: model_dim or warmup_steps is below 1, or factor is not positive.

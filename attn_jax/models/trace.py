@@ -1,4 +1,4 @@
-"""A trace: all that a decoder computed for a translation, recorded by the loop that decodes."""
+"""A trace: what a decoder computed at every step of a translation."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,22 +13,22 @@ from attn_jax.models.records import State
 from attn_jax.models.translator import Translator
 
 TOP = 5
-"""How many of the most likely next words a trace keeps for each step."""
+"""How many of the most likely next tokens a trace keeps for each step."""
 
 
 class Trace(NamedTuple):
-    """What was read, thought and said, step by step; rows behind the end of the target are zeros.
+    """A translation and what the decoder computed at each step; zeros after the target's end.
 
     Attributes:
       source: token ids [S].
       source_mask: True at tokens [S].
-      target: token ids, ending with EOS where one was reached; PAD behind it [L].
+      target: token ids, ending with EOS where one was reached; PAD after it [L].
       target_mask: True at tokens, EOS included [L].
       states: the decoder's state after each step [L n].
       scores: e_ij, before mask and softmax [L S].
       weights: α_ij, the alignment [L S].
       contexts: c_i = Σ_j α_ij h_j [L E].
-      top_tokens: the most likely next words, best first [L k].
+      top_tokens: the most likely next tokens, best first [L k].
       top_log_probs: their log-probabilities, in float32 at least [L k].
 
     Example:
@@ -36,7 +36,7 @@ class Trace(NamedTuple):
       >>> model = EncoderDecoder(EncoderDecoderConfig(9, 7, 2, 3, 4, 5), rngs=nnx.Rngs(0))
       >>> source = jnp.array([4, 2, 0])
       >>> trace = greedy_search(model, source, source > 0, max_length=2)
-      >>> trace.weights[0].tolist()      # an untrained model reads all tokens alike
+      >>> trace.weights[0].tolist()      # untrained attention is uniform
       [0.5, 0.5, 0.0]
     """
 
@@ -52,7 +52,7 @@ class Trace(NamedTuple):
     top_log_probs: Float[Array, "L k"]
 
 
-class Row(NamedTuple):
+class TraceStep(NamedTuple):
     """One step of a `Trace`."""
 
     token: Int[Array, ""]
@@ -66,7 +66,7 @@ class Row(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Where decoding stands: the decoder's state, the last word said, and whether that ended it."""
+    """The decoder's state, the last token, and whether that token ended the translation."""
 
     state: State
     token: Int[Array, ""]
@@ -74,7 +74,7 @@ class Progress(NamedTuple):
 
 
 def emittable_log_probs(logits: Float[Array, " K"]) -> Float[Array, " K"]:
-    """The model's log-probabilities, −inf for PAD and BOS: what a search may say.
+    """The model's log-probabilities, with −inf for PAD and BOS, which a search never emits.
 
     In float32, or in float64 for float64 logits.
     """
@@ -82,24 +82,24 @@ def emittable_log_probs(logits: Float[Array, " K"]) -> Float[Array, " K"]:
     return log_probs.at[jnp.array([PAD, BOS])].set(-jnp.inf)
 
 
-def begin(model: Translator, memory: Any, max_length: int) -> Progress:
-    """Before the first word."""
+def initial_progress(model: Translator, memory: Any, max_length: int) -> Progress:
+    """The progress before the first step."""
     return Progress(model.start(memory, max_length), jnp.int32(BOS), jnp.array(False))
 
 
-def record(
+def record_step(
     model: Translator,
     memory: Any,
     progress: Progress,
     choose: Callable[[Int[Array, " k"]], Int[Array, ""]],
-) -> tuple[Progress, Row]:
-    """Takes one step and writes it down; `choose` picks the next word, given the best ones."""
+) -> tuple[Progress, TraceStep]:
+    """One decode step and its record; `choose` picks the next token from the most likely ones."""
     state, step = model.step(memory, progress.state, progress.token)
     log_probs = emittable_log_probs(step.logits)
     top_log_probs, top_tokens = jax.lax.top_k(log_probs, min(TOP, log_probs.size - 2))
     token = jnp.where(progress.finished, PAD, choose(top_tokens).astype(jnp.int32))
     is_token = token != PAD
-    row = Row(
+    row = TraceStep(
         token,
         is_token,
         step.state,
@@ -113,9 +113,9 @@ def record(
     return Progress(state, token, ~is_token | (token == EOS)), row
 
 
-def to_trace(source: Int[Array, " S"], source_mask: Bool[Array, " S"], rows: Any) -> Trace:
-    """Rows stacked along the steps, together with the source they were read from."""
-    return Trace(source, source_mask, *rows)
+def to_trace(source: Int[Array, " S"], source_mask: Bool[Array, " S"], steps: Any) -> Trace:
+    """The trace of a source and of a `TraceStep` whose leaves are stacked along the steps."""
+    return Trace(source, source_mask, *steps)
 
 
 def force(
@@ -124,22 +124,22 @@ def force(
     source_mask: Bool[Array, " S"],
     target: Int[Array, " L"],
 ) -> Trace:
-    """Records how the model reads the source while it is made to say the target.
+    """The trace of a given target: teacher forcing, where the target's tokens are fed back.
 
     Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and Translate" (2014),
-    figure 3, https://arxiv.org/abs/1409.0473, are pictures of `weights`.
+    figure 3, https://arxiv.org/abs/1409.0473, shows such `weights`.
 
     Args:
       model: the translator.
       source: token ids.
       source_mask: True at tokens, False at padding.
-      target: token ids, EOS last; what follows an EOS or a PAD is not said.
+      target: token ids, EOS last; the trace ends at the first EOS or PAD.
 
     Returns:
-      The trace; of a target that `greedy_search` found it is the trace of the search.
+      The trace; for a target that `greedy_search` found, it equals the trace of that search.
 
     Cost:
-      L steps, each with its readout; `model.logits` is the faster way to a loss.
+      L steps, each with its readout; for a loss `model.logits` is faster.
 
     Example:
       >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, force
@@ -153,7 +153,7 @@ def force(
     memory = model.encode(source, source_mask)
 
     def step(progress, token):
-        return record(model, memory, progress, lambda _: token)
+        return record_step(model, memory, progress, lambda _: token)
 
-    _, rows = jax.lax.scan(step, begin(model, memory, target.shape[0]), target)
-    return to_trace(source, source_mask, rows)
+    _, steps = jax.lax.scan(step, initial_progress(model, memory, target.shape[0]), target)
+    return to_trace(source, source_mask, steps)

@@ -1,4 +1,4 @@
-"""The Transformer: attention reads the source and what was said, and nothing recurs."""
+"""The Transformer of the paper: an encoder–decoder of attention layers, without recurrence."""
 
 import math
 from functools import partial
@@ -24,17 +24,17 @@ from attn_jax.modules.dropout import dropout, split
 from attn_jax.modules.norms import Norm, make_norm, normalise
 
 type DecoderState = tuple[caches.Cache, ...]
-"""Keys and values of the words said so far, a cache a block, each of one sequence."""
+"""Keys and values of the output so far: for each block one cache, of one sequence."""
 
 
 class TransformerMemory(NamedTuple):
-    """All that the decoder ever learns of the source.
+    """The encoded source of a `Transformer`: the decoder uses nothing else of the source.
 
     Attributes:
-      annotations: what the encoder made of each source token [S D].
+      annotations: the encoder's output for each source token [S D].
       keys: of the cross-attention of each block, computed once for the sentence [S N H].
       values: likewise [S N H].
-      mask: True where the decoder may read [S].
+      mask: True where the decoder may attend to [S].
 
     Example:
       >>> from attn_jax.models import Transformer, TransformerConfig
@@ -52,30 +52,30 @@ class TransformerMemory(NamedTuple):
 
 
 class Transformer(nnx.Module):
-    """The encoder–decoder that replaced recurrence by attention, on one sentence.
+    """A translation model of encoder and decoder blocks, on one sentence; batch it with `jax.vmap`.
 
     Vaswani et al., "Attention Is All You Need" (2017), https://arxiv.org/abs/1706.03762. It is a
-    `Translator`: loss, searches and traces take it as they take an `EncoderDecoder`, and batches
-    are `jax.vmap`.
+    `Translator`: losses, searches and traces take it in place of an `EncoderDecoder`.
 
       x_0[t] = drop(√D · embedding[token[t]] + sinusoidal[t])
       x_l = block_l(x_{l-1})      see `TransformerEncoderBlock` and `TransformerDecoderBlock`
-      logits = x_N embeddingᵀ     by the table of the target's embedding
+      logits = x_N embeddingᵀ     with the table of the target's embedding
 
-    What a trace shows as `weights` is the mean over the heads of the cross-attention of one block,
-    the last but one (Garg et al. 2019, https://arxiv.org/abs/1909.02074: of all blocks, this one's
-    mean aligns words best); scores are the mean of the heads' too, and are not logarithms of it.
+    In a trace, `weights` is the mean over the heads of one block's cross-attention, the last block
+    but one (Garg et al. 2019, https://arxiv.org/abs/1909.02074: of all blocks, its mean aligns
+    words best). `scores` is the mean of the heads' scores; its softmax is not `weights`.
 
     Args:
       config: sizes and choices.
-      rngs: where the parameters come from: matrices Glorot's, rows of the tables of length about 1.
+      rngs: random keys of the initial parameters: Glorot's matrices, and tables whose rows have
+        length about 1.
 
     Returns:
-      A module. Ids outside the vocabulary cannot be refused under `jit`; they give NaN.
+      A module. Ids outside the vocabulary give NaN: under `jit` they cannot be checked.
 
     Cost:
-      Training O(N (T² + T S + S²) D + N (T + S) D²) for N layers, no step waiting for another. A
-      step of decoding reads its caches, O(N (t + S) D + N D²).
+      Training O(N (T² + T S + S²) D + N (T + S) D²) for N layers, all positions at once. Decode
+      step t attends to t cached positions: O(N (t + S) D + N D²).
 
     Example:
       >>> from attn_jax.models import Transformer, TransformerConfig
@@ -107,18 +107,18 @@ class Transformer(nnx.Module):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> TransformerMemory:
-        """Reads the source once: all that the decoder will know of it.
+        """Encodes the source; the decoder uses nothing else of it.
 
         Args:
-          source: token ids; padding may stand anywhere, and takes no position.
+          source: token ids; padding may be anywhere, and positions number the tokens without it.
           source_mask: True at tokens, False at padding.
           rng: dropout's key in training.
 
         Returns:
-          The memory; of a source that is all padding nothing can be read.
+          The memory. If the source is all padding, every query on it is fully masked.
 
         Raises:
-          ValueError: the source has no positions.
+          ValueError: the source is empty.
         """
         annotations = self._annotate(source, source_mask, rng)
         layers = (block.cross_attention for block in self.decoder)
@@ -126,7 +126,7 @@ class Transformer(nnx.Module):
         return TransformerMemory(annotations, keys, values, source_mask)
 
     def start(self, memory: TransformerMemory, max_length: int) -> DecoderState:
-        """Empty caches with room for so many words."""
+        """Empty caches with room for `max_length` tokens."""
         N, H = self.config.num_heads, self.config.head_dim
         empty = caches.contiguous(1, max_length, N, H, dtype=memory.annotations.dtype)
         return (empty,) * len(self.decoder)
@@ -134,27 +134,27 @@ class Transformer(nnx.Module):
     def step(
         self, memory: TransformerMemory, state: DecoderState, token: Int[Array, ""]
     ) -> tuple[DecoderState, Step]:
-        """One step of decoding: from the previous word's id to the logits of the next word."""
+        """One decode step: from the previous token's id to the logits of the next token."""
         x = self._embed(self.embedding, token[None], state[0].lengths, None)[None]
         mask = memory.mask[None, None, None]
-        longer, before = [], []
+        longer, block_inputs = [], []
         for block, cache, key, value in zip(
             self.decoder, state, memory.keys, memory.values, strict=True
         ):
-            before.append(x)
+            block_inputs.append(x)
             x, cache = block.extend(x, cache, (key[None], value[None]), memory_mask=mask)
             longer.append(cache)
-        x = _end(self.decoder_norm, x)[0, 0]
+        x = _normalise_end(self.decoder_norm, x)[0, 0]
         i = self.shown
         scores, weights = _inspect(
-            self.decoder[i], before[i], state[i], memory.keys[i], memory.mask
+            self.decoder[i], block_inputs[i], state[i], memory.keys[i], memory.mask
         )
         context = weights @ memory.annotations
         return tuple(longer), Step(self.embedding.attend(x), scores, weights, context, x)
 
     @property
     def shown(self) -> int:
-        """Which block of the decoder a trace shows: the last but one."""
+        """Index of the decoder block whose cross-attention a trace records: the last but one."""
         return max(len(self.decoder) - 2, 0)
 
     def logits(
@@ -165,14 +165,14 @@ class Transformer(nnx.Module):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> Float[Array, "T K"]:
-        """Teacher forcing: the logits of every next word, given the true words before it.
+        """Teacher forcing: the logits of every next token, given the true tokens before it.
 
         Args:
           source: token ids.
           source_mask: True at tokens, False at padding.
-          inputs: the decoder's inputs, [BOS, first word, …]; logits[t] are for the word after
+          inputs: the decoder's inputs, [BOS, first token, …]; logits[t] are for the token after
             inputs[t].
-          rng: dropout's key; None evaluates without dropout.
+          rng: dropout's key; None drops nothing.
 
         Returns:
           Logits over the target vocabulary.
@@ -187,24 +187,24 @@ class Transformer(nnx.Module):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> Float[Array, "T D"]:
-        """`logits` up to the readout: the decoder's vector at each position, all at once."""
+        """`logits` up to the readout: the decoder's vector at each position."""
         source_rng, inputs_rng, *block_rngs = split(rng, 2 + len(self.decoder))
         memory = self._annotate(source, source_mask, source_rng)
         x = self._embed(self.embedding, inputs, jnp.arange(inputs.shape[0]), inputs_rng)
         mask = source_mask[None, None]
         for block, block_rng in zip(self.decoder, block_rngs, strict=True):
             x = block(x, memory, memory_mask=mask, rng=block_rng)
-        return _end(self.decoder_norm, x)
+        return _normalise_end(self.decoder_norm, x)
 
     def readout(
         self, rows: Float[Array, "T D"], *, rng: PRNGKeyArray | None = None
     ) -> Float[Array, "T K"]:
-        """The logits of the decoder's vectors; there is no dropout here."""
+        """The logits of the decoder's vectors; `rng` is unused, the readout has no dropout."""
         del rng
         return self.embedding.attend(rows)
 
     def _annotate(self, source, source_mask, rng) -> Float[Array, "S D"]:
-        """What the encoder makes of each source token."""
+        """The encoder's output for each source token."""
         if source.shape[0] == 0:
             raise ValueError("source is empty (S=0); a sentence has at least its EOS")
         table = self.embedding if self.source_embedding is None else self.source_embedding
@@ -212,10 +212,10 @@ class Transformer(nnx.Module):
         x = self._embed(table, source, jnp.cumsum(source_mask) - 1, source_rng)
         for block, block_rng in zip(self.encoder, block_rngs, strict=True):
             x = block(x, mask=source_mask[None, None], rng=block_rng)
-        return _end(self.encoder_norm, x)
+        return _normalise_end(self.encoder_norm, x)
 
     def _embed(self, table: Embedding, tokens, position, rng) -> Float[Array, "T D"]:
-        """Section 3.4 and 3.5: √D times the tokens' rows, and where they stand."""
+        """Sections 3.4 and 3.5: √D times the embedding, plus the position's vector."""
         x = table(tokens) * math.sqrt(self.config.model_dim)
         x = x + positions.sinusoidal(position, self.config.model_dim).astype(x.dtype)
         return dropout(x, self.config.dropout_rate, rng)
@@ -230,7 +230,7 @@ def _attention(
 
 
 def _options(config: TransformerConfig) -> dict:
-    """What every block of the model is told of its norms and its dropout."""
+    """The options of every block's residual connections: norms and dropout."""
     return {
         "placement": config.placement,
         "norm_eps": config.norm_eps,
@@ -247,8 +247,11 @@ def _encoder_block(config: TransformerConfig, rngs: nnx.Rngs) -> TransformerEnco
 
 def _decoder_block(config: TransformerConfig, rngs: nnx.Rngs) -> TransformerDecoderBlock:
     feed_forward = FeedForward(config.model_dim, config.hidden_dim, rngs=rngs)
-    said, read = _attention(config, rngs, masks.causal()), _attention(config, rngs)
-    return TransformerDecoderBlock(said, read, feed_forward, rngs=rngs, **_options(config))
+    self_attention = _attention(config, rngs, masks.causal())
+    cross_attention = _attention(config, rngs)
+    return TransformerDecoderBlock(
+        self_attention, cross_attention, feed_forward, rngs=rngs, **_options(config)
+    )
 
 
 def _final_norm(config: TransformerConfig, rngs: nnx.Rngs) -> Norm | None:
@@ -258,7 +261,8 @@ def _final_norm(config: TransformerConfig, rngs: nnx.Rngs) -> Norm | None:
     return make_norm("layer", config.model_dim, **options)
 
 
-def _end(norm: Norm | None, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+def _normalise_end(norm: Norm | None, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """`x` after the final norm of a stack; `x` itself if the stack has none."""
     return x if norm is None else normalise(norm, x)
 
 
@@ -271,13 +275,13 @@ def _inspect(
 ) -> tuple[Float[Array, " S"], Float[Array, " S"]]:
     """Scores and weights of a block's cross-attention, means over its heads.
 
-    The block is asked once more for what it has just computed: a compiler finds the two the same,
-    and leaves both out for a caller who does not look.
+    This repeats part of what the block's `extend` computed. Under `jit` XLA computes the common
+    part once, and nothing for a caller that drops the result.
     """
     out, _ = block.self_attention.extend(block.self_residual.enter(x), cache)
     x = block.cross_residual.enter(block.self_residual.leave(x, out))
     layer = block.cross_attention
     query = layer.project_query(x[0])
     scores = jnp.einsum("TNH,SNH->NTS", query, key) / math.sqrt(layer.head_dim)
-    read = jax.vmap(lambda query, key: attention_weights(query, key, mask=mask[None]), 1)
-    return scores.mean(axis=0)[0], read(query, key).mean(axis=0)[0]
+    weights = jax.vmap(lambda query, key: attention_weights(query, key, mask=mask[None]), 1)
+    return scores.mean(axis=0)[0], weights(query, key).mean(axis=0)[0]

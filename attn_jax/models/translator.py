@@ -1,4 +1,4 @@
-"""What the loss, the searches and the traces ask of a model: a translator, of one sentence."""
+"""The interface between a translation model and the loss, the searches and the traces."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,15 +9,16 @@ from attn_jax.models.records import State, Step
 
 @runtime_checkable
 class Translator(Protocol):
-    """A model that reads one sentence and says another, word by word or all at once.
+    """A model that translates one sentence; batch it with `jax.vmap` (docs/adr/0003).
 
     `EncoderDecoder` and `Transformer` are translators; so is a class of your own with these five
-    methods. Batch them with `jax.vmap` (docs/adr/0003).
+    methods. They compute the same logits in two ways, token by token for decoding, or at once for a
+    given target (teacher forcing):
 
-      word by word:  memory = encode(source)   state = start(memory)   state, step = step(…, token)
-      all at once:   logits = readout(unroll(source, inputs))
+      token by token:  memory = encode(source)  state = start(memory)  state, step = step(…, token)
+      at once:         logits = readout(unroll(source, inputs))
 
-    Both say the same: `step(…, inputs[t])` gives `logits[t]`.
+    `step(…, inputs[t])` gives `logits[t]`.
 
     Example:
       >>> from attn_jax.models import EncoderDecoder, Transformer, Translator
@@ -32,15 +33,15 @@ class Translator(Protocol):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> Any:
-        """All that the decoder will know of the source; padding may stand anywhere."""
+        """The encoded source, which is all that the decoder uses of it; padding may be anywhere."""
         ...
 
     def start(self, memory: Any, max_length: int) -> State:
-        """The state before the first word, with room for so many words where it needs room."""
+        """The state before the first token, with room for `max_length` tokens if it needs room."""
         ...
 
     def step(self, memory: Any, state: State, token: Int[Array, ""]) -> tuple[State, Step]:
-        """From the previous word's id to the logits of the next word."""
+        """One decode step: from the previous token's id to the logits of the next token."""
         ...
 
     def unroll(
@@ -51,11 +52,11 @@ class Translator(Protocol):
         *,
         rng: PRNGKeyArray | None = None,
     ) -> PyTree[Float[Array, "T ..."]]:
-        """Teacher forcing up to the readout: what it needs of each position, as arrays of rows."""
+        """Teacher forcing up to the readout: the readout's inputs, one row for each position."""
         ...
 
     def readout(
         self, rows: PyTree[Float[Array, "T ..."]], *, rng: PRNGKeyArray | None = None
     ) -> Float[Array, "T K"]:
-        """The logits of rows of `unroll`, which may be those of a whole batch."""
+        """The logits of rows of `unroll`: of one sentence, or of the positions of a whole batch."""
         ...

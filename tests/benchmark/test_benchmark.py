@@ -1,4 +1,4 @@
-"""The benchmark: turns and medians, work, contenders that agree, reports that leave nothing out."""
+"""The benchmark: timing in turns, FLOPs, agreement of the contenders, complete reports."""
 
 import functools
 import itertools
@@ -13,12 +13,12 @@ import pytest
 
 from attn_jax.benchmark import __main__ as command
 from attn_jax.benchmark import machine, measure, session, torch_contenders
-from attn_jax.benchmark.contract import Prepared
+from attn_jax.benchmark.contender import Prepared
 from attn_jax.benchmark.inputs import Inputs
 from attn_jax.benchmark.jax_contenders import JaxContender
 from attn_jax.benchmark.measure import Entry, Row
 from attn_jax.benchmark.shapes import SHAPES, Case, Shape
-from attn_jax.benchmark.timing import Patience, Spread, alternate
+from attn_jax.benchmark.timing import Budget, Spread, alternate
 from tests.helpers.tolerance import assert_close, assert_within
 
 GROUPED = Shape("grouped", B=2, T=7, N=6, K=3, H=4, is_causal=True)
@@ -29,13 +29,13 @@ PADDED = Shape("padded", B=3, T=5, S=8, N=2, H=4, pair_bias=True, padding="mask"
 LENGTHS = Shape("lengths", B=3, T=4, S=6, N=4, K=2, H=3, padding="lengths")
 SHARED = Shape("shared", B=3, T=7, N=2, H=3, is_causal=True, padding="shared")
 ALL = [GROUPED, WINDOW, BIASED, SLOPED, PADDED, LENGTHS, SHARED]
-at_once = functools.partial(Patience, warm_seconds=0.0)
+at_once = functools.partial(Budget, warm_seconds=0.0)
 QUICKLY = at_once(rounds=3, sample_seconds=0.0)
 EVERYONE = measure.contenders()
 
 
 class Clock:
-    """Time that passes only where a runner says so."""
+    """A clock that only runners advance."""
 
     def __init__(self):
         self.now = 0.0
@@ -58,7 +58,7 @@ def spread(seconds: float) -> Spread:
     return Spread(median=seconds, lower=seconds, upper=seconds, samples=1)
 
 
-def readable(shape: Shape) -> np.ndarray:
+def unmasked(shape: Shape) -> np.ndarray:
     i, j = np.mgrid[: shape.T, : shape.keys]
     reach = shape.T if shape.window is None else shape.window
     if shape.padding is None:
@@ -82,14 +82,14 @@ def expected_output(shape: Shape, operands) -> np.ndarray:
         slopes = np.array([2 ** (-8 * (n + 1) / shape.N) for n in range(shape.N)])
         i, j = np.mgrid[: shape.T, : shape.keys]
         logits = logits - slopes[None, :, None, None] * (i - j)
-    weights = np.where(readable(shape)[:, None], np.exp(logits), 0.0)
+    weights = np.where(unmasked(shape)[:, None], np.exp(logits), 0.0)
     weights /= weights.sum(axis=-1, keepdims=True)
     return np.einsum("BNTS,BSNH->BTNH", weights, value)
 
 
 @pytest.mark.parametrize("shape", ALL, ids=lambda shape: shape.name)
 def test_pairs_are_those_that_the_mask_leaves(shape):
-    assert shape.pairs == readable(shape).sum()
+    assert shape.pairs == unmasked(shape).sum()
 
 
 def test_work_is_two_products_forward_and_five_more_backward():
@@ -136,15 +136,15 @@ def test_a_sample_is_the_mean_of_as_many_calls_as_fill_it():
 def test_calls_before_a_sample_do_not_count():
     clock = Clock()
     run = clock.runner("a", [9.0, 0.5, 7.0, 8.0, 1.0, 7.0, 8.0, 3.0])
-    patience = Patience(rounds=2, sample_seconds=0.4, warm_seconds=0.9)
-    assert alternate({"a": run}, patience, clock=clock)["a"].median == 2.0
+    budget = Budget(rounds=2, sample_seconds=0.4, warm_seconds=0.9)
+    assert alternate({"a": run}, budget, clock=clock)["a"].median == 2.0
     assert [i for _, i in clock.order[2:]] == list(range(6))
 
 
 def test_patience_ends_a_bout_after_three_rounds_at_the_earliest():
     clock = Clock()
-    patience = at_once(rounds=10, seconds=0.5)
-    assert alternate({"a": clock.runner("a", [1.0])}, patience, clock=clock)["a"].samples == 3
+    budget = at_once(rounds=10, seconds=0.5)
+    assert alternate({"a": clock.runner("a", [1.0])}, budget, clock=clock)["a"].samples == 3
 
 
 @pytest.mark.parametrize("shape", ALL, ids=lambda shape: shape.name)
@@ -174,7 +174,7 @@ def test_input_sets_differ_and_a_seed_draws_the_same_again():
 
 
 def bout(entries, field=EVERYONE):
-    return measure.bout(entries, field, QUICKLY, product_size=16)
+    return measure.measure_group(entries, field, QUICKLY, matmul_size=16)
 
 
 def test_a_missing_peer_is_reported_and_the_others_are_measured(monkeypatch):
@@ -245,13 +245,13 @@ def test_a_call_that_does_not_fit_in_free_memory_is_refused(monkeypatch):
 
 
 def test_rates_are_work_by_the_median_and_the_share_of_the_product():
-    row = Row(Entry(Case(GROUPED, "float32", False), "a"), spread(0.5), product_flops=16.0 * 2688)
+    row = Row(Entry(Case(GROUPED, "float32", False), "a"), spread(0.5), matmul_flops=16.0 * 2688)
     assert row.flops == 2 * 2 * (2 * 6 * 28 * 4) / 0.5 == 10752
     assert row.fraction == 0.25
 
 
 def test_the_matrix_product_counts_two_operations_an_element():
-    run, flops = machine.matrix_product("float32", 16)
+    run, flops = machine.matmul("float32", 16)
     assert flops == 2 * 16 * 16 * 16
     assert run(0).shape == (16, 16)
 
@@ -264,9 +264,9 @@ def test_bandwidth_counts_what_is_read_and_what_is_written(monkeypatch):
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """The command line on one tiny shape, with a small matrix product and copy."""
-    product, bandwidth = machine.matrix_product, machine.bandwidth
-    monkeypatch.setattr(machine, "matrix_product", lambda dtype, size: product(dtype, 16))
+    """The command line on one tiny shape, with a small matmul and array."""
+    product, bandwidth = machine.matmul, machine.bandwidth
+    monkeypatch.setattr(machine, "matmul", lambda dtype, size: product(dtype, 16))
     monkeypatch.setattr(machine, "bandwidth", lambda: bandwidth(1))
     monkeypatch.setitem(SHAPES, "tiny", GROUPED)
 

@@ -1,4 +1,4 @@
-"""Claims of speed and memory: a line passes by its numbers, and never for lack of a peer."""
+"""Claims of speed and memory: a line passes by its numbers, and not if its peer is missing."""
 
 import json
 
@@ -30,7 +30,7 @@ def test_claims_name_contenders_and_cases_that_exist():
 
 
 def test_every_claim_is_measured_in_one_bout():
-    together = claims.bouts(claims.SPEED)
+    together = claims.groups(claims.SPEED)
     assert len({entries[0] for entries in together}) == len(together)
     for claim in claims.SPEED:
         (entries,) = [entries for entries in together if entries[0] == claim.ours]
@@ -38,13 +38,13 @@ def test_every_claim_is_measured_in_one_bout():
 
 
 def test_claims_can_be_chosen_by_shape():
-    speed, memory = claims.about(["alibi-8k"])
+    speed, memory = claims.select(["alibi-8k"])
     assert [(claim.ours.case.shape.name, claim.peer.contender) for claim in speed] == [
         ("alibi-8k", "torch FlexAttention")
     ]
     assert memory == []
-    assert claims.about([]) == (claims.SPEED, claims.MEMORY)
-    assert claims.about(["reference-8k-causal"])[1] == claims.MEMORY
+    assert claims.select([]) == (claims.SPEED, claims.MEMORY)
+    assert claims.select(["reference-8k-causal"])[1] == claims.MEMORY
 
 
 OURS = Entry(Case(CAUSAL, "float32", False), claims.OURS)
@@ -91,10 +91,10 @@ def test_a_claim_takes_the_numbers_of_its_own_bout():
 
 def test_claims_hold_only_where_every_line_passed():
     passed, failed = Verdict(TWICE, 3.0, "passed"), Verdict(TWICE, 1.0, "failed")
-    assert claims.hold([passed, passed])
-    assert not claims.hold([passed, failed])
-    assert not claims.hold([passed, Verdict(TWICE, None, "not run", "why")])
-    assert not claims.hold([])
+    assert claims.all_passed([passed, passed])
+    assert not claims.all_passed([passed, failed])
+    assert not claims.all_passed([passed, Verdict(TWICE, None, "not run", "why")])
+    assert not claims.all_passed([])
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_temporary_memory_is_that_of_the_compiled_call():
 
 def test_claims_that_were_not_run_are_shown_and_fail_the_command(tmp_path, monkeypatch, capsys):
     peer = Entry(Case(CAUSAL, "float32", False), "torch SDPA")
-    product, bandwidth = machine.matrix_product, machine.bandwidth
-    monkeypatch.setattr(machine, "matrix_product", lambda dtype, size: product(dtype, 16))
+    product, bandwidth = machine.matmul, machine.bandwidth
+    monkeypatch.setattr(machine, "matmul", lambda dtype, size: product(dtype, 16))
     monkeypatch.setattr(machine, "bandwidth", lambda: bandwidth(1))
     monkeypatch.setattr(torch_contenders, "is_installed", lambda: False)
     monkeypatch.setattr(claims, "SPEED", [Speed(OURS, PEER, 1e-9), Speed(OURS, peer, 1e-9)])

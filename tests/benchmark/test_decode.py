@@ -1,4 +1,4 @@
-"""The benchmark of decoding: its medians, its ratios, and what it says without its peers."""
+"""The benchmark of decoding: medians, ratios, and the message if a package is missing."""
 
 import importlib.util
 
@@ -18,7 +18,7 @@ def test_ratios_are_of_runs_in_the_same_round(capsys):
     assert "attn_jax      prompt  2.000 s, then    5.0 tokens/s" in out
     assert "transformers  prompt  2.000 s, then    3.3 tokens/s" in out
     assert "tokens a second: 2.00x transformers (1.00-3.00 in 3 rounds)" in out
-    assert "reading the prompt: 2.00x transformers (1.00-2.00 in 3 rounds)" in out
+    assert "prefill: 2.00x transformers (1.00-2.00 in 3 rounds)" in out
 
 
 def test_our_runner_says_what_generate_says(monkeypatch):
@@ -27,7 +27,7 @@ def test_our_runner_says_what_generate_says(monkeypatch):
     run = decode.ours(model)([3, 1, 4])
     assert run.tokens == generate(model, [[3, 1, 4]], max_new_tokens=5).tokens[0]
     assert run.prompt_seconds > 0 < run.seconds
-    assert run.pace == pytest.approx(4 / run.seconds)
+    assert run.tokens_per_second == pytest.approx(4 / run.seconds)
 
 
 def test_what_is_missing_is_named(monkeypatch, capsys):

@@ -1,12 +1,12 @@
 """`benchmark.pieces`: each piece takes time, and the ratio is that of the call to their sum."""
 
 from attn_jax.benchmark import pieces
-from attn_jax.benchmark.timing import Patience
+from attn_jax.benchmark.timing import Budget
 
 
 def test_the_call_and_each_of_its_pieces_are_timed():
-    seconds = pieces.measured("float32", Patience(rounds=3, seconds=1.0), length=1024)
-    assert list(seconds) == ["call", "logits", "softmax", "weighed values"]
+    seconds = pieces.measured("float32", Budget(rounds=3, seconds=1.0), length=1024)
+    assert list(seconds) == ["call", "logits", "softmax", "weighted values"]
     assert min(spread.median for spread in seconds.values()) > 0
 
 

@@ -31,7 +31,7 @@ def tiny_config(**choices) -> EncoderDecoderConfig:
 
 
 def drawn(module: nnx.Module, seed: int = 0, dtype=jnp.float32) -> nnx.Module:
-    """The module with every parameter drawn anew: biases and v_a too, which start at zero."""
+    """The module with every parameter random: biases and v_a too, which start at zero."""
     rng = np.random.default_rng(seed)
     graphdef, state = nnx.split(module)
     draws = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape) * 0.7, dtype), state)
@@ -47,7 +47,7 @@ def all_tokens(ids) -> jax.Array:
 
 
 def steps(model, memory, tokens):
-    """Decodes one step after the other, in Python, and stacks what the steps said."""
+    """Decodes step by step in a Python loop, and stacks the steps' outputs."""
     state, said = model.start(memory), []
     for token in tokens:
         state, step = model.step(memory, state, token)

@@ -89,9 +89,9 @@ def test_every_quantity_of_a_translation_is_the_papers(readout_state):
     memory = model.encode(SOURCE, all_tokens(SOURCE))
     annotations = encode_by_the_paper(model, SOURCE)
     assert_close(memory.annotations, annotations)
-    said = steps(model, memory, INPUTS)
+    decoded = steps(model, memory, INPUTS)
     expected = decode_by_the_paper(model, annotations, INPUTS, readout_state=readout_state)
-    for ours, papers in zip(said, zip(*expected, strict=True), strict=True):
+    for ours, papers in zip(decoded, zip(*expected, strict=True), strict=True):
         assert_close(ours, np.array(papers))
 
 
@@ -134,13 +134,13 @@ def test_d03_without_tanh_the_state_no_longer_chooses(monkeypatch):
 def test_d05_with_one_source_token_there_is_one_context():
     model = tiny_model(dtype=jnp.float64)
     memory = model.encode(SOURCE[:1], all_tokens(SOURCE[:1]))
-    said = steps(model, memory, INPUTS)
-    assert_close(said.context, jnp.repeat(memory.annotations, INPUTS.size, axis=0))
-    assert_close(said.weights, jnp.ones((INPUTS.size, 1)))
+    decoded = steps(model, memory, INPUTS)
+    assert_close(decoded.context, jnp.repeat(memory.annotations, INPUTS.size, axis=0))
+    assert_close(decoded.weights, jnp.ones((INPUTS.size, 1)))
 
 
 def final_twin(decoder: BahdanauDecoder) -> BahdanauDecoder:
-    """The RNN encoder–decoder with the same parameters; of C and C_o what meets →h."""
+    """The RNN encoder–decoder with the same parameters; of C and C_o the rows that multiply →h."""
     twin = BahdanauDecoder(tiny_config(context="final"), rngs=nnx.Rngs(0))
     for name in ("embedding", "cell", "word_input", "initial", "readout_layer"):
         part = getattr(decoder, name)
@@ -163,11 +163,11 @@ def test_d06_attention_fixed_on_the_last_forward_state_is_the_rnn_encoder_decode
     twin = final_twin(decoder)
     final = twin.remember(forward[:, :HIDDEN], forward[-1, :HIDDEN], all_tokens(SOURCE))
     expected, model.decoder = steps(model, attending, INPUTS), twin
-    said = steps(model, final, INPUTS)
-    assert_close(said.logits, expected.logits)
-    assert_close(said.state, expected.state)
-    assert_close(said.context, expected.context[:, :HIDDEN])
-    assert_close(said.weights, expected.weights)
+    decoded = steps(model, final, INPUTS)
+    assert_close(decoded.logits, expected.logits)
+    assert_close(decoded.state, expected.state)
+    assert_close(decoded.context, expected.context[:, :HIDDEN])
+    assert_close(decoded.weights, expected.weights)
 
 
 def test_d14_maxout_over_duplicated_pieces_is_linear():
@@ -182,7 +182,7 @@ def test_d14_maxout_over_duplicated_pieces_is_linear():
     assert_close(readout(*x), readout.words(hidden[::2]))
 
 
-def test_parameters_start_as_the_paper_says():
+def test_parameters_start_as_in_the_paper():
     model = EncoderDecoder(EncoderDecoderConfig(40, 50, 60, 70, 80, 90), rngs=nnx.Rngs(0))
     attention, readout = model.decoder.attention, model.decoder.readout_layer
     for layer, deviation in (

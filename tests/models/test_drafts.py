@@ -1,4 +1,4 @@
-"""Guesses change how often a model runs, and nothing of what it says."""
+"""A draft changes how often a model runs, and none of its tokens."""
 
 import dataclasses
 import functools
@@ -17,7 +17,7 @@ SHORT = dataclasses.replace(TINY, num_layers=1, vocab_size=LLAMA.vocab_size)
 PROMPTS = [[3, 1, 4, 1, 5, 3, 1], [9, 2], [6, 6, 6, 6]]
 DRAFTS = {
     "lookup": PromptLookup(5, 2),
-    "one guess": PromptLookup(1, 1),
+    "one token": PromptLookup(1, 1),
     "small model": DraftModel(SMALL, 3),
     "itself": DraftModel(MODEL, 4),
 }
@@ -65,17 +65,17 @@ def test_a_draft_changes_no_token_in_eight_bits():
     assert generate(MODEL, PROMPTS, **options, draft=DRAFTS["lookup"]).tokens == alone.tokens
 
 
-def test_right_guesses_spare_passes():
+def test_accepted_draft_tokens_save_passes():
     itself = generate(MODEL, PROMPTS, max_new_tokens=21, draft=DRAFTS["itself"])
     assert itself.passes == 5  # ⌈21 / (1 + 4)⌉
 
 
-def test_no_row_says_more_than_it_may():
+def test_no_text_is_longer_than_max_new_tokens():
     drafted = generate(MODEL, PROMPTS, max_new_tokens=7, draft=DRAFTS["itself"])
     assert drafted.tokens == [row[:7] for row in plain().tokens]
 
 
-def test_guesses_do_not_reach_past_the_last_position():
+def test_draft_tokens_do_not_reach_past_the_last_position():
     model = drawn(SHORT)
     prompt = [[1, 2, 1, 2, 1, 2]]
     most = SHORT.max_length - 6
@@ -84,7 +84,7 @@ def test_guesses_do_not_reach_past_the_last_position():
         assert generate(model, prompt, max_new_tokens=most, draft=draft).tokens == alone
 
 
-def test_a_stop_sequence_within_guesses_ends_the_text():
+def test_a_stop_sequence_within_draft_tokens_ends_the_text():
     stop = [plain().tokens[0][9:11]]
     alone = generate(MODEL, PROMPTS, max_new_tokens=21, stop=stop)
     assert any(alone.stopped)
@@ -95,8 +95,8 @@ def test_a_stop_sequence_within_guesses_ends_the_text():
 LOOKUPS = {
     "the latest of equal matches": ([1, 7, 1, 8, 1], [8, 1, 8, 1]),
     "the longest match before the latest": ([5, 1, 7, 9, 1, 8, 5, 1], [7, 9, 1, 8]),
-    "past its own end it goes on with itself": ([4, 6, 4, 6], [4, 6, 4, 6]),
-    "one token again and again": ([2, 2], [2, 2, 2, 2]),
+    "past its own end it repeats itself": ([4, 6, 4, 6], [4, 6, 4, 6]),
+    "the same token again and again": ([2, 2], [2, 2, 2, 2]),
     "nothing in common": ([1, 2, 3], [-1] * 4),
     "a single token": ([3], [-1] * 4),
     "no more than is compared": ([1, 2, 3, 9, 0, 2, 3, 8, 1, 2, 3], [8, 1, 2, 3]),
@@ -104,16 +104,16 @@ LOOKUPS = {
 
 
 @pytest.mark.parametrize("case", LOOKUPS)
-def test_lookup_guesses(case):
-    text, guess = LOOKUPS[case]
+def test_lookup_proposes_what_followed_the_longest_match(case):
+    text, proposed = LOOKUPS[case]
     lookup = PromptLookup(4, 2)
     prompt = jnp.array([[*text[:-1], 0, 0]])  # padded
     state = lookup.begin(prompt, jnp.array([len(text) - 1]), 9)
     got, _ = lookup.propose(state, jnp.array(text[-1:]), jnp.array([9]))
-    assert got.tolist() == [guess]
+    assert got.tolist() == [proposed]
 
 
-def test_lookup_remembers_what_was_said():
+def test_lookup_also_searches_the_output():
     lookup = PromptLookup(2, 2)
     state = lookup.begin(jnp.array([[1, 2], [5, 0]]), jnp.array([2, 1]), 9)
     state = lookup.keep(state, jnp.array([[3, 4, 0], [6, 0, 0]]), jnp.array([2, 0]))
@@ -122,9 +122,9 @@ def test_lookup_remembers_what_was_said():
     assert got.tolist() == [[3, 4], [8, 5]]
 
 
-def test_own_drafts_are_welcome():
+def test_a_users_own_draft_works():
     class Stubborn(nnx.Module):
-        """Guesses one token, whatever was said."""
+        """Always proposes the same token."""
 
         tokens = 2
 
@@ -156,7 +156,7 @@ def test_numbers_below_one_are_refused():
 
 def test_another_vocabulary_is_refused():
     other = GPT(dataclasses.replace(LLAMA, vocab_size=9), rngs=nnx.Rngs(0))
-    with pytest.raises(ValueError, match="know the model's 23 tokens; its vocabulary has 9"):
+    with pytest.raises(ValueError, match="model's vocabulary of 23 tokens; its own has 9"):
         generate(MODEL, PROMPTS, max_new_tokens=3, draft=DraftModel(other))
 
 

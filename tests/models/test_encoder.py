@@ -21,7 +21,7 @@ def encode(encoder):
     return jax.jit(encoder.__call__)
 
 
-def test_d15_reading_backwards_with_swapped_weights_swaps_the_halves(encoder):
+def test_d15_a_reversed_source_with_swapped_weights_swaps_the_halves(encoder):
     graphdef, state = nnx.split(encoder)
     swapped = nnx.merge(graphdef, state)
     swapped.cells = nnx.List([encoder.cells[1], encoder.cells[0]])
@@ -35,7 +35,7 @@ def test_d15_reading_backwards_with_swapped_weights_swaps_the_halves(encoder):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_a_recurrent_network_of_torch_reads_the_same_in_both_directions(cell):
+def test_a_recurrent_network_of_torch_gives_the_same_in_both_directions(cell):
     golden = np.load(Path(__file__).parents[1] / "data" / "torch_recurrent.npz")
     encoder = drawn(Encoder(tiny_config(cell=cell), rngs=nnx.Rngs(0)), dtype=jnp.float64)
     inputs = jnp.asarray(golden["inputs"], jnp.float64)
@@ -61,7 +61,7 @@ def test_a_padded_position_repeats_the_state_before_it(encode):
     padded = jnp.concatenate([SOURCE, jnp.array([0])])
     annotations, _ = encode(padded, padded != 0)
     assert_equal(annotations[-1, :HIDDEN], annotations[-2, :HIDDEN])
-    assert not annotations[-1, HIDDEN:].any()  # the backward state has read nothing yet
+    assert not annotations[-1, HIDDEN:].any()  # the backward recurrence has not started
 
 
 def test_the_summary_is_the_last_state_of_the_last_direction(encode):
@@ -82,7 +82,7 @@ def test_both_directions_share_one_embedding(encoder):
     assert [table.shape for table in tables] == [(11, EMBED)]
 
 
-def test_what_a_forward_state_has_not_read_cannot_change_it(encode):
+def test_a_forward_state_does_not_depend_on_later_tokens(encode):
     annotations, _ = encode(SOURCE, all_tokens(SOURCE))
     changed, _ = encode(SOURCE.at[3].set(9), all_tokens(SOURCE))
     assert_equal(changed[:3, :HIDDEN], annotations[:3, :HIDDEN])

@@ -35,9 +35,9 @@ def logits(model):
 
 def test_encoding_once_and_stepping_is_the_teacher_forced_pass(model, logits):
     memory = model.encode(SOURCE, all_tokens(SOURCE))
-    said = steps(model, memory, INPUTS)
-    assert_close(said.logits, logits(SOURCE, all_tokens(SOURCE), INPUTS))
-    assert_differs(said.logits[1:], said.logits[:-1])
+    decoded = steps(model, memory, INPUTS)
+    assert_close(decoded.logits, logits(SOURCE, all_tokens(SOURCE), INPUTS))
+    assert_differs(decoded.logits[1:], decoded.logits[:-1])
 
 
 def test_padding_on_the_right_left_and_in_between_changes_nothing(model, logits):
@@ -87,14 +87,14 @@ def test_split_and_merge_give_the_model_back(model, graph):
 
 
 def logits_of_annotations(model, annotations):
-    """The logits as a function of the annotations alone: the summary is the last state read."""
+    """The logits as a function of the annotations alone: the summary is the last state."""
     last = 0 if model.config.context == "attention" else -1
     summary = annotations[last, -model.config.hidden_dim :]
     memory = model.decoder.remember(annotations, summary, all_tokens(SOURCE))
     return steps(model, memory, INPUTS).logits
 
 
-def test_the_final_context_decoder_knows_only_the_last_state():
+def test_the_final_context_decoder_depends_only_on_the_last_state():
     for context in ("final", "attention"):
         model = tiny_model(context=context)
         annotations, _ = model.encoder(SOURCE, all_tokens(SOURCE))
@@ -103,25 +103,25 @@ def test_the_final_context_decoder_knows_only_the_last_state():
         assert reached.tolist() == [context == "attention"] * (SOURCE.size - 1) + [True]
 
 
-def test_the_final_context_decoder_reads_a_new_source_only_through_the_summary():
+def test_the_final_context_decoder_depends_on_a_source_through_the_summary():
     other = jnp.array([9, 3, 9, 6, 6, 2])
     for context in ("final", "attention"):
         model = tiny_model(context=context)
         memory, changed = (model.encode(ids, all_tokens(ids)) for ids in (SOURCE, other))
         changed = changed._replace(summary=memory.summary)
-        said, would_say = (steps(model, m, INPUTS).logits for m in (memory, changed))
+        decoded, decoded_changed = (steps(model, m, INPUTS).logits for m in (memory, changed))
         compare = assert_equal if context == "final" else assert_differs
-        compare(would_say, said)
+        compare(decoded_changed, decoded)
 
 
 def test_the_final_context_is_the_last_state_at_every_step():
     model = tiny_model(context="final")
     padded = jnp.concatenate([jnp.array([0]), SOURCE, jnp.array([0])])
     memory = model.encode(padded, padded != 0)
-    said = steps(model, memory, INPUTS)
-    assert_equal(said.context, jnp.stack([memory.annotations[-2]] * INPUTS.size))
-    assert_equal(said.weights, jnp.stack([jnp.eye(padded.size)[-2]] * INPUTS.size))
-    assert_equal(said.weights @ memory.annotations, said.context)
+    decoded = steps(model, memory, INPUTS)
+    assert_equal(decoded.context, jnp.stack([memory.annotations[-2]] * INPUTS.size))
+    assert_equal(decoded.weights, jnp.stack([jnp.eye(padded.size)[-2]] * INPUTS.size))
+    assert_equal(decoded.weights @ memory.annotations, decoded.context)
 
 
 def test_dropout_needs_a_key_and_changes_only_training():
@@ -137,13 +137,13 @@ def test_dropout_needs_a_key_and_changes_only_training():
     )
 
 
-def test_a_source_of_nothing_but_padding_is_read_as_nothing():
+def test_a_source_of_padding_alone_has_context_zero():
     model = tiny_model()
     memory = model.encode(SOURCE, ~all_tokens(SOURCE))
-    said = steps(model, memory, INPUTS)
-    assert not said.context.any()
-    assert not said.weights.any()
-    assert jnp.isfinite(said.logits).all()
+    decoded = steps(model, memory, INPUTS)
+    assert not decoded.context.any()
+    assert not decoded.weights.any()
+    assert jnp.isfinite(decoded.logits).all()
 
 
 def test_an_empty_source_is_refused():
@@ -161,7 +161,7 @@ def test_an_empty_source_is_refused():
         ({"score": "cosine"}, "score='cosine' is unknown"),
         ({"readout_state": "old"}, "choose from 'previous', 'new'"),
         ({"init": "he"}, "choose from 'paper', 'glorot'"),
-        ({"score": "dot"}, "score='dot' does not go with decoder='bahdanau'"),
+        ({"score": "dot"}, "score='dot' is not possible with decoder='bahdanau'"),
         ({"decoder": "luong"}, "choose from 'dot', 'general', 'concat', 'local'"),
         ({"decoder": "luong", "score": "dot", "context": "final"}, "needs decoder='bahdanau'"),
         ({"hidden_dim": 0}, "hidden_dim=0 must be at least 1"),

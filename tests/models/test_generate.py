@@ -1,4 +1,4 @@
-"""Texts go on as the model says, alone or in company, with any cache, until they shall stop."""
+"""Generation: the model's tokens, alone or in a batch, with any cache, up to a stop sequence."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attn_jax.models import PromptLookup, Sampling, decoding, generate, next_token_logits, sample
-from attn_jax.models.generate import few_sizes
+from attn_jax.models.generation import rounded_length
 from tests.helpers.tolerance import assert_within
 from tests.models.test_gpt import LLAMA, TINY, drawn
 
@@ -17,7 +17,7 @@ MODEL = drawn(LLAMA)
 
 
 def by_hand(prompt, number):
-    """Greedy without caches: the whole text anew for each token."""
+    """Greedy decoding without caches: the whole text is computed again for each token."""
     text = list(prompt)
     for _ in range(number):
         text.append(int(MODEL(jnp.array([text]))[0, -1].argmax()))
@@ -32,12 +32,12 @@ def test_greedy_is_the_likeliest_token_again_and_again(kind):
     assert generate(MODEL, PROMPTS, max_new_tokens=10, kind=kind).tokens == GREEDY
 
 
-def test_eight_bits_say_nearly_the_same():
-    said = generate(MODEL, PROMPTS, max_new_tokens=10, int8=True).tokens
-    assert [row[0] for row in said] == [row[0] for row in GREEDY]
+def test_int8_caches_give_the_same_first_token():
+    result = generate(MODEL, PROMPTS, max_new_tokens=10, int8=True).tokens
+    assert [row[0] for row in result] == [row[0] for row in GREEDY]
 
 
-def test_the_same_key_says_the_same_and_another_does_not():
+def test_the_same_key_gives_the_same_tokens_and_another_does_not():
     draw = Sampling(temperature=1.5)
     options = {"max_new_tokens": 9, "sampling": draw}
     first = generate(MODEL, PROMPTS, rng=jax.random.key(1), **options).tokens
@@ -47,7 +47,7 @@ def test_the_same_key_says_the_same_and_another_does_not():
     assert generate(MODEL, [PROMPTS[0]] * 2, rng=jax.random.key(1), **options).tokens[1] != first[0]
 
 
-def test_a_text_ends_before_its_stop_sequence_and_the_others_go_on():
+def test_a_text_ends_before_its_stop_sequence_and_the_others_continue():
     stop = GREEDY[0][4:6]
     end = next(i for i in range(9) if GREEDY[0][i : i + 2] == stop)
     result = generate(MODEL, PROMPTS, max_new_tokens=10, stop=[stop])
@@ -58,47 +58,47 @@ def test_a_text_ends_before_its_stop_sequence_and_the_others_go_on():
             assert result.tokens[row] == GREEDY[row]
 
 
-def test_what_is_told_is_what_is_returned_and_no_stop_sequence_is_begun():
-    told = {row: [] for row in range(3)}
+def test_streamed_tokens_are_those_returned_without_any_stop_sequence():
+    streamed = {row: [] for row in range(3)}
     stop = [GREEDY[0][7:9]]
     result = generate(
         MODEL,
         PROMPTS,
         max_new_tokens=10,
         stop=stop,
-        on_tokens=lambda row, new: told[row].extend(new),
+        on_tokens=lambda row, new: streamed[row].extend(new),
     )
-    assert list(told.values()) == result.tokens
+    assert list(streamed.values()) == result.tokens
 
 
 def test_passes_end_with_the_last_text():
     stop = GREEDY[0][1:3]
     end = next(i for i in range(9) if GREEDY[0][i : i + 2] == stop)
-    said = generate(MODEL, PROMPTS[:1], max_new_tokens=10, stop=[stop])
-    assert (said.tokens, said.passes) == ([GREEDY[0][:end]], end + 2)
+    result = generate(MODEL, PROMPTS[:1], max_new_tokens=10, stop=[stop])
+    assert (result.tokens, result.passes) == ([GREEDY[0][:end]], end + 2)
     for most in (3, 9):  # of the first eight passes, and beyond
-        said = generate(MODEL, PROMPTS, max_new_tokens=most)
-        assert (said.tokens, said.passes) == ([row[:most] for row in GREEDY], most)
+        result = generate(MODEL, PROMPTS, max_new_tokens=most)
+        assert (result.tokens, result.passes) == ([row[:most] for row in GREEDY], most)
 
 
 def test_free_lengths_compile_a_bounded_number_of_times():
     model = drawn(dataclasses.replace(TINY, num_layers=1, max_length=64))
-    compiled = decoding.read, decoding.begin, decoding.go_on
+    compiled = decoding.prefill, decoding.prefill_draft, decoding.decode_chunk
     draft = PromptLookup(2)
 
-    def say(length, new):
+    def generated(length, new):
         prompt = [i % 7 for i in range(length)]
         return generate(model, [prompt], max_new_tokens=new, draft=draft).tokens
 
-    say(17, 5)
+    generated(17, 5)
     before = [function._cache_size() for function in compiled]
     for length, new in ((18, 6), (20, 1), (21, 3), (23, 1)):
-        assert len(say(length, new)[0]) == new
+        assert len(generated(length, new)[0]) == new
     assert [function._cache_size() for function in compiled] == before
 
 
 def test_lengths_are_rounded_to_few_sizes():
-    sizes = [few_sizes(length) for length in range(1, 4097)]
+    sizes = [rounded_length(length) for length in range(1, 4097)]
     assert all(length <= size for length, size in enumerate(sizes, start=1))
     assert all(size < 1.5 * length for length, size in enumerate(sizes, start=1) if length > 16)
     assert sorted(set(sizes)) == [
@@ -145,7 +145,7 @@ LEFT = {
 
 
 @pytest.mark.parametrize("rule", LEFT)
-def test_rules_leave_what_they_say(rule):
+def test_each_rule_keeps_the_tokens_it_should(rule):
     sampling, left = LEFT[rule]
     left = np.exp(2 * LOGITS) if left is None else np.array(left, float)
     got = jax.nn.softmax(next_token_logits(jnp.asarray(LOGITS, jnp.float32), sampling))
@@ -160,7 +160,7 @@ def test_a_mass_that_is_met_exactly_leaves_the_fewest_tokens(mass):
     assert int(jnp.isfinite(left).sum()) == wanted
 
 
-def test_all_mass_includes_what_float32_adds_as_nothing():
+def test_all_mass_includes_tokens_below_the_rounding_of_float32():
     left = next_token_logits(jnp.array([0.0, -30.0, -60.0]), Sampling(top_p=1.0))
     assert jnp.isfinite(left).all()
 
@@ -192,8 +192,8 @@ def test_tokens_that_were_there_are_less_likely_whatever_their_sign():
 def test_a_penalty_keeps_a_text_from_repeating_itself():
     plain = GREEDY[0]
     sampling = Sampling(repetition_penalty=50.0, temperature=0.0)
-    said = generate(MODEL, PROMPTS[:1], max_new_tokens=10, sampling=sampling).tokens[0]
-    assert len(set(said) | set(PROMPTS[0])) > len(set(plain) | set(PROMPTS[0]))
+    result = generate(MODEL, PROMPTS[:1], max_new_tokens=10, sampling=sampling).tokens[0]
+    assert len(set(result) | set(PROMPTS[0])) > len(set(plain) | set(PROMPTS[0]))
 
 
 def test_draws_have_the_frequencies_of_what_is_left():
@@ -209,9 +209,9 @@ def test_draws_have_the_frequencies_of_what_is_left():
 
 MISTAKES = {
     "no prompt": ({"prompts": []}, r"prompts must hold at least one"),
-    "an empty prompt": ({"prompts": [[1], []]}, r"prompts\[1\] is empty; begin with a token"),
+    "an empty prompt": ({"prompts": [[1], []]}, r"prompts\[1\] is empty; start it with a token"),
     "an unknown id": ({"prompts": [[23]]}, r"ids between 0 and 22; got 23 to 23"),
-    "nothing to say": ({"max_new_tokens": 0}, r"max_new_tokens must be at least 1; got 0"),
+    "no new token": ({"max_new_tokens": 0}, r"max_new_tokens must be at least 1; got 0"),
     "an empty stop": ({"stop": [[]]}, r"stop has an empty sequence"),
     "no key": ({"sampling": Sampling()}, r"rng is needed where the temperature is above 0"),
 }

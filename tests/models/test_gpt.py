@@ -1,4 +1,4 @@
-"""The language model: published counts, caches that change nothing, and options that count."""
+"""GPT: published numbers of parameters, caches that change nothing, and the effect of options."""
 
 import dataclasses
 import warnings
@@ -69,7 +69,7 @@ def test_the_published_parameters_are_counted():
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("kind", ["contiguous", "sliding", "paged"])
-def test_decoding_with_caches_is_the_whole_text_at_once(name, kind):
+def test_decoding_with_caches_equals_the_whole_text_at_once(name, kind):
     model = drawn(CONFIGS[name])
     whole = model(TOKENS)
     options = {"chunk": 2} if kind == "sliding" else {"page": 4} if kind == "paged" else {}
@@ -95,7 +95,7 @@ def test_padding_on_either_side_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_no_token_reads_what_comes_later(name):
+def test_no_token_attends_to_later_ones(name):
     model = drawn(CONFIGS[name])
     other = TOKENS.at[:, 6:].set((TOKENS[:, 6:] + 1) % P)
     assert jnp.array_equal(model(TOKENS)[:, :6], model(other)[:, :6])
@@ -123,11 +123,11 @@ def test_each_option_counts(option):
     assert_differs(model(TOKENS), drawn(GEMMA)(TOKENS))
 
 
-def test_documents_in_one_row_are_read_as_if_alone():
+def test_packed_documents_give_the_logits_of_separate_ones():
     model = drawn(LLAMA)
     documents = jnp.array([[0] * 4 + [1] * 7] * B)
     packed = model(TOKENS, mask=documents[:, None, :, None] == documents[:, None, None, :])
-    assert_close(packed[:, 4:], model(TOKENS[:, 4:]))  # rotations know distances alone
+    assert_close(packed[:, 4:], model(TOKENS[:, 4:]))  # rotary positions depend on distances only
     assert_differs(packed[:, 4:], model(TOKENS)[:, 4:])
 
 
@@ -140,7 +140,7 @@ def test_dropout_needs_a_key_and_the_same_key_drops_the_same():
 
 
 def test_hidden_units_of_the_feed_forward_are_never_dropped():
-    """As in GPT-2: embeddings, attention's weights and what a sub-layer adds alone are."""
+    """As in GPT-2: dropout of embeddings, attention weights and sub-layers' outputs."""
     model = drawn(dataclasses.replace(TINY, dropout_rate=0.9))
     for block in model.blocks:
         x = jax.random.normal(jax.random.key(5), (B, T, 12))
@@ -154,16 +154,16 @@ def test_hidden_units_of_the_feed_forward_are_never_dropped():
 def test_more_tokens_than_learned_positions_are_refused():
     long = jnp.zeros((1, 17), jnp.int32)
     for call in (drawn(TINY), drawn(TINY).hidden):
-        with pytest.raises(ValueError, match=r"tokens has 17 positions, .* has learned 16"):
+        with pytest.raises(ValueError, match=r"tokens has 17 positions, .* has 16 learned"):
             call(long)
-    with pytest.raises(ValueError, match=r"tokens has 17 positions, .* has learned 16"):
+    with pytest.raises(ValueError, match=r"tokens has 17 positions, .* has 16 learned"):
         jax.eval_shape(drawn(TINY), long)
     model = drawn(dataclasses.replace(TINY, windows=(3, 3, 3)))
-    with pytest.raises(ValueError, match=r"tokens has 17 positions, .* has learned 16"):
+    with pytest.raises(ValueError, match=r"tokens has 17 positions, .* has 16 learned"):
         model.extend(long, model.init_caches(1, 16, kind="sliding", chunk=17))
 
 
-def test_positions_may_begin_anew_and_rotations_have_no_end():
+def test_positions_may_restart_and_rotary_positions_have_no_limit():
     packed = jnp.tile(TOKENS[:, :9], (1, 2))
     position = jnp.tile(jnp.arange(9, dtype=jnp.int32), 2)[None].repeat(B, 0)
     documents = jnp.repeat(jnp.arange(2), 9)
@@ -237,7 +237,7 @@ def test_caches_that_cannot_be_are_refused():
 
 def test_embeddings_are_dropped_in_training_and_nowhere_else():
     model = GPT(dataclasses.replace(LLAMA, dropout_rate=0.25), rngs=nnx.Rngs(0))
-    for block in model.blocks:  # sub-layers that say nothing: what is left is the embeddings
+    for block in model.blocks:  # sub-layers of output 0: only the embeddings are left
         for last in (block.attention.w_out, block.feed_forward.w_down):
             last[...] = jnp.zeros_like(last[...])
     first, again, other = (model.hidden(TOKENS, rng=jax.random.key(seed)) for seed in (1, 1, 2))
@@ -256,7 +256,7 @@ def test_a_text_beyond_those_in_training_makes_one_warning():
         warnings.simplefilter("error")
         model(TOKENS[:, :9])
         generate(model, [[1, 2, 3]], max_new_tokens=6)
-    with pytest.warns(UserWarning, match="may have 12 tokens, .* trained on 9 at most"):
+    with pytest.warns(UserWarning, match="may have 12 tokens, .* trained on at most 9"):
         generate(model, [[1, 2, 3]], max_new_tokens=9)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

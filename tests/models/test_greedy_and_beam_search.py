@@ -17,16 +17,16 @@ from attn_jax.models import (
     greedy_search,
     search,
 )
-from attn_jax.models.beam import Hypotheses, extend
+from attn_jax.models.beam import Hypotheses, expand
 from tests.helpers.tiny_models import SOURCE, TARGET, VARIANTS, all_tokens, steps, tiny_model
 from tests.helpers.tolerance import assert_close, assert_equal
 
-TOKENS, LENGTH = 4, 4  # the toy speaks EOS = 2, 3, 4, 5 in at most four words
+TOKENS, LENGTH = 4, 4  # the toy outputs at most four of the tokens EOS = 2, 3, 4, 5
 
 
 @pytest.fixture(scope="module")
 def toy():
-    """A trigram model of six tokens that never says PAD or BOS: `table[last, before] -> log p`."""
+    """A trigram model of six tokens, PAD and BOS impossible: `table[last, before] -> log p`."""
     logits = np.random.default_rng(4).normal(size=(6, 6, 6)) * 2
     logits[..., EOS] += 1
     logits[..., [PAD, BOS]] = -np.inf
@@ -41,15 +41,15 @@ def search_toy(toy, **options):
 
 
 def every_translation(toy):
-    """All that the toy can say in four words, with its log-probability, by enumeration."""
-    table, said = np.asarray(toy, np.float64), {}
+    """All translations of up to four tokens of the toy, with log-probabilities, by enumeration."""
+    table, found = np.asarray(toy, np.float64), {}
     for words in product(range(2, 2 + TOKENS), repeat=LENGTH):
         end = words.index(EOS) + 1 if EOS in words else LENGTH
         history = [BOS, BOS, *words[:end]]
         steps = zip(history[1:], history, history[2:], strict=False)
         tokens = (*words[:end], *[PAD] * (LENGTH - end))
-        said[tokens] = sum(table[last, before, word] for last, before, word in steps)
-    return said
+        found[tokens] = sum(table[last, before, word] for last, before, word in steps)
+    return found
 
 
 def greedy(toy):
@@ -63,21 +63,21 @@ def greedy(toy):
 @pytest.mark.parametrize("length_penalty", [0.0, 0.6, 2.0])
 def test_d17_a_beam_wide_enough_for_everything_is_exhaustive_search(toy, length_penalty):
     beams = search_toy(toy, width=TOKENS**LENGTH, length_penalty=length_penalty)
-    said = every_translation(toy)
+    found = every_translation(toy)
     tokens = [
         tuple(row)
         for row, p in zip(beams.tokens.tolist(), beams.log_probs, strict=True)
         if p > -np.inf
     ]
-    assert sorted(tokens) == sorted(said)
+    assert sorted(tokens) == sorted(found)
     lengths = np.array([sum(token != PAD for token in row) for row in tokens])
-    log_probs = np.array([said[row] for row in tokens])
+    log_probs = np.array([found[row] for row in tokens])
     scores = log_probs / ((5 + lengths) / 6) ** length_penalty
-    assert_close(beams.log_probs[: len(said)], log_probs.astype(np.float32))
-    assert_close(beams.scores[: len(said)], scores.astype(np.float32))
-    assert (np.diff(beams.scores[: len(said)]) <= 0).all()
+    assert_close(beams.log_probs[: len(found)], log_probs.astype(np.float32))
+    assert_close(beams.scores[: len(found)], scores.astype(np.float32))
+    assert (np.diff(beams.scores[: len(found)]) <= 0).all()
     assert tokens[0] == max(
-        said, key=lambda row: said[row] / ((5 + LENGTH - row.count(PAD)) / 6) ** length_penalty
+        found, key=lambda row: found[row] / ((5 + LENGTH - row.count(PAD)) / 6) ** length_penalty
     )
 
 
@@ -151,7 +151,7 @@ for index, logit in {(1, 0, 1): 0.5, (1, 1, 2): 2.7, (1, 2, 2): 10.0, (1, 2, 3):
 )
 def test_a_step_chooses_as_tensorflow_addons_does(example, tokens, parents):
     log_probs = jax.nn.log_softmax(jnp.asarray(TFA_LOGITS[example]))
-    grown = extend(hypotheses_of_tfa([2, 2, 2], [False] * 3), log_probs, jnp.array(2), 0.6)
+    grown = expand(hypotheses_of_tfa([2, 2, 2], [False] * 3), log_probs, jnp.array(2), 0.6)
     assert grown.last.tolist() == tokens
     assert grown.state.tolist() == parents
     assert grown.tokens[:, 2].tolist() == tokens
@@ -171,7 +171,7 @@ def test_a_finished_beam_waits_as_in_tensorflow_addons(
     logits = TFA_LOGITS.copy()
     logits[1, 1, 2], logits[1, 2, 2] = 5.7, 1.0
     log_probs = jax.nn.log_softmax(jnp.asarray(logits[example]))
-    grown = extend(hypotheses_of_tfa(lengths, finished), log_probs, jnp.array(2), 0.6)
+    grown = expand(hypotheses_of_tfa(lengths, finished), log_probs, jnp.array(2), 0.6)
     assert grown.last.tolist() == tokens
     assert grown.state.tolist() == parents
     assert grown.lengths.tolist() == grown_lengths
@@ -190,19 +190,19 @@ def traces(model):
     return jax.jit(jax.vmap(partial(greedy_search, model, max_length=7)))(SOURCES, SOURCES != PAD)
 
 
-def test_greedy_search_says_what_one_word_at_a_time_says(model, traces):
+def test_greedy_search_equals_decoding_step_by_step(model, traces):
     for source, target in zip(SOURCES, traces.target.tolist(), strict=True):
         memory = model.encode(source, source != PAD)
-        state, token, said = model.start(memory), BOS, []
+        state, token, found = model.start(memory), BOS, []
         step = jax.jit(partial(model.step, memory))
-        while len(said) < 7 and token != EOS:
+        while len(found) < 7 and token != EOS:
             state, result = step(state, jnp.array(token))
             token = int(result.logits.at[jnp.array([PAD, BOS])].set(-jnp.inf).argmax())
-            said.append(token)
-        assert target == said + [PAD] * (7 - len(said))
+            found.append(token)
+        assert target == found + [PAD] * (7 - len(found))
 
 
-def test_forcing_a_model_to_say_what_it_said_gives_the_same_trace(model, traces):
+def test_forcing_a_models_own_output_gives_the_same_trace(model, traces):
     forced = jax.jit(jax.vmap(partial(force, model)))(SOURCES, SOURCES != PAD, traces.target)
     for name, again, before in zip(traces._fields, forced, traces, strict=True):
         if jnp.issubdtype(before.dtype, jnp.floating):
@@ -214,18 +214,18 @@ def test_forcing_a_model_to_say_what_it_said_gives_the_same_trace(model, traces)
 def test_a_trace_holds_what_the_steps_computed(model):
     trace = force(model, SOURCE, all_tokens(SOURCE), TARGET)
     memory = model.encode(SOURCE, all_tokens(SOURCE))
-    said = steps(model, memory, decoder_inputs(TARGET))
-    assert_close(trace.states, said.state)
-    assert_close(trace.scores + 1, said.scores + 1)
-    assert_close(trace.weights, said.weights)
-    assert_close(trace.contexts, said.context)
-    assert_close(trace.weights @ memory.annotations, said.context)
-    log_probs = jax.nn.log_softmax(said.logits).at[:, :2].set(-jnp.inf)
+    found = steps(model, memory, decoder_inputs(TARGET))
+    assert_close(trace.states, found.state)
+    assert_close(trace.scores + 1, found.scores + 1)
+    assert_close(trace.weights, found.weights)
+    assert_close(trace.contexts, found.context)
+    assert_close(trace.weights @ memory.annotations, found.context)
+    log_probs = jax.nn.log_softmax(found.logits).at[:, :2].set(-jnp.inf)
     assert_equal(trace.top_tokens, jnp.argsort(-log_probs)[:, :5])
     assert_close(trace.top_log_probs, jnp.sort(log_probs)[:, :-6:-1])
 
 
-def test_nothing_is_recorded_behind_the_end(model):
+def test_nothing_is_recorded_after_the_end(model):
     ended = jnp.array([5, EOS, 7, 7])
     trace = force(model, SOURCE, all_tokens(SOURCE), ended)
     assert trace.target.tolist() == [5, EOS, PAD, PAD]
@@ -240,16 +240,16 @@ def test_a_beam_of_one_is_greedy_search(model, traces):
     assert_equal(beam(SOURCES, SOURCES != PAD).tokens[:, 0], traces.target)
 
 
-def test_a_beam_ends_with_the_log_probability_of_what_it_says(model):
+def test_a_beams_log_probability_is_that_of_its_tokens(model):
     beams = jax.jit(partial(beam_search, model, width=3, max_length=5))(SOURCE, all_tokens(SOURCE))
     for tokens, log_prob in zip(beams.tokens, beams.log_probs, strict=True):
-        said = tokens[tokens != PAD]
-        logits = model.logits(SOURCE, all_tokens(SOURCE), decoder_inputs(said))
-        expected = jax.nn.log_softmax(logits)[jnp.arange(said.size), said].sum()
+        found = tokens[tokens != PAD]
+        logits = model.logits(SOURCE, all_tokens(SOURCE), decoder_inputs(found))
+        expected = jax.nn.log_softmax(logits)[jnp.arange(found.size), found].sum()
         assert float(log_prob) == pytest.approx(float(expected), rel=1e-5)
 
 
-def test_neither_search_ever_says_padding_or_bos():
+def test_neither_search_ever_outputs_padding_or_bos():
     model = tiny_model(seed=1)
     readout = model.decoder.readout_layer
     readout.state.bias[...] = jnp.full_like(readout.state.bias, 20.0)
@@ -302,7 +302,7 @@ def test_beam_search_stops_when_every_beam_has_ended():
         ({"width": 2, "max_length": 3, "length_penalty": -1.0}, "length_penalty=-1.0"),
     ],
 )
-def test_searches_that_could_say_nothing_are_refused(options, message):
+def test_searches_without_room_for_a_token_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         beam_search(tiny_model(), SOURCE, all_tokens(SOURCE), **options)
 

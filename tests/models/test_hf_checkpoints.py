@@ -1,4 +1,4 @@
-"""What config.json leaves out means what `transformers` takes for it; bad files are refused."""
+"""Missing keys of config.json have the defaults of `transformers`; damaged files are refused."""
 
 import json
 import math
@@ -28,7 +28,7 @@ SPARSE = json.loads((DATA / "defaults.json").read_text())
 
 @pytest.fixture
 def copied(tmp_path):
-    """Makes a checkpoint of one's own to change."""
+    """Makes a copy of a checkpoint, which a test may change."""
     return lambda family: Path(shutil.copytree(DATA / family, tmp_path / family))
 
 
@@ -63,7 +63,7 @@ def test_gemma_2_alternates_windows_and_caps_by_default():
     assert config.scale is None  # 256 is the width of its heads, too
 
 
-def test_mistral_has_a_window_unless_it_says_null():
+def test_mistral_has_a_window_unless_it_is_null():
     assert read("mistral", num_hidden_layers=2).windows == (4095, 4095)
     assert read("mistral", sliding_window=None).windows is None
     assert read("mistral").kv_heads == 8
@@ -156,7 +156,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("mistake", REFUSED)
-def test_a_value_that_means_nothing_is_refused_by_its_key(mistake):
+def test_an_invalid_value_is_refused_by_its_key(mistake):
     family, given, message = REFUSED[mistake]
     with pytest.raises(ValueError, match=message):
         read(family, **given)
@@ -173,7 +173,7 @@ NAME = "model.layers.1.mlp.up_proj.weight"
 def test_integers_in_a_checkpoint_are_refused(dtype, copied):
     folder = copied("llama")
     change_tensors(folder, **{NAME: np.ones((36, 24), dtype)})
-    with pytest.raises(ValueError, match=rf"{re.escape(NAME)} is stored as \w+, .*; known are"):
+    with pytest.raises(ValueError, match=rf"{re.escape(NAME)} is stored as \w+, .*; supported are"):
         load_hf(folder)
 
 
@@ -227,8 +227,8 @@ def test_a_malformed_index_is_refused_by_its_name(index, copied):
 
 TWICE = '{"a": 1, "a": 2}'
 JSON = {
-    "named twice": (TWICE, "a stands there twice"),
-    "named twice within": ('{"rope_parameters": {"a": 1, "a": 1}}', "a stands there twice"),
+    "named twice": (TWICE, "a occurs twice"),
+    "named twice within": ('{"rope_parameters": {"a": 1, "a": 1}}', "a occurs twice"),
     "nested too deeply": ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
     "a number of 5000 digits": (f'{{"vocab_size": {"9" * 5000}}}', "is not JSON: Exceeds"),
 }
@@ -236,7 +236,7 @@ JSON = {
 
 @pytest.mark.parametrize("case", JSON)
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
-def test_json_that_says_two_things_or_cannot_be_read_is_refused(case, name, copied):
+def test_json_that_has_a_name_twice_or_is_malformed_is_refused(case, name, copied):
     text, message = JSON[case]
     folder = copied("llama")
     (folder / "model.safetensors").rename(folder / "model-1.safetensors")
@@ -275,7 +275,7 @@ def test_a_tensor_named_twice_in_a_header_is_refused(copied):
     entry = header[start : header.index(b"}", start) + 1]
     twice = header[:-1] + b"," + entry + b"}"
     file.write_bytes(len(twice).to_bytes(8, "little") + twice + content[8 + length :])
-    with pytest.raises(ValueError, match=r"model.safetensors.* model.norm.weight stands .* twice"):
+    with pytest.raises(ValueError, match=r"model.safetensors.* model.norm.weight occurs twice"):
         load_hf(folder)
 
 
@@ -293,7 +293,7 @@ def test_a_folder_of_pickles_is_refused_with_advice(name, copied):
 def test_a_pickle_by_the_name_of_safetensors_is_refused(start, copied):
     folder = copied("llama")
     (folder / "model.safetensors").write_bytes(start)
-    with pytest.raises(ValueError, match=r"model\.safetensors .*begins like a pickle"):
+    with pytest.raises(ValueError, match=r"model\.safetensors .*starts like a pickle"):
         load_hf(folder)
 
 
@@ -324,7 +324,7 @@ def test_shards_come_from_the_file_and_not_from_the_default_device(spec, copied)
         assert_equal(np.asarray(ours), np.asarray(wanted))
 
 
-def test_a_mesh_reads_from_the_file_too():
+def test_a_mesh_also_loads_directly_from_the_file():
     mesh = jax.make_mesh((2, 2), ("data", "tensor"), devices=jax.devices()[4:])
     with jax.transfer_guard_device_to_device("disallow_explicit"):
         model = load_hf(DATA / "gemma2", sharding=mesh)
@@ -386,7 +386,7 @@ def test_windows_and_rotations_that_no_family_has_are_not_saved(tmp_path):
     with pytest.raises(ValueError, match=r"no known architecture computes"):
         write_config(DecoderConfig(model_dim=12, num_heads=5, head_dim=4))
     turned = DecoderConfig(**{**vars(config), "rotary": Rotary(layout="interleaved")})
-    with pytest.raises(ValueError, match=r"config\.json has no word for Rotary"):
+    with pytest.raises(ValueError, match=r"config\.json cannot express Rotary"):
         write_config(turned)
 
 

@@ -1,7 +1,7 @@
 """Public calls of models, searches, losses and caches, with JAX as strict as it can be set.
 
 Each runs with strict promotion of dtypes, with ranks that must be written out, and with an error at
-the first NaN: in 32 bits, in 64, and as a model of 32 bits where 64 are there. All say the same.
+the first NaN: in 32 bits, in 64, and as a model of 32 bits where 64 are there. All agree.
 """
 
 import contextlib
@@ -83,13 +83,13 @@ def reads_texts(dtype):
 
 
 def both_losses(loss, state):
-    """That without dropout; the gradient of that with dropout, which draws by dtype, is finite."""
+    """The result without dropout; gradients with dropout, which draws by dtype, are finite."""
     gradients = jax.jit(jax.grad(loss))(state, jax.random.key(0))
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     return jax.jit(loss, static_argnums=1)(state, None)
 
 
-def says(dtype, **options):
+def generated_tokens(dtype, **options):
     prompts = [[3, 1, 4, 1, 5, 3, 1], [9, 2]]
     options = {"max_new_tokens": 9, "rng": jax.random.key(0)} | options
     return jnp.array(generate(gpt(dtype), prompts, **options).tokens)
@@ -148,10 +148,10 @@ def draws(dtype):
 SMALL = {"num_layers": 1, "windows": None}
 CALLS = {
     "GPT and its losses": reads_texts,
-    "generate by all rules": lambda dtype: says(
+    "generate by all rules": lambda dtype: generated_tokens(
         dtype, sampling=RULES, draft=PromptLookup(3), kind="sliding"
     ),
-    "generate with a small model": lambda dtype: says(
+    "generate with a small model": lambda dtype: generated_tokens(
         dtype, draft=DraftModel(gpt(dtype, TINY, **SMALL), 2), kind="paged", int8=True
     ),
     "losses of an encoder-decoder": learns,
@@ -171,7 +171,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_it_says_the_same_with_jax_as_strict_as_it_can_be(call):
+def test_the_result_is_the_same_with_jax_as_strict_as_it_can_be(call):
     with strict(False):
         expected = jax.tree.map(np.asarray, CALLS[call](np.float32))
     for is_wide, dtype in SETTINGS.values():

@@ -106,7 +106,7 @@ def test_the_best_logits_are_those_of_the_smoothed_target():
     gradient = jax.grad(lambda x: ours(x, np.array([2]), 0.3).sum())
     assert np.abs(gradient(jnp.log(jnp.asarray(distribution, jnp.float32)))).max() < 1e-6
     confident = jnp.full((1, WORDS), -9.0).at[0, 2].set(9.0)
-    assert gradient(confident)[0, 2] > 0.1  # belief beyond the target costs
+    assert gradient(confident)[0, 2] > 0.1  # more probability than the target has a loss
 
 
 def test_the_translation_loss_minimises_the_smoothed_one_and_measures_the_plain():

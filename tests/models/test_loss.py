@@ -41,7 +41,7 @@ def test_token_losses_survive_logits_of_any_size():
 
 def test_an_id_that_is_no_word_is_refused_or_ignored_by_name():
     logits, target = jnp.log(jnp.array([[0.7, 0.2, 0.1]] * 3)), jnp.array([1, -100, 0])
-    with pytest.raises(ValueError, match=r"between 0 and 2; got -100: .* name it, ignore=-100"):
+    with pytest.raises(ValueError, match=r"between 0 and 2; got -100: .* pass ignore=-100"):
         token_losses(logits, target)
     with pytest.raises(ValueError, match="got 3"):
         token_losses(logits, jnp.array([1, -100, 3]), ignore=-100)
@@ -87,7 +87,7 @@ def test_the_loss_is_the_mean_over_target_tokens_of_each_sentence_alone():
     assert float(metrics["accuracy"]) == pytest.approx(hits / 8)
 
 
-def test_what_stands_behind_the_end_of_a_target_counts_for_nothing():
+def test_tokens_after_the_end_of_a_target_do_not_count():
     model = tiny_model()
     loss = jax.jit(lambda batch: translation_loss(model, batch)[0])
     noise = jnp.where(BATCH.target_mask, TARGET, 8)
@@ -95,7 +95,7 @@ def test_what_stands_behind_the_end_of_a_target_counts_for_nothing():
     assert_differs(loss(BATCH._replace(target=TARGET.at[0, 1].set(3))), loss(BATCH))
 
 
-def test_ids_that_are_no_words_count_for_nothing_where_the_masks_say_so():
+def test_ids_that_are_no_words_do_not_count_where_masked():
     graphdef, parameters = nnx.split(tiny_model())
     noise = BATCH._replace(
         source=jnp.where(BATCH.source_mask, SOURCE, -100),
@@ -131,7 +131,7 @@ def test_dropout_takes_its_key_from_the_caller():
     assert_equal(translation_loss(model, BATCH)[0], translation_loss(tiny_model(), BATCH)[0])
 
 
-def test_a_few_steps_down_the_gradient_learn_the_batch():
+def test_a_few_steps_of_gradient_descent_fit_the_batch():
     graphdef, parameters = nnx.split(tiny_model())
 
     def loss(parameters):

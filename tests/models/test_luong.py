@@ -1,4 +1,4 @@
-"""Luong's decoder against a numpy reading of the paper, and what its attention may not do."""
+"""Luong's decoder against a numpy version of the paper, and laws of its attention."""
 
 import jax
 import jax.numpy as jnp
@@ -77,13 +77,13 @@ def decode_by_the_paper(model, annotations, state):
 def test_every_quantity_of_a_translation_is_the_papers(score):
     model = tiny_model(dtype=jnp.float64, decoder="luong", score=score, local_window=2)
     memory = model.encode(SOURCE, all_tokens(SOURCE))
-    said = steps(model, memory, INPUTS)
+    decoded = steps(model, memory, INPUTS)
     papers = decode_by_the_paper(model, np.asarray(memory.annotations), np.asarray(memory.summary))
     logits, weights, context, state = (np.array(rows) for rows in zip(*papers, strict=True))
-    assert_close(said.logits, logits)
-    assert_close(said.weights, weights)
-    assert_close(said.context, context)
-    assert_close(said.state, state)
+    assert_close(decoded.logits, logits)
+    assert_close(decoded.weights, weights)
+    assert_close(decoded.context, context)
+    assert_close(decoded.state, state)
 
 
 def test_d18_without_its_input_block_nothing_is_fed():
@@ -108,7 +108,7 @@ def queries_and_annotations():
     return jnp.asarray(rng.normal(size=(T, H))), jnp.asarray(rng.normal(size=(S, E)))
 
 
-def test_local_attention_reads_what_its_weights_say():
+def test_local_attentions_context_is_the_weighted_mean():
     attention, (query, annotations) = local_attention(), queries_and_annotations()
     mask = jnp.arange(S) != 4
     _, weights = attention.inspect(query, attention.project(annotations), mask)
@@ -125,7 +125,7 @@ def test_local_positions_count_tokens_and_not_padding():
     assert not weights[:, ~mask].any()
 
 
-def test_the_gaussian_is_all_that_teaches_where_to_look():
+def test_the_predicted_position_has_a_gradient_only_by_the_gaussian():
     query, annotations = queries_and_annotations()
 
     def gradient_norm(window):

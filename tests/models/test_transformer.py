@@ -1,4 +1,4 @@
-"""The Transformer: equal to torch's, and a step says what teacher forcing says."""
+"""The Transformer equals torch's, and decode steps equal teacher forcing."""
 
 import dataclasses
 import importlib.util
@@ -44,7 +44,7 @@ REAL = LONGER != PAD
 
 
 def tiny(*, seed: int = 0, **choices) -> Transformer:
-    """As it starts, and every parameter a little off: biases and norms too."""
+    """A model whose parameters are all perturbed, biases and norms too."""
     config = TransformerConfig(SOURCE_VOCAB, **({"target_vocab": TARGET_VOCAB} | SIZES | choices))
     model = Transformer(config, rngs=nnx.Rngs(seed))
     noise = nnx.state(drawn(model, seed))
@@ -57,15 +57,15 @@ def forward(model):
     return jax.jit(jax.vmap(model.logits))
 
 
-def walk(model):
-    """One sentence, step by step, each from the caches that the last one left; compiled."""
+def decode(model):
+    """One sentence, decoded step by step with caches; compiled."""
 
-    def said(source, source_mask, inputs):
+    def decoded(source, source_mask, inputs):
         memory = model.encode(source, source_mask)
         start = model.start(memory, inputs.shape[0])
         return jax.lax.scan(partial(model.step, memory), start, inputs)[1]
 
-    return jax.jit(said)
+    return jax.jit(decoded)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +79,8 @@ def logits(model):
 
 
 @pytest.fixture(scope="module")
-def said(model):
-    return walk(model)
+def decoded(model):
+    return decode(model)
 
 
 # torch
@@ -102,7 +102,7 @@ def test_logits_are_those_of_torch(placement):
 
 @pytest.mark.parametrize("placement", ["post", "pre"])
 def test_logits_are_those_of_torch_here_and_now(placement):
-    pytest.importorskip("torch", reason="no torch here; torch_transformer.npz has what it said")
+    pytest.importorskip("torch", reason="no torch here; torch_transformer.npz has its results")
     spec = importlib.util.spec_from_file_location("maker", DATA / "make_torch_transformer.py")
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
@@ -148,14 +148,14 @@ def three(ids):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_step_with_caches_says_what_teacher_forcing_says(variant):
+def test_decode_steps_with_caches_equal_teacher_forcing(variant):
     model = tiny(**VARIANTS[variant])
     expected = forward(model)(LONGER[None], REAL[None], INPUTS[None])[0]
-    assert_within(walk(model)(LONGER, REAL, INPUTS).logits, expected, atol=1e-5)
+    assert_within(decode(model)(LONGER, REAL, INPUTS).logits, expected, atol=1e-5)
     assert_differs(expected[1:], expected[:-1])
 
 
-def test_padding_on_the_right_left_and_in_between_changes_nothing(logits, said):
+def test_padding_on_the_right_left_and_in_between_changes_nothing(logits, decoded):
     left, between = jnp.array([0, 0, 4, 10, 7, 5, 8, 2]), jnp.array([4, 0, 10, 7, 5, 0, 8, 2])
     sources = jnp.stack([LONGER, left, between])
     found = logits(sources, sources != PAD, three(INPUTS))
@@ -163,7 +163,7 @@ def test_padding_on_the_right_left_and_in_between_changes_nothing(logits, said):
     assert_equal(logits(filled, sources != PAD, three(INPUTS)), found)
     for i, source in enumerate(sources):
         assert_within(found[i], found[0], atol=1e-5)
-        assert_within(said(source, source != PAD, INPUTS).logits, found[0], atol=1e-5)
+        assert_within(decoded(source, source != PAD, INPUTS).logits, found[0], atol=1e-5)
 
 
 def test_batch_neighbours_change_nothing(logits):
@@ -232,8 +232,8 @@ def test_dropout_needs_a_key_and_changes_only_training():
     assert_differs(first, expected)
 
 
-def test_a_source_of_nothing_but_padding_is_read_as_nothing(said):
-    nothing = said(LONGER, ~all_tokens(LONGER), INPUTS)
+def test_a_source_of_padding_alone_has_context_zero(decoded):
+    nothing = decoded(LONGER, ~all_tokens(LONGER), INPUTS)
     assert not nothing.weights.any()
     assert not nothing.context.any()
     assert jnp.isfinite(nothing.logits).all()
@@ -257,7 +257,7 @@ def traces(model):
     return jax.jit(jax.vmap(partial(greedy_search, model, max_length=7)))(SOURCES, SOURCES != PAD)
 
 
-def test_greedy_search_says_what_teacher_forcing_ranks_first(logits, traces):
+def test_greedy_search_outputs_what_teacher_forcing_ranks_first(logits, traces):
     inputs = jax.vmap(decoder_inputs)(traces.target)
     log_probs = jax.nn.log_softmax(logits(SOURCES, SOURCES != PAD, inputs))
     log_probs, is_token = log_probs.at[..., :2].set(-jnp.inf), traces.target_mask
@@ -267,7 +267,7 @@ def test_greedy_search_says_what_teacher_forcing_ranks_first(logits, traces):
     assert_within(traces.top_log_probs[is_token], best[is_token], atol=1e-5)
 
 
-def test_forcing_a_model_to_say_what_it_said_gives_the_same_trace(model, traces):
+def test_forcing_a_models_own_output_gives_the_same_trace(model, traces):
     forced = jax.jit(jax.vmap(partial(force, model)))(SOURCES, SOURCES != PAD, traces.target)
     assert_equal(forced.target, traces.target)
     assert_within(forced.weights, traces.weights, atol=1e-5)
@@ -282,38 +282,38 @@ LENGTH = 3
 
 
 def every_translation(model):
-    """All that a model of six tokens can say in three, with its log-probability in float64."""
+    """All translations of up to three tokens of a model of six, with float64 log-probabilities."""
     words = np.array(list(product(range(2, 6), repeat=LENGTH)))
     ends = np.cumsum(words == EOS, axis=1)
-    said = np.unique(np.where((ends - (words == EOS)) > 0, PAD, words), axis=0)
-    inputs = np.concatenate([np.full_like(said[:, :1], BOS), said[:, :-1]], axis=1)
+    decoded = np.unique(np.where((ends - (words == EOS)) > 0, PAD, words), axis=0)
+    inputs = np.concatenate([np.full_like(decoded[:, :1], BOS), decoded[:, :-1]], axis=1)
     logits = jax.jit(jax.vmap(partial(model.logits, LONGER, REAL)))(inputs)
     log_probs = np.asarray(jax.nn.log_softmax(logits), np.float64)
-    of_said = np.take_along_axis(log_probs, said[..., None], axis=-1)[..., 0]
-    return said, np.sum(of_said, axis=1, where=said != PAD)
+    log_probs_of_tokens = np.take_along_axis(log_probs, decoded[..., None], axis=-1)[..., 0]
+    return decoded, np.sum(log_probs_of_tokens, axis=1, where=decoded != PAD)
 
 
 @pytest.fixture(scope="module")
-def spoken():
-    """A model of few words, and all that it can say."""
+def toy():
+    """A model of few tokens, and all its translations."""
     model = tiny(target_vocab=6, seed=2)
     return model, *every_translation(model)
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 0.6])
-def test_a_beam_wide_enough_for_everything_is_exhaustive_search(spoken, length_penalty):
-    model, said, log_probs = spoken
+def test_a_beam_wide_enough_for_everything_is_exhaustive_search(toy, length_penalty):
+    model, decoded, log_probs = toy
     wide = partial(beam_search, width=64, max_length=LENGTH, length_penalty=length_penalty)
     beams = jax.jit(partial(wide, model))(LONGER, REAL)
-    scores = log_probs / ((5 + (said != PAD).sum(1)) / 6) ** length_penalty
+    scores = log_probs / ((5 + (decoded != PAD).sum(1)) / 6) ** length_penalty
     order = np.argsort(-scores)
-    assert_equal(np.asarray(beams.tokens[: len(said)]), said[order].astype(np.int32))
-    assert_within(beams.scores[: len(said)], scores[order].astype(np.float32), atol=1e-5)
-    assert not jnp.isfinite(beams.log_probs[len(said) :]).any()
+    assert_equal(np.asarray(beams.tokens[: len(decoded)]), decoded[order].astype(np.int32))
+    assert_within(beams.scores[: len(decoded)], scores[order].astype(np.float32), atol=1e-5)
+    assert not jnp.isfinite(beams.log_probs[len(decoded) :]).any()
 
 
-def test_one_layers_mean_over_heads_is_what_is_shown(model, said):
-    shown = said(LONGER, REAL, INPUTS)
+def test_a_trace_shows_one_layers_mean_over_heads(model, decoded):
+    shown = decoded(LONGER, REAL, INPUTS)
     memory = model.encode(LONGER, REAL)
     block, x = model.decoder[0], model._embed(model.embedding, INPUTS, jnp.arange(4), None)
     x = block.self_residual(x, block.self_attention)
@@ -385,6 +385,6 @@ def test_any_warm_up_and_factor_follow_the_formula(warmup_steps, factor):
         ({"model_dim": 8, "factor": 0.0}, "factor=0.0 must be positive"),
     ],
 )
-def test_schedules_that_never_learn_are_refused(options, message):
+def test_schedules_without_a_positive_rate_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         noam_schedule(**options)

@@ -1,4 +1,4 @@
-"""config.json of each family as a `DecoderConfig`, and back; the unknown is refused by name."""
+"""Conversion between config.json and `DecoderConfig`; unknown keys and values raise ValueError."""
 
 import dataclasses
 import math
@@ -6,10 +6,10 @@ from typing import Any
 
 from attn_jax.models.checkpoints._families import ACTIVATIONS, FAMILIES, ROTARY, TIED, Family
 from attn_jax.models.checkpoints._rope import read_rope, write_rope
-from attn_jax.models.checkpoints._values import Config, number, truth, whole
+from attn_jax.models.checkpoints._values import Config, boolean, integer, number
 from attn_jax.models.decoder_config import DecoderConfig
 
-# Keys that say nothing of the mathematics of a forward pass, or only of training.
+# Keys that do not change the forward pass, or only in training.
 _IGNORED = {
     *("_name_or_path", "architectures", "attn_implementation", "cache_implementation"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "tokenizer_class", "transformers_version"),
@@ -24,10 +24,10 @@ _IGNORED = {
 
 
 def read_config(config: Config) -> tuple[str, DecoderConfig]:
-    """The family's name, and what it asks for; a key that is not there is `transformers`' default.
+    """The family's name and the `DecoderConfig`; a missing key has `transformers`' default.
 
     Raises:
-      ValueError: an architecture, key or value is not known, or values do not fit together.
+      ValueError: an architecture, key or value is unknown, or values do not fit together.
     """
     name = config.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
@@ -42,7 +42,7 @@ def read_config(config: Config) -> tuple[str, DecoderConfig]:
         **family.fields,
         **family.read(filled),
         "activation": _activation(filled, family.activation),
-        "is_tied": truth(TIED, filled[TIED]),
+        "is_tied": boolean(TIED, filled[TIED]),
         "rotary": read_rope(filled) if family.has_rotary else None,
     }
     try:
@@ -52,41 +52,43 @@ def read_config(config: Config) -> tuple[str, DecoderConfig]:
 
 
 def write_config(config: DecoderConfig) -> tuple[str, dict[str, Any]]:
-    """The family whose configuration says just this, and that.
+    """The name of a family that computes what `config` describes, and its config.json.
 
     Raises:
-      ValueError: there is none.
+      ValueError: there is no such family.
     """
     wanted = dataclasses.replace(canonical(config), dropout_rate=0.0)
     for name, family in FAMILIES.items():
         written = _written(name, family, wanted)
-        if written is not None and _says(written, wanted):
+        if written is not None and _means(written, wanted):
             return name, written
     raise ValueError(
-        f"no known architecture computes what this configuration asks for ({', '.join(FAMILIES)}): "
-        f"{wanted}"
+        f"no known architecture computes this configuration ({', '.join(FAMILIES)}): {wanted}"
     )
 
 
 def with_origin(family: str, written: dict[str, Any], origin: Config) -> dict[str, Any]:
-    """As the origin's config.json says it where that means the same; else with what it says beside
-    the mathematics: ids that begin and end texts, rates of dropout, labels."""
+    """The config.json to write for a model that was loaded from `origin`.
+
+    It is the origin's own if both describe the same model. Otherwise it is `written`, and the keys
+    of the origin that do not change the forward pass: ids of special tokens, dropout rates, labels.
+    """
     if read_config(origin)[1] == read_config(written)[1]:
         return dict(origin)
-    beside = {*_IGNORED, *FAMILIES[family].ignored} - {"architectures", "model_type"}
-    return {**{key: origin[key] for key in origin if key in beside}, **written}
+    kept = {*_IGNORED, *FAMILIES[family].ignored} - {"architectures", "model_type"}
+    return {**{key: origin[key] for key in origin if key in kept}, **written}
 
 
 def canonical(config: DecoderConfig) -> DecoderConfig:
-    """With every default written out, so that equal models have equal configurations."""
-    is_usual = config.scale is not None and math.isclose(config.scale, config.head_width**-0.5)
+    """The configuration with derived defaults filled in, so equal models have equal ones."""
+    is_default = config.scale is not None and math.isclose(config.scale, config.head_width**-0.5)
     windows = config.windows
     return dataclasses.replace(
         config,
         num_kv_heads=config.kv_heads,
         head_dim=config.head_width,
         hidden_dim=4 * config.model_dim if config.hidden_dim is None else config.hidden_dim,
-        scale=None if is_usual else config.scale,
+        scale=None if is_default else config.scale,
         windows=None if windows is None or set(windows) == {None} else windows,
     )
 
@@ -96,18 +98,20 @@ def _check_keys(config: Config, name: str, family: Family) -> None:
     known |= set(ROTARY) if family.has_rotary else set()
     if unknown := sorted(set(config) - known):
         raise ValueError(
-            f"config.json: {', '.join(unknown)} of {name} is not known here, and might change what "
-            "the model computes; if it does not, take it out"
+            f"config.json: {', '.join(unknown)} of {name} is unknown, and might change what the "
+            "model computes; remove it if it does not"
         )
     for key, wanted in family.fixed.items():
         if (config.get(key, wanted) or False) != (wanted or False):
-            raise ValueError(f"config.json: {key}={config[key]!r} is not supported, {wanted!r} is")
+            raise ValueError(
+                f"config.json: {key}={config[key]!r} is not supported; only {wanted!r} is"
+            )
 
 
 def _size(key: str, value: Any, family: Family) -> Any:
     if value is None and key in family.nullable:
         return None
-    return number(key, value) if family.names[key] == "norm_eps" else whole(key, value)
+    return number(key, value) if family.names[key] == "norm_eps" else integer(key, value)
 
 
 def _activation(config: Config, key: str) -> Any:
@@ -119,7 +123,7 @@ def _activation(config: Config, key: str) -> Any:
 
 
 def _written(name: str, family: Family, config: DecoderConfig) -> dict[str, Any] | None:
-    """A configuration in the words of a family; None where it has no words for it."""
+    """The config.json of a family for a configuration; None where its keys cannot express it."""
     if (config.rotary is not None) != family.has_rotary:
         return None
     if config.activation not in ACTIVATIONS.values():
@@ -129,20 +133,21 @@ def _written(name: str, family: Family, config: DecoderConfig) -> dict[str, Any]
         "model_type": name,
         **{key: getattr(config, field) for key, field in family.names.items()},
         **family.fixed,
-        family.activation: _spelled(family, config.activation),
+        family.activation: _activation_name(family, config.activation),
         **family.write(config),
         TIED: config.is_tied,
         **({} if config.rotary is None else {"rope_parameters": write_rope(config.rotary)}),
     }
 
 
-def _spelled(family: Family, activation: str) -> str:
-    usual = family.defaults[family.activation]
-    return next(name for name in (usual, *ACTIVATIONS) if ACTIVATIONS[name] == activation)
+def _activation_name(family: Family, activation: str) -> str:
+    """The name of an activation in config.json; of several names, the family's default one."""
+    default = family.defaults[family.activation]
+    return next(name for name in (default, *ACTIVATIONS) if ACTIVATIONS[name] == activation)
 
 
-def _says(written: Config, wanted: DecoderConfig) -> bool:
-    """Whether it is read as just this, but for the rounding of factors."""
+def _means(written: Config, wanted: DecoderConfig) -> bool:
+    """Whether `read_config(written)` gives `wanted`, up to rounding of the scale factors."""
     try:
         _, read = read_config(written)
     except ValueError:

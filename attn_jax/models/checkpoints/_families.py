@@ -1,4 +1,4 @@
-"""How each architecture spells its configuration, and what a key means that is not there."""
+"""The keys of config.json for each architecture, and the default of each missing key."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -35,12 +35,19 @@ _LLAMA = {
 
 
 class Family(NamedTuple):
-    """How one architecture spells its configuration.
+    """The config.json of one architecture, and how it maps to a `DecoderConfig`.
 
-    `names` are keys with a field of the same meaning; `defaults` is what `transformers` takes for
-    each key that is not there; `nullable` are the names whose null means "as the other sizes say";
-    `fixed` are keys whose one value we compute, which is also what a missing one means; `fields`
-    are what the family has in common; `read` and `write` translate the keys beside the names.
+    Attributes:
+      architecture: the class in `transformers`.
+      names: keys of config.json, each with the `DecoderConfig` field of the same meaning.
+      defaults: the value that `transformers` uses for each missing key.
+      nullable: the keys whose null means "derived from the other sizes".
+      fixed: keys of which only one value is supported, which is also their default.
+      fields: `DecoderConfig` fields that are the same for the whole family.
+      activation: the key of the activation.
+      read: fields from the keys that are not in `names`.
+      write: the inverse of `read`.
+      ignored: further keys that do not change the forward pass.
     """
 
     architecture: str
@@ -56,7 +63,7 @@ class Family(NamedTuple):
 
     @property
     def has_rotary(self) -> bool:
-        """Whether positions are rotations; otherwise they are a table."""
+        """Whether positions are rotary; otherwise they are a learned table."""
         return self.names is _LLAMA
 
 
@@ -82,7 +89,7 @@ def _gemma_fields(config: Config) -> dict[str, Any]:
 def _gemma_keys(config: DecoderConfig) -> dict[str, Any]:
     width = (config.scale or config.head_width**-0.5) ** -2
     return {
-        # A whole number, as `transformers` wants it, where rounding alone keeps it from being one.
+        # `transformers` needs an integer here: rounding errors of the square are removed.
         "query_pre_attn_scalar": round(width) if math.isclose(width, round(width)) else width,
         "attn_logit_softcapping": config.logits_soft_cap,
         "final_logit_softcapping": config.final_soft_cap,

@@ -1,4 +1,4 @@
-"""A checkpoint of Hugging Face as a model, tensor by tensor into the place where it shall be."""
+"""`load_hf`: loads a Hugging Face checkpoint, tensor by tensor, onto its devices."""
 
 import math
 import re
@@ -31,33 +31,34 @@ def load_hf(
     dtype: DTypeLike | None = None,
     sharding: Mesh | Sharding | None = None,
 ) -> GPT:
-    """A GPT-2, Llama, Mistral, Qwen3 or Gemma 2 from the folder that `transformers` saved it to.
+    """Loads a GPT-2, Llama, Mistral, Qwen3 or Gemma 2 from a folder saved by `transformers`.
 
-    The format is https://huggingface.co/docs/safetensors. Nothing is unpickled, no code of the
-    folder runs, and what is not known is refused by name. docs/checkpoints.md is its guide.
+    The format is https://huggingface.co/docs/safetensors. Nothing is unpickled and no code of the
+    folder runs. Unknown settings and tensors raise a ValueError that names them. See
+    docs/checkpoints.md.
 
       config.json → DecoderConfig        model.safetensors, or the files of its index → parameters
 
     Args:
       path: the folder.
-      dtype: in which matrices and embeddings are kept; the file's by default. Norms are float32.
-      sharding: where parameters go: a mesh, over which they are spread by `sharding_rules` along
-        the axes that it divides, or one sharding for all of them; the default device by default.
+      dtype: of matrices and embeddings; the file's by default. Norms are float32.
+      sharding: where parameters go: a mesh, over which `sharding_rules` shard them along the axes
+        that it divides; or one sharding for all of them; the default device by default.
 
     Returns:
-      The model, equal to the one that was saved. Its `origin` has what else the folder holds for
-      `transformers`, such as the tokenizer, for `save_hf` to write again.
+      The model, equal to the one that was saved. Its `origin` holds the folder's other files, such
+      as the tokenizer, for `save_hf` to write again.
 
     Raises:
       FileNotFoundError: the folder lacks config.json or safetensors.
-      ValueError: the architecture or one of its settings is not known; a tensor is missing, is one
-        too many, is there twice, has another shape, or is no floating point; a file is damaged or
-        is a pickle; the dtype is none of float32, bfloat16, float16 and float64.
+      ValueError: the architecture or one of its settings is unknown; a tensor is missing,
+        unexpected, duplicated, of another shape, or not floating point; a file is damaged or is a
+        pickle; the dtype is none of float32, bfloat16, float16 and float64.
       ImportError: safetensors is not installed.
 
     Cost:
-      Files are mapped: beside the model there is one tensor at a time, and with `sharding` one
-      shard, which goes from the file to its device.
+      Files are memory-mapped: beside the model, memory holds one tensor at a time, or with
+      `sharding` one shard, which is copied from the file to its device.
 
     Example:
       >>> import pathlib, tempfile
@@ -84,13 +85,13 @@ def load_hf(
     flat = {".".join(map(str, key)): leaf for key, leaf in nnx.to_flat_state(state)}
     shapes = {name: leaf.shape for name, leaf in flat.items()}
     wanted = tensors(family, config)
-    files = _present(folder, family, wanted)
-    places = _places(flat, state, sharding)
+    files = _stored_tensors(folder, family, wanted)
+    shardings = _shardings(flat, state, sharding)
     arrays: dict[str, jax.Array] = {}
     for tensor in wanted:
-        for name, part in _parts(files[tensor.name], tensor, shapes).items():
-            kept = _kept_dtype(name, files[tensor.name], part.dtype, dtype)
-            arrays[name] = _placed(part, kept, places[name])
+        for name, part in _parameters(files[tensor.name], tensor, shapes).items():
+            kept = _parameter_dtype(name, files[tensor.name], part.dtype, dtype)
+            arrays[name] = _put(part, kept, shardings[name])
     filled = [
         (key, leaf.replace(arrays[".".join(map(str, key))]))
         for key, leaf in nnx.to_flat_state(state)
@@ -100,11 +101,11 @@ def load_hf(
     return model
 
 
-def _present(folder: Path, family: str, wanted: list[Tensor]) -> dict[str, _files.Stored]:
-    """Where each tensor lies, under its full name.
+def _stored_tensors(folder: Path, family: str, wanted: list[Tensor]) -> dict[str, _files.Stored]:
+    """The wanted tensors in the folder's files, by full name.
 
     Raises:
-      ValueError: one is missing, or is not known.
+      ValueError: one is missing, or there is one that is not wanted.
     """
     prefix = _PREFIXES.get(family, "")
     files = {}
@@ -122,25 +123,25 @@ def _present(folder: Path, family: str, wanted: list[Tensor]) -> dict[str, _file
         raise ValueError(f"{folder} lacks the tensor {missing[0]} ({len(missing)} are missing)")
     if extra := sorted(set(files) - names):
         raise ValueError(
-            f"{files[extra[0]].file} has the tensor {extra[0]}, which {family} has no place for "
-            f"({len(extra)} such); its config.json may be another model's"
+            f"{files[extra[0]].file} has the tensor {extra[0]}, which {family} does not have "
+            f"({len(extra)} such); config.json may belong to another model"
         )
     return files
 
 
 def _check_copy(head: _files.Stored, table: _files.Stored | None) -> None:
-    """Tied tables are one; a file may have a copy for the output, if it is one."""
+    """Raises ValueError if a model has tied weights and the file's table for the logits differs."""
     if table is not None and (
         head.shape != table.shape or not np.array_equal(_files.view(head), _files.view(table))
     ):
         raise ValueError(
-            f"{head.file}: {head.name} is not {table.name}, but config.json says that they are one "
-            "(tie_word_embeddings); where it leaves that out, write false"
+            f"{head.file}: {head.name} differs from {table.name}, but config.json ties them "
+            "(tie_word_embeddings, by default or explicitly); set it to false to keep both"
         )
 
 
-def _parts(stored: _files.Stored, tensor: Tensor, shapes: dict) -> dict[str, np.ndarray]:
-    """The parameters in a tensor, as views of the file."""
+def _parameters(stored: _files.Stored, tensor: Tensor, shapes: dict) -> dict[str, np.ndarray]:
+    """The parameters in a tensor, as views of the memory-mapped file."""
     wanted = shape_in_file(tensor, shapes)
     if stored.shape != wanted:
         raise ValueError(
@@ -150,26 +151,27 @@ def _parts(stored: _files.Stored, tensor: Tensor, shapes: dict) -> dict[str, np.
     return from_file(_files.view(stored), tensor, shapes)
 
 
-def _placed(part: np.ndarray, dtype: np.dtype, place: Sharding | None) -> jax.Array:
-    """A copy where it belongs; each device gets its own share of the file and no more."""
-    if place is None:
+def _put(part: np.ndarray, dtype: np.dtype, sharding: Sharding | None) -> jax.Array:
+    """Copies a parameter to its devices; for each device only its shard is read."""
+    if sharding is None:
         return jax.device_put(np.array(part, dtype, order="C"))
     return jax.make_array_from_callback(
-        part.shape, place, lambda index: np.array(part[index], dtype, order="C")
+        part.shape, sharding, lambda index: np.array(part[index], dtype, order="C")
     )
 
 
-def _kept_dtype(
-    name: str, stored: _files.Stored, own: np.dtype, asked: DTypeLike | None
+def _parameter_dtype(
+    name: str, stored: _files.Stored, in_file: np.dtype, wanted: DTypeLike | None
 ) -> np.dtype:
+    """The dtype of a parameter in the model: float32 for norms, else `wanted` or the file's."""
     if name.endswith((".scale", ".bias")):
         return np.dtype(np.float32)
-    if asked is None and not _is_whole(own):
+    if wanted is None and not _is_enabled(in_file):
         raise ValueError(
             f"{stored.file}: {stored.name} is float64, which needs jax_enable_x64; pass "
-            "dtype=jnp.float32 to narrow it"
+            "dtype=jnp.float32 to round it"
         )
-    return np.dtype(own if asked is None else asked)
+    return np.dtype(in_file if wanted is None else wanted)
 
 
 def _check_dtype(dtype: DTypeLike) -> None:
@@ -179,30 +181,34 @@ def _check_dtype(dtype: DTypeLike) -> None:
         is_known = False
     if not is_known:
         raise ValueError(f"dtype must be {', '.join(_FLOATS)} or None; got {dtype}")
-    if not _is_whole(np.dtype(dtype)):
+    if not _is_enabled(np.dtype(dtype)):
         raise ValueError("dtype=float64 needs jax_enable_x64; pass dtype=jnp.float32")
 
 
-def _is_whole(dtype: np.dtype) -> bool:
-    """Whether JAX keeps it as it is; float64 only where it is told to."""
+def _is_enabled(dtype: np.dtype) -> bool:
+    """Whether JAX has arrays of the dtype; float64 needs jax_enable_x64."""
     return jax.dtypes.canonicalize_dtype(dtype) == dtype
 
 
-def _places(flat: dict, state: Any, sharding: Mesh | Sharding | None) -> dict[str, Sharding | None]:
-    """Where each parameter goes."""
+def _shardings(
+    flat: dict, state: Any, sharding: Mesh | Sharding | None
+) -> dict[str, Sharding | None]:
+    """The sharding of each parameter; None for the default device."""
     if not isinstance(sharding, Mesh):
         return dict.fromkeys(flat, sharding)
     with nnx.logical_axis_rules(sharding_rules(sharding)):
         named = nnx.get_named_sharding(state, sharding)
-    places = {".".join(map(str, key)): leaf.get_value() for key, leaf in nnx.to_flat_state(named)}
-    return {name: _even(place, flat[name].shape) for name, place in places.items()}
+    shardings = {
+        ".".join(map(str, key)): leaf.get_value() for key, leaf in nnx.to_flat_state(named)
+    }
+    return {name: _divisible(sharding, flat[name].shape) for name, sharding in shardings.items()}
 
 
-def _even(place: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
-    """Whole along axes that do not divide: vocabularies seldom do."""
-    spec = [*place.spec, *[None] * (len(shape) - len(place.spec))]
+def _divisible(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
+    """The sharding, replicated along axes that the mesh does not divide, such as vocabularies."""
+    spec = [*sharding.spec, *[None] * (len(shape) - len(sharding.spec))]
     for axis, (names, size) in enumerate(zip(spec, shape, strict=True)):
         names = names if isinstance(names, tuple) else (names,)
-        if size % math.prod(place.mesh.shape[name] for name in names if name is not None):
+        if size % math.prod(sharding.mesh.shape[name] for name in names if name is not None):
             spec[axis] = None
-    return NamedSharding(place.mesh, PartitionSpec(*spec))
+    return NamedSharding(sharding.mesh, PartitionSpec(*spec))

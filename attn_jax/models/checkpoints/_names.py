@@ -1,4 +1,4 @@
-"""What each family calls a parameter, and how its file lays it out."""
+"""The tensors of each family's files, and how they map to parameters."""
 
 import math
 from typing import Literal, NamedTuple
@@ -8,23 +8,27 @@ from jaxtyping import Array
 
 from attn_jax.models.decoder_config import DecoderConfig
 
-type Form = Literal["as it is", "turned", "less one"]
+type Form = Literal["same", "transposed", "minus one"]
 
 
 class Tensor(NamedTuple):
-    """A tensor of the file and the parameters that stand in it side by side.
+    """A tensor of a file and the parameters it holds, concatenated along the last axis.
 
-    "turned" is PyTorch's linear layer, output before input; "less one" is Gemma's norm, whose
-    weight w means 1 + w.
+    Attributes:
+      name: of the tensor in the file.
+      paths: of the parameters in the model's state.
+      form: "transposed" for PyTorch's linear layers, whose output axis comes first; "minus one" for
+        Gemma's norms, where a tensor w holds the scale 1 + w.
     """
 
     name: str
     paths: tuple[str, ...]
-    form: Form = "as it is"
+    form: Form = "same"
 
 
-def _gpt2(layer: int) -> list[Tensor]:
-    here, ours = f"transformer.h.{layer}", f"blocks.{layer}"
+def _gpt2_block(layer: int) -> list[Tensor]:
+    """The tensors of one block of GPT-2."""
+    prefix, block = f"transformer.h.{layer}", f"blocks.{layer}"
     heads = ("query", "key", "value")
     plain = {
         "ln_1.weight": "attention_residual.norm.scale",
@@ -40,20 +44,21 @@ def _gpt2(layer: int) -> list[Tensor]:
     }
     fused = {"weight": "w", "bias": "b"}
     return [
-        *(Tensor(f"{here}.{name}", (f"{ours}.{path}",)) for name, path in plain.items()),
+        *(Tensor(f"{prefix}.{name}", (f"{block}.{path}",)) for name, path in plain.items()),
         *(
             Tensor(
-                f"{here}.attn.c_attn.{name}",
-                tuple(f"{ours}.attention.{letter}_{head}" for head in heads),
+                f"{prefix}.attn.c_attn.{name}",
+                tuple(f"{block}.attention.{letter}_{head}" for head in heads),
             )
             for name, letter in fused.items()
         ),
     ]
 
 
-def _llama(layer: int, config: DecoderConfig, norm: Form) -> list[Tensor]:
-    here, ours = f"model.layers.{layer}", f"blocks.{layer}"
-    turned = {
+def _llama_block(layer: int, config: DecoderConfig, norm: Form) -> list[Tensor]:
+    """The tensors of one block of the other families; `norm` is the form of its norms."""
+    prefix, block = f"model.layers.{layer}", f"blocks.{layer}"
+    linear = {
         "self_attn.q_proj": "attention.w_query",
         "self_attn.k_proj": "attention.w_key",
         "self_attn.v_proj": "attention.w_value",
@@ -77,13 +82,16 @@ def _llama(layer: int, config: DecoderConfig, norm: Form) -> list[Tensor]:
             "self_attn.k_norm": "attention.key_norm",
         }
     return [
-        *(Tensor(f"{here}.{a}.weight", (f"{ours}.{b}",), "turned") for a, b in turned.items()),
-        *(Tensor(f"{here}.{a}.weight", (f"{ours}.{b}.scale",), norm) for a, b in norms.items()),
+        *(
+            Tensor(f"{prefix}.{a}.weight", (f"{block}.{b}",), "transposed")
+            for a, b in linear.items()
+        ),
+        *(Tensor(f"{prefix}.{a}.weight", (f"{block}.{b}.scale",), norm) for a, b in norms.items()),
     ]
 
 
 def tensors(family: str, config: DecoderConfig) -> list[Tensor]:
-    """Every tensor of a checkpoint."""
+    """The tensors that a checkpoint of this family and configuration has."""
     layers = range(config.num_layers)
     if family == "gpt2":
         named = [
@@ -91,20 +99,20 @@ def tensors(family: str, config: DecoderConfig) -> list[Tensor]:
             Tensor("transformer.wpe.weight", ("position.table",)),
             Tensor("transformer.ln_f.weight", ("norm.scale",)),
             Tensor("transformer.ln_f.bias", ("norm.bias",)),
-            *(tensor for layer in layers for tensor in _gpt2(layer)),
+            *(tensor for layer in layers for tensor in _gpt2_block(layer)),
         ]
     else:
-        norm: Form = "less one" if family == "gemma2" else "as it is"
+        norm: Form = "minus one" if family == "gemma2" else "same"
         named = [
             Tensor("model.embed_tokens.weight", ("embedding.table",)),
             Tensor("model.norm.weight", ("norm.scale",), norm),
-            *(tensor for layer in layers for tensor in _llama(layer, config, norm)),
+            *(tensor for layer in layers for tensor in _llama_block(layer, config, norm)),
         ]
     return named if config.is_tied else [*named, Tensor("lm_head.weight", ("output.table",))]
 
 
-def flat(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a parameter as a file has it, before it is turned: matrices and vectors."""
+def flat_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a parameter as a matrix or vector, with the axes of heads merged."""
     if len(shape) == 1 or path.endswith(".table"):
         return shape
     if path.rsplit(".", 1)[-1].startswith("b_"):
@@ -114,20 +122,20 @@ def flat(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def shape_in_file(tensor: Tensor, shapes: dict[str, tuple[int, ...]]) -> tuple[int, ...]:
-    """What shape a tensor must have, given those of the parameters."""
-    parts = [flat(path, shapes[path]) for path in tensor.paths]
+    """The shape of a tensor in a file, given the shapes of the parameters."""
+    parts = [flat_shape(path, shapes[path]) for path in tensor.paths]
     shape = (*parts[0][:-1], sum(part[-1] for part in parts))
-    return shape[::-1] if tensor.form == "turned" else shape
+    return shape[::-1] if tensor.form == "transposed" else shape
 
 
 def from_file(
     array: np.ndarray, tensor: Tensor, shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """The parameters in a tensor."""
-    array = array.T if tensor.form == "turned" else array
-    if tensor.form == "less one":
+    """The parameters in a tensor of a file."""
+    array = array.T if tensor.form == "transposed" else array
+    if tensor.form == "minus one":
         array = array.astype(np.float32) + np.float32(1)
-    ends = np.cumsum([flat(path, shapes[path])[-1] for path in tensor.paths])
+    ends = np.cumsum([flat_shape(path, shapes[path])[-1] for path in tensor.paths])
     parts = np.split(array, ends[:-1], axis=-1)
     return {
         path: part.reshape(shapes[path]) for path, part in zip(tensor.paths, parts, strict=True)
@@ -135,19 +143,20 @@ def from_file(
 
 
 def to_file(parameters: dict[str, Array], tensor: Tensor, dtype: np.dtype) -> np.ndarray:
-    """The tensor that holds parameters; norms in this dtype if that costs no bit, else as they are.
+    """The tensor of a file that holds the parameters: the inverse of `from_file`.
 
-    Norms are wide here and narrow in most files.
+    Norms, float32 in the model, are cast to `dtype` if that is exact.
     """
     parts = [np.asarray(parameters[path]) for path in tensor.paths]
     parts = [
-        part.reshape(flat(path, part.shape)) for path, part in zip(tensor.paths, parts, strict=True)
+        part.reshape(flat_shape(path, part.shape))
+        for path, part in zip(tensor.paths, parts, strict=True)
     ]
     array = np.concatenate(parts, axis=-1)
-    if tensor.form == "less one":
+    if tensor.form == "minus one":
         array = array - np.float32(1)
     if all(path.endswith((".scale", ".bias")) for path in tensor.paths):
         with np.errstate(over="ignore"):
             narrow = array.astype(dtype)
         array = narrow if np.array_equal(narrow.astype(array.dtype), array) else array
-    return np.ascontiguousarray(array.T if tensor.form == "turned" else array)
+    return np.ascontiguousarray(array.T if tensor.form == "transposed" else array)

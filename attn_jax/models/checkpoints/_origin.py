@@ -1,4 +1,4 @@
-"""What a checkpoint has beside its weights: kept with the model, and written again with it."""
+"""The files of a checkpoint beside its weights: `load_hf` keeps them, `save_hf` writes them."""
 
 import dataclasses
 from pathlib import Path
@@ -7,7 +7,7 @@ from attn_jax.models.checkpoints import _files
 from attn_jax.models.checkpoints._values import Config
 
 _CONFIG = "config.json"
-# All that `transformers` reads of a language model's folder beside configuration and weights.
+# The files that `transformers` reads from a language model's folder beside config and weights.
 _KEPT = (
     *("generation_config.json", "tokenizer*.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "*.model", "*.tiktoken"),
@@ -17,9 +17,9 @@ _KEPT = (
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """The files of a folder beside its weights: names, and under each its bytes.
+    """The files of a checkpoint beside its weights: names and contents.
 
-    It is compared by what it holds, so that a model which has it can be split and compiled.
+    Origins are hashable and compare by value, so a model that has one can be split and compiled.
     """
 
     names: tuple[str, ...]
@@ -27,7 +27,7 @@ class Origin:
 
     @classmethod
     def of(cls, folder: Path) -> "Origin":
-        """That of a checkpoint."""
+        """The origin of a checkpoint's folder."""
         found = {path for pattern in (_CONFIG, *_KEPT) for path in folder.glob(pattern)}
         files = sorted(path for path in found if path.is_file())
         names = tuple(path.relative_to(folder).as_posix() for path in files)
@@ -35,13 +35,13 @@ class Origin:
 
     @property
     def config(self) -> Config:
-        """What its config.json says."""
+        """The content of its config.json."""
         text = self.contents[self.names.index(_CONFIG)]
-        return _files.parsed(Path(_CONFIG), text)
+        return _files.parse_json(Path(_CONFIG), text)
 
     def write(self, folder: Path) -> None:
-        """Writes all files but config.json."""
+        """Writes all files except config.json."""
         for name, content in zip(self.names, self.contents, strict=True):
             if name != _CONFIG:
                 (folder / name).parent.mkdir(exist_ok=True)
-                _files.write_whole(folder / name, content)
+                _files.write_bytes(folder / name, content)

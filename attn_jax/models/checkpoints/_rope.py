@@ -1,14 +1,14 @@
-"""Rotary positions as config.json spells them, in its older and its newer way."""
+"""Rotary positions in config.json, in its older and its newer spelling."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from attn_jax.models.checkpoints._values import Config, mapping, number, truth
+from attn_jax.models.checkpoints._values import Config, boolean, mapping, number
 from attn_jax.modules import Rotary
 from attn_jax.positions import LinearScaling, Llama3Scaling, YarnScaling
 
-# For each kind what makes it, and its keys by the names of our fields.
+# For each rope_type the class of its scaling, and the key of each field of that class.
 _KINDS: dict[str, tuple[Any, dict[str, str]]] = {
     "default": (None, {}),
     "linear": (LinearScaling, {"factor": "factor"}),
@@ -38,12 +38,12 @@ _NULLABLE = ("beta_fast", "beta_slow", "attention_factor")
 
 
 def read_rope(config: Config) -> Rotary:
-    """Rotary positions of a configuration; the older spelling goes before the newer, as it does in
-    `transformers`.
+    """The rotary positions of a config.json.
+
+    If both spellings are there, the older one (`rope_scaling`) is used, as in `transformers`.
 
     Raises:
-      ValueError: the kind of scaling, or one of its keys, is not known, is missing, or means
-        nothing.
+      ValueError: the kind of scaling or one of its keys is unknown, missing, or has a wrong value.
     """
     older, newer = (mapping(key, config.get(key)) for key in ("rope_scaling", "rope_parameters"))
     rope = older or newer
@@ -58,7 +58,7 @@ def read_rope(config: Config) -> Rotary:
         raise ValueError(f"config.json: {_BASE} must be greater than 1; got {base}")
     make, names = _KINDS[kind]
     if unknown := sorted(set(rope) - set(names.values())):
-        raise ValueError(f"config.json: {', '.join(unknown)} of {_KIND}={kind!r} is not known")
+        raise ValueError(f"config.json: {', '.join(unknown)} of {_KIND}={kind!r} is unknown")
     if make is None:
         return Rotary(base=float(base))
     given = _given(rope, names, config.get("max_position_embeddings"))
@@ -72,19 +72,19 @@ def read_rope(config: Config) -> Rotary:
 
 
 def _given(rope: Config, names: Mapping[str, str], length: Any) -> dict[str, Any]:
-    """The fields of a scaling; the length in training is the model's where nothing says it."""
+    """The fields of a scaling; `original_length` defaults to the model's `length`."""
     given: dict[str, Any] = {"original_length": length} if "original_length" in names else {}
     for field, key in names.items():
         if key in rope and not (rope[key] is None and key in _NULLABLE):
-            given[field] = (truth if field == "truncate" else number)(key, rope[key])
+            given[field] = (boolean if field == "truncate" else number)(key, rope[key])
     return given
 
 
 def write_rope(rotary: Rotary) -> dict[str, Any]:
-    """The same as config.json has it.
+    """`rope_parameters` of config.json for rotary positions.
 
     Raises:
-      ValueError: it has no word for such positions.
+      ValueError: config.json cannot express them.
     """
     for kind, (make, names) in _KINDS.items():
         is_kind = rotary.scaling is None if make is None else isinstance(rotary.scaling, make)
@@ -92,4 +92,4 @@ def write_rope(rotary: Rotary) -> dict[str, Any]:
             given = {key: getattr(rotary.scaling, field) for field, key in names.items()}
             filled = {key: value for key, value in given.items() if value is not None}
             return {_KIND: kind, _BASE: rotary.base, **filled}
-    raise ValueError(f"config.json has no word for {rotary}")
+    raise ValueError(f"config.json cannot express {rotary}")

@@ -1,12 +1,15 @@
-"""Windows of attention as each family spells them: a window of W keys reads W - 1 others."""
+"""Sliding windows in the config.json of each family, where a window counts its own position too.
+
+`sliding_window` W is a window of W keys; `DecoderConfig.windows` counts the W − 1 others.
+"""
 
 from typing import Any
 
-from attn_jax.models.checkpoints._values import Config, truth, whole
+from attn_jax.models.checkpoints._values import Config, boolean, integer
 from attn_jax.models.decoder_config import DecoderConfig
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-_SOME_WINDOW = 4096
+_PLACEHOLDER_WINDOW = 4096
 
 
 def everywhere(config: Config) -> dict[str, Any]:
@@ -16,17 +19,17 @@ def everywhere(config: Config) -> dict[str, Any]:
 
 
 def alternating(config: Config) -> dict[str, Any]:
-    """Gemma 2: `layer_types`, which without a word begins with a window and takes turns."""
+    """Gemma 2: `layer_types`; by default every other layer has a window, from the first one on."""
     layers = range(config["num_hidden_layers"])
     kinds = _kinds(config, [FULL if layer % 2 else SLIDING for layer in layers])
     return _windows(kinds, _width(config), "sliding_window is null")
 
 
 def from_a_layer_on(config: Config) -> dict[str, Any]:
-    """Qwen3: `layer_types`, which without a word has windows from `max_window_layers` on."""
-    is_used = truth("use_sliding_window", config["use_sliding_window"])
+    """Qwen3: `layer_types`; by default the layers from `max_window_layers` on have windows."""
+    is_used = boolean("use_sliding_window", config["use_sliding_window"])
     width = _width(config) if is_used else None
-    first = whole("max_window_layers", config["max_window_layers"])
+    first = integer("max_window_layers", config["max_window_layers"])
     layers = range(config["num_hidden_layers"])
     kinds = _kinds(
         config, [FULL if width is None or layer < first else SLIDING for layer in layers]
@@ -36,21 +39,23 @@ def from_a_layer_on(config: Config) -> dict[str, Any]:
 
 
 def write_everywhere(config: DecoderConfig) -> dict[str, Any]:
-    """What `everywhere` reads."""
+    """The inverse of `everywhere`."""
     return {"sliding_window": None if config.windows is None else (config.windows[0] or 0) + 1}
 
 
 def write_types(config: DecoderConfig) -> dict[str, Any]:
-    """What `alternating` reads; a width stands there even if no layer has one, as the library's
-    Gemma 2 asks for one."""
+    """The inverse of `alternating`.
+
+    `sliding_window` is a number even if no layer has a window: Gemma 2 in `transformers` needs one.
+    """
     windows = config.windows or (None,) * config.num_layers
     widths = {window + 1 for window in windows if window is not None}
     kinds = [FULL if window is None else SLIDING for window in windows]
-    return {"sliding_window": next(iter(widths), _SOME_WINDOW), "layer_types": kinds}
+    return {"sliding_window": next(iter(widths), _PLACEHOLDER_WINDOW), "layer_types": kinds}
 
 
 def write_used_types(config: DecoderConfig) -> dict[str, Any]:
-    """What `from_a_layer_on` reads."""
+    """The inverse of `from_a_layer_on`."""
     written, is_used = write_types(config), config.windows is not None
     width = written["sliding_window"] if is_used else None
     return written | {"sliding_window": width, "use_sliding_window": is_used}
@@ -60,7 +65,7 @@ def _width(config: Config) -> int | None:
     width = config["sliding_window"]
     if width == 0:
         raise ValueError("config.json: sliding_window must be at least 1, or null; got 0")
-    return None if width is None else whole("sliding_window", width)
+    return None if width is None else integer("sliding_window", width)
 
 
 def _kinds(config: Config, otherwise: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What kind of encoder–decoder to build: each choice of the papers by name, checked when made."""
+"""The configuration of an `EncoderDecoder`: sizes, and each choice of the papers by name."""
 
 import dataclasses
 
@@ -30,23 +30,25 @@ class EncoderDecoderConfig:
       target_vocab: target tokens, likewise.
       embed_dim: width of a word's embedding, m in the paper.
       hidden_dim: width of a recurrent state, n.
-      align_dim: width of the alignment model's hidden layer, n'; read by the scores that have one.
-      readout_dim: maxout units between state and logits, l; read by Bahdanau's decoder.
+      align_dim: width of the alignment model's hidden layer, n'; used by scores that have one.
+      readout_dim: maxout units between state and logits, l; used by Bahdanau's decoder.
       cell: "gated" is Bahdanau's unit, which resets the state *before* the recurrent product; "gru"
         and "lstm" are Flax's.
-      decoder: "bahdanau" asks with the state before the step, "luong" with the state after it.
-      context: what a decoder is told of the source: "attention", or only the "final" state of a
-        forward encoder, which is the RNN encoder–decoder that attention replaced.
+      decoder: attention's query is the state before the step for "bahdanau", the state after it for
+        "luong".
+      context: what a decode step gets from the source: "attention" over all annotations, or only
+        the "final" state of a forward encoder (the RNN encoder–decoder that attention replaced).
       score: how a state is compared with an annotation: "additive" for Bahdanau's decoder; "dot",
         "general", "concat" or "local" (predictive local attention on the general score) for
         Luong's.
-      readout_state: which state Bahdanau's readout sees: the paper's "previous" (s_{i-1}), or the
+      readout_state: which state Bahdanau's readout takes: the paper's "previous" (s_{i-1}), or the
         "new" (s_i) of later implementations.
-      local_window: D, how far "local" attention looks to each side of the position it predicts.
+      local_window: D, how many positions "local" attention covers on each side of the position it
+        predicts.
       dropout_rate: share of embedding and readout units dropped in training.
       init: "paper" draws N(0, 0.01²), and N(0, 0.001²) in the alignment model, or for Luong
-        U[−0.1, 0.1], whatever the width; "glorot" scales with the width. With both, recurrent
-        matrices are orthogonal, biases zero, and so is v_a of the additive score.
+        U[−0.1, 0.1], for any width; "glorot" scales with the width. In both, recurrent matrices are
+        orthogonal; biases and v_a of the additive score are zero.
 
     Raises:
       ValueError: a name is unknown, two choices exclude each other, or a size is out of range.
@@ -82,12 +84,12 @@ class EncoderDecoderConfig:
         if self.score not in SCORES[self.decoder]:
             choices = ", ".join(map(repr, SCORES[self.decoder]))
             raise ValueError(
-                f"score={self.score!r} does not go with decoder={self.decoder!r}; "
+                f"score={self.score!r} is not possible with decoder={self.decoder!r}; "
                 f"choose from {choices}"
             )
         if self.decoder == "luong" and self.context == "final":
             raise ValueError(
-                "context='final' needs decoder='bahdanau'; Luong's is defined by its attention"
+                "context='final' needs decoder='bahdanau'; Luong's decoder always has attention"
             )
         self._check_sizes()
 
@@ -96,7 +98,7 @@ class EncoderDecoderConfig:
             if getattr(self, name) < 4:
                 raise ValueError(
                     f"{name}={getattr(self, name)} must be at least 4: "
-                    f"PAD, BOS, EOS and UNK are tokens"
+                    f"PAD, BOS, EOS and UNK are in every vocabulary"
                 )
         for name in ("embed_dim", "hidden_dim", "align_dim", "readout_dim", "local_window"):
             if getattr(self, name) < 1:
@@ -106,10 +108,11 @@ class EncoderDecoderConfig:
 
     @property
     def directions(self) -> tuple[str, ...]:
-        """The order in which each half of the encoder reads; the last one hands over the summary.
+        """The directions of the encoder's recurrences; the last one gives the summary.
 
-        Both for Bahdanau's attention; forward for the RNN encoder–decoder; backward for Luong, who
-        reads the source reversed (a backward pass does so and leaves every annotation at its word).
+        Both for Bahdanau's attention; forward for the RNN encoder–decoder; backward for Luong,
+        whose paper reverses the source. A backward recurrence does the same and keeps every
+        annotation at its token.
         """
         if self.decoder == "luong":
             return ("backward",)

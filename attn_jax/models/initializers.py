@@ -1,4 +1,4 @@
-"""How an encoder–decoder's parameters start."""
+"""Initializers of an encoder–decoder's parameters."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, PRNGKeyArray
 
-from attn_jax.models.config import EncoderDecoderConfig
+from attn_jax.models.encoder_decoder_config import EncoderDecoderConfig
 from attn_jax.modules.luong import uniform
 
 
@@ -19,10 +19,11 @@ class Initializers(NamedTuple):
 
 
 def initializers(config: EncoderDecoderConfig) -> Initializers:
-    """What `config.init` names: the decoder's paper (Bahdanau B.1, Luong §4.1), or Glorot's."""
+    """The initializers of `config.init`: of the decoder's paper (Bahdanau B.1, Luong §4.1), or
+    Glorot's."""
     if config.init == "glorot":
         glorot = nnx.initializers.glorot_uniform()
-        # Luong's logits hear of a word through the recurrence alone, so it has to speak up.
+        # Luong's logits depend on a word only through the recurrence, so embeddings are larger.
         unit_rows = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", out_axis=0)
         unit_entries = nnx.initializers.normal(1.0)
         embedding = unit_entries if config.decoder == "luong" else unit_rows
