@@ -10,12 +10,12 @@ from attn_jax import masks, score_mods
 from attn_jax._attend import Scale
 from attn_jax._base import checks
 from attn_jax._block_mask import BlockMask
-from attn_jax._cached import cached_attention
 from attn_jax._engine.dispatch import Implementation
 from attn_jax._multi_head import dot_product_attention
 from attn_jax._multi_head_stats import of_heads
 from attn_jax._stats import AttentionStats, attention_stats
 from attn_jax.caches import Cache
+from attn_jax.caches._attention import cached_attention
 from attn_jax.modules import _rules
 from attn_jax.modules._linear import gather, spread
 from attn_jax.modules._memory import check_no_values_alone, values_from
