@@ -152,7 +152,7 @@ def test_poison_where_nobody_reads_never_gets_out(options, poison, implementatio
         assert_equal(gradient, jnp.zeros_like(gradient))
 
 
-ADDITIVE = partial(scores.additive, v=jnp.linspace(-1.0, 1.0, H))
+ADDITIVE = partial(scores.additive, out_kernel=jnp.linspace(-1.0, 1.0, H))
 
 
 @pytest.mark.parametrize("score", [None, scores.dot, ADDITIVE], ids=["scaled", "dot", "additive"])

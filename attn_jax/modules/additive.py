@@ -72,7 +72,7 @@ class AdditiveAttention(nnx.Module):
         mask: Bool[Array, " S"],
     ) -> Float[Array, "T E"]:
         """The contexts: for each query the mean annotation under its attention weights."""
-        score = partial(scores.additive, v=self.v[...])
+        score = partial(scores.additive, out_kernel=self.v[...])
         annotations = in_dtype(annotations, self.dtype)
         return attend(self.query_kernel(query), keys, annotations, score=score, mask=mask[None])
 
@@ -80,6 +80,6 @@ class AdditiveAttention(nnx.Module):
         self, query: Float[Array, "T H"], keys: Float[Array, "S A"], mask: Bool[Array, " S"]
     ) -> tuple[Float[Array, "T S"], Float[Array, "T S"]]:
         """The scores before the mask, and the weights with which a call reads."""
-        score = partial(scores.additive, v=self.v[...])
+        score = partial(scores.additive, out_kernel=self.v[...])
         query = self.query_kernel(query)
         return score(query, keys), attention_weights(query, keys, score=score, mask=mask[None])
