@@ -135,8 +135,8 @@ def concat(
 ) -> Float[Array, "T S"]:
     """Luong's concat score: the additive score of the concatenated query and key.
 
-    Luong et al. (2015), eq. 8, "concat", https://arxiv.org/abs/1508.04025. If `kernel`
-    stacks W_a and U_a, it equals `additive`: a product with a concatenation is the sum of two products.
+    Luong et al. (2015), eq. 8, "concat", https://arxiv.org/abs/1508.04025. If `kernel` stacks W_a
+    and U_a, it equals `additive`: a product with a concatenation is the sum of two products.
 
       logits[t, s] = out_kernel · tanh([query[t]; key[s]] @ kernel)
 

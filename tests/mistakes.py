@@ -270,7 +270,7 @@ PARTS = {
     "concat of other widths": mistake(
         scores.concat,
         PAIR,
-        *("kernel", zeros(4, 6), ValueError, r"kernel must have H \+ E = 2 \+ 3 rows, .*got 4"),
+        *("kernel", zeros(4, 6), ValueError, r"kernel must have H \+ E = 2 \+ 3 rows; got 4"),
         out_kernel=zeros(6),
     ),
     "weights for other tokens": mistake(

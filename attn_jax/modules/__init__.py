@@ -1,4 +1,4 @@
-"""Flax NNX layers: they hold parameters, the mathematics comes from the functions of `attn_jax`."""
+"""Flax NNX layers: they hold parameters and call the functions of `attn_jax`."""
 
 from attn_jax.lecture.layers import CausalSelfAttention as CausalSelfAttention
 from attn_jax.lecture.layers import MultiHeadSelfAttention as MultiHeadSelfAttention
