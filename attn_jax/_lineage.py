@@ -178,7 +178,7 @@ lineage: Mapping[str, Mechanism] = MappingProxyType({step.name: step for step in
 
 
 def draw(steps: Mapping[str, Mechanism]) -> str:
-    """Prints mechanisms as a timeline: year, name, new idea, and below them the reductions.
+    """Formats mechanisms as a timeline in text: year, name, new idea, and what each reduces to.
 
     The years and ideas are those of the papers in `Mechanism.paper`.
 

@@ -24,7 +24,9 @@ from attn_jax.caches._cache import (
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Paged(Cache):
-    """The class of caches that `paged` makes; `table` [B M] has the pages of each batch example.
+    """The class of caches that `paged` makes: keys and values are stored in a pool of pages.
+
+    `table` [B M] has the page numbers of each batch example in order, then −1.
 
     Example:
       >>> cache = attn_jax.caches.paged(2, 8, 1, 1, page=2, pages=5)

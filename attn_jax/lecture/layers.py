@@ -78,7 +78,7 @@ class SelfAttention(nnx.Module):
         self.w_value = matrix(value_dim)
 
     def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T V"]:
-        """Returns one context vector for each token."""
+        """Computes one context vector for each token of one sequence."""
         x = _cast(x, self.dtype)
         return self_attention(x, *_cast_parameters(x, self.w_query, self.w_key, self.w_value))
 
@@ -104,7 +104,7 @@ class CausalSelfAttention(SelfAttention):
     """
 
     def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T V"]:
-        """Returns one context vector for each token."""
+        """Computes one context vector for each token of one sequence."""
         x = _cast(x, self.dtype)
         return causal_self_attention(
             x, *_cast_parameters(x, self.w_query, self.w_key, self.w_value)
@@ -179,7 +179,7 @@ class MultiHeadSelfAttention(nnx.Module):
         self.causal, self.dtype = causal, dtype
 
     def __call__(self, x: Float[Array, "T D"]) -> Float[Array, "T D"]:
-        """Returns one vector for each token."""
+        """Applies the layer to one sequence: one vector for each token in and out."""
         x = _cast(x, self.dtype)
         weights = _cast_parameters(x, self.w_query, self.w_key, self.w_value, self.w_out)
         out = multi_head_self_attention(x, *weights, causal=self.causal)

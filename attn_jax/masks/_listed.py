@@ -29,7 +29,7 @@ class _Segments(Mask):
         return (one == other) & (one >= 0)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
-        """From the least and greatest id in each tile: exact where ids never decrease."""
+        """Classifies tiles by their least and greatest ids; exact where ids never decrease."""
         queries, keys = grid.by_query(self.query_ids.values), grid.by_key(self.key_ids.values)
         queries, keys = queries[:, None, :], keys[None, :, :]
         overlap = (_least_real(queries) <= keys.max(-1)) & (_least_real(keys) <= queries.max(-1))

@@ -27,7 +27,9 @@ _SYMBOLS: dict[Operator, str] = {"and": "&", "or": "|"}
 
 
 class Mask(Rule):
-    """The base class of masks: callable on two positions, and composable with `&`, `|` and `~`.
+    """The base class of masks: functions of two positions, composable with `&`, `|` and `~`.
+
+    `mask(query_position, key_position)` is True where the query may attend to the key.
 
     Two masks are equal if their classes and fields are, arrays by dtype, shape and bits. A mask
     without arrays has a hash, so it can be a static argument of `jit`; one with arrays is an
@@ -119,7 +121,7 @@ class Combined(Mask):
         return _FUNCTIONS[self.operator](*results)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
-        """From the tile kinds of the parts: for `&`, `some` may be True of an empty tile."""
+        """Combines the tile kinds of the parts; with `&`, `some` may be True of an empty tile."""
         parts = [
             part.tile_kinds(grid) if isinstance(part, Mask) else grid.evaluate(part)
             for part in self.parts

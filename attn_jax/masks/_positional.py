@@ -42,7 +42,7 @@ class _SlidingWindow(Mask):
         return (-self.left <= gap) & (gap <= self.right)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
-        """`some` is exact where positions have no gaps."""
+        """Classifies tiles by their distances; `some` is exact where positions have no gaps."""
         least, greatest = _distances(grid)
         some = (-self.left <= greatest) & (least <= self.right)
         return Kinds(some, (-self.left <= least) & (greatest <= self.right))
@@ -68,7 +68,7 @@ class _Dilated(Mask):
         return (before <= gap) & (gap <= after) & (gap % self.dilation == 0)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
-        """From the multiples of the dilation among the distances of a tile."""
+        """Classifies tiles by the multiples of the dilation among their distances."""
         least, greatest = _distances(grid)
         before, after = self.reach
         last_multiple = jnp.clip(greatest, before, after) // self.dilation * self.dilation

@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 from attn_jax._base import checks
 
 
-def check_no_values_alone(memory_value: Float[Array, "*B S _"] | None) -> None:
+def check_no_memory_value(memory_value: Float[Array, "*B S _"] | None) -> None:
     """Checks that `memory_value` is None, for a call without `memory`.
 
     Raises:

@@ -54,7 +54,8 @@ def head_sizes(
     """Returns N, K, H and V of an attention layer, with defaults filled in.
 
     Raises:
-      ValueError: a size is below 1, or one does not divide another.
+      ValueError: a size is below 1, num_kv_heads does not divide num_heads, or num_heads does not
+        divide model_dim and head_dim is None.
     """
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     sizes = {"model_dim": model_dim, "num_heads": num_heads, "num_kv_heads": num_kv_heads}

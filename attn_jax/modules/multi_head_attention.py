@@ -18,7 +18,7 @@ from attn_jax.caches import Cache
 from attn_jax.caches._attention import cached_attention
 from attn_jax.modules import _rules
 from attn_jax.modules._linear import project_in, project_out
-from attn_jax.modules._memory import check_no_values_alone, values_from
+from attn_jax.modules._memory import check_no_memory_value, values_from
 from attn_jax.modules._parameters import GLOROT_UNIFORM, Parameters, head_sizes
 from attn_jax.modules.norms import Norm, make_qk_norm, normalise
 from attn_jax.modules.rotary import Rotary
@@ -175,7 +175,7 @@ class MultiHeadAttention(nnx.Module):
         """
         query = self.project_query(x, query_position=query_position)
         if memory is None:
-            check_no_values_alone(memory_value)
+            check_no_memory_value(memory_value)
             memory, key_position = x, query_position if key_position is None else key_position
         key, value = self.project_memory(memory, memory_value, key_position=key_position)
         return self._attend(query, key, value, mask, (query_position, key_position), rng)

@@ -35,7 +35,7 @@ def sharding_rules(
       features (vectors of the model's width), head (the width of a head), layers → not sharded
 
     Args:
-      mesh: the mesh; of its axes "data", "tensor" and "fsdp" are used.
+      mesh: the mesh; of the axes "data", "tensor" and "fsdp" it has one or more.
       overrides: the mesh axis, axes or None for a logical name: `kv_heads=None` if there are fewer
         key/value heads than devices along "tensor".
 

@@ -173,7 +173,7 @@ class YarnScaling:
 
     @property
     def amplitude(self) -> float:
-        """The factor √(1/t) on queries and keys, so that logits are divided by the paper's t."""
+        """The factor on rotated queries and keys, √(1/t): logits are divided by the paper's t."""
         if self.attention_factor is not None:
             return self.attention_factor
         return 1 + math.log(self.factor) / 10

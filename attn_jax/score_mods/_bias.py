@@ -102,6 +102,8 @@ def relative_bucket(
     buckets have one distance each; the others are logarithmic up to `max_distance`.
 
       n < exact: n;  else exact + ⌊log(n / exact) / log(max_distance / exact) * (buckets - exact)⌋
+      where n = max(-distance, 0), buckets = num_buckets; if bidirectional n = |distance|,
+      buckets = num_buckets / 2; and exact = buckets / 2
 
     Args:
       distance: key position minus query position.
