@@ -24,8 +24,8 @@ from attn_jax.masks._describe import describe_part
 class TileLists(Value):
     """For each row of tiles, the columns of the tiles to compute: first full, then partial ones.
 
-    A full tile has no masked pair; a partial one may have masked and unmasked pairs. `order` [I J] has
-    all columns, the empty tiles last; `full` [I] and `partial` [I] count the tiles of each kind.
+    A full tile has no masked pair; a partial one may have masked and unmasked pairs. `order` [I J]
+    has all columns, the empty tiles last; `full` [I] and `partial` [I] count the tiles of a kind.
     """
 
     order: Any = dataclasses.field(metadata={"core_rank": 2})

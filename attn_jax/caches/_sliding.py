@@ -26,8 +26,8 @@ from attn_jax.caches._cache import (
 class Sliding(Cache):
     """The class of caches that `sliding` makes: position p of a sequence is in slot p mod slots.
 
-    `furthest` [B] is the greatest length of each sequence since it was last empty. Tokens a whole ring
-    before it are overwritten, also after `rewind`.
+    `furthest` [B] is the greatest length of each sequence since it was last empty. Tokens a whole
+    ring before it are overwritten, also after `rewind`.
 
     Example:
       >>> cache = attn_jax.caches.sliding(1, 2, 1, 1, chunk=3)
