@@ -4,6 +4,7 @@ from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING
 
 from attn_jax import caches as caches
+from attn_jax import lecture as lecture
 from attn_jax import masks as masks
 from attn_jax import positions as positions
 from attn_jax import score_mods as score_mods
@@ -13,7 +14,6 @@ from attn_jax._attend import attend_with_logsumexp as attend_with_logsumexp
 from attn_jax._attend import attention_weights as attention_weights
 from attn_jax._block_mask import BlockMask as BlockMask
 from attn_jax._block_mask import block_mask as block_mask
-from attn_jax._cached import cached_attention as cached_attention
 from attn_jax._dropout import dropout_mask as dropout_mask
 from attn_jax._explain import Explanation as Explanation
 from attn_jax._explain import explain as explain
@@ -31,14 +31,15 @@ from attn_jax._multi_head_stats import (
 from attn_jax._multi_head_stats import (
     dot_product_attention_weights as dot_product_attention_weights,
 )
-from attn_jax._self_attention import causal_self_attention as causal_self_attention
-from attn_jax._self_attention import multi_head_self_attention as multi_head_self_attention
-from attn_jax._self_attention import self_attention as self_attention
-from attn_jax._self_attention import simplified_self_attention as simplified_self_attention
 from attn_jax._stats import AttentionStats as AttentionStats
 from attn_jax._stats import attention_stats as attention_stats
+from attn_jax.caches._attention import cached_attention as cached_attention
+from attn_jax.lecture.functions import causal_self_attention as causal_self_attention
+from attn_jax.lecture.functions import multi_head_self_attention as multi_head_self_attention
+from attn_jax.lecture.functions import self_attention as self_attention
+from attn_jax.lecture.functions import simplified_self_attention as simplified_self_attention
 
-# Imported when they are asked for: some need flax or tools that nobody else needs.
+# Imported at first use: some need flax, or tools that the rest does not need.
 _LATER = ("benchmark", "models", "modules", "viewer")
 
 if _TYPE_CHECKING:

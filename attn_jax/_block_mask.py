@@ -1,4 +1,4 @@
-"""Which tiles of a T×S problem a mask leaves empty and which full: what a kernel may skip.
+"""Block masks: which tiles of the T×S pairs are fully masked or unmasked, so kernels skip work.
 
 Dong et al., "Flex Attention" (2024), section 4.2, https://arxiv.org/abs/2412.05496.
 """
@@ -22,9 +22,10 @@ from attn_jax.masks._describe import describe_part
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TileLists(Value):
-    """For each row of tiles the columns to visit: the full ones first, then the partial ones.
+    """For each row of tiles, the columns of the tiles to compute: first full, then partial ones.
 
-    `order` [I J] has all columns, `full` [I] and `partial` [I] tell how many of either kind.
+    A full tile has no masked pair; a partial one may have masked and unmasked pairs. `order` [I J]
+    has all columns, the empty tiles last; `full` [I] and `partial` [I] count the tiles of a kind.
     """
 
     order: Any = dataclasses.field(metadata={"core_rank": 2})
@@ -35,14 +36,15 @@ class TileLists(Value):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class BlockMask(Rule):
-    """A mask with the tiles that it leaves, found once and used by many layers and steps.
+    """A mask with its tile lists: computed once by `block_mask`, used by many layers and steps.
 
-    Dong et al., "Flex Attention" (2024), section 4.2, https://arxiv.org/abs/2412.05496. It comes
-    from `block_mask`, and is a pytree: its arrays can be traced and mapped, its sizes are static.
+    Dong et al., "Flex Attention" (2024), section 4.2, https://arxiv.org/abs/2412.05496. It is a
+    pytree: its arrays can be traced and mapped, its sizes are static. It holds for one mask, one
+    length of queries and keys, and their positions.
 
     Example:
       >>> block = attn_jax.block_mask(attn_jax.masks.causal(), 6, 6, tile=(2, 2))
-      >>> block.lists.full.tolist(), block.lists.partial.tolist()   # in each row of tiles
+      >>> block.lists.full.tolist(), block.lists.partial.tolist()   # for each row of tiles
       ([0, 1, 2], [1, 1, 1])
     """
 
@@ -53,17 +55,17 @@ class BlockMask(Rule):
     query_row: Any = dataclasses.field(metadata={"core_rank": 1})
     key_row: Any = dataclasses.field(metadata={"core_rank": 1})
     tile: TileShape = dataclasses.field(metadata={"static": True})
-    T: int = dataclasses.field(metadata={"static": True})
-    S: int = dataclasses.field(metadata={"static": True})
+    query_length: int = dataclasses.field(metadata={"static": True})
+    key_length: int = dataclasses.field(metadata={"static": True})
 
     no_truth = (
-        "a block mask has no truth value: combine rules with &, | and ~ before block_mask is "
-        "called, and write `mask is None` to ask whether there is one"
+        "a block mask has no truth value: combine masks with &, | and ~ before you call "
+        "block_mask, and write `mask is None` to test whether there is one"
     )
 
     @property
     def sparsity(self) -> Float[Array, "..."]:
-        """The fraction of tiles that are empty, and cost nothing."""
+        """The fraction of tiles that are empty, and so skipped."""
         I, J = self.lists.order.shape[-2:]
         visited = jnp.sum(self.lists.full + self.lists.partial, axis=-1)
         return 1 - visited.astype(jnp.float32) / (I * J)
@@ -71,7 +73,7 @@ class BlockMask(Rule):
     def __repr__(self) -> str:
         t, s = self.tile
         mask = describe_part(self.mask, masks.Mask)
-        return f"BlockMask({mask}, T={self.T}, S={self.S}, tile=({t}, {s}))"
+        return f"BlockMask({mask}, {self.query_length}, {self.key_length}, tile=({t}, {s}))"
 
     def __str__(self) -> str:
         """Draws the tiles: ■ full, ▒ partial, · empty."""
@@ -92,8 +94,8 @@ class BlockMask(Rule):
 
 def block_mask(
     mask: masks.MaskFunction,
-    T: int,
-    S: int,
+    query_length: int,
+    key_length: int,
     *,
     query_position: Int[Array, " T"] | None = None,
     key_position: Int[Array, " S"] | None = None,
@@ -101,48 +103,50 @@ def block_mask(
     key_row: Int[Array, " S"] | None = None,
     tile: tuple[int, int] = (256, 256),
 ) -> BlockMask:
-    """Finds out which tiles of T queries and S keys a mask leaves empty, and which full.
+    """Computes the tile lists of a mask: which tiles of the T×S pairs are full, partial or empty.
 
-    Dong et al., "Flex Attention" (2024), section 4.2, https://arxiv.org/abs/2412.05496. `attend`
-    does so in each call; a mask that stays the same over layers and steps can be looked at once.
+    Dong et al., "Flex Attention" (2024), section 4.2, https://arxiv.org/abs/2412.05496. Without it,
+    `attend` computes the tile lists in each call; for a mask that is the same in many layers and
+    steps, compute them once.
 
-      tile (I, J) is empty where no pair of it may be read, full where every pair may
+      a tile is empty if all its pairs are masked, full if none is, partial otherwise
 
     Args:
       mask: a mask of `attn_jax.masks`, or any callable `(query_position, key_position) -> bool` on
         scalars.
-      T: how many queries.
-      S: how many keys.
-      query_position: where each query stands in its sequence; from 0 on where T = S.
-      key_position: where each key stands; given where `query_position` is.
-      query_row: the number of each query in the whole sequence, see `attend`; from 0 on.
-      key_row: the number of each key; from 0 on.
+      query_length: how many queries, T.
+      key_length: how many keys, S.
+      query_position: the position of each query in its sequence; by default 0, 1, 2, … if T = S.
+      key_position: the position of each key; give both or neither.
+      query_row: the index of each query in the whole sequence, see `attend`; by default 0, 1, 2, …
+      key_row: the index of each key in the whole sequence; by default 0, 1, 2, …
       tile: how many queries and keys a tile has.
 
     Returns:
-      The mask for these positions with its lists of tiles. `print` draws it.
+      The mask with its tile lists, for these lengths and positions. `print` draws it.
 
     Raises:
-      ValueError: a size is not an integer >= 1; positions or rows do not fit T or S; the mask
-        compares positions, and one side's are given alone, or none and T ≠ S; it looks rows up in
-        an array of another size, and none are given.
-      TypeError: the mask is no callable, or does not return a boolean scalar.
+      ValueError: a size is not an integer >= 1; positions or rows have other lengths; the mask
+        compares positions, and only one side's are given, or none and T ≠ S; the mask looks up an
+        array of another size, and no rows are given.
+      TypeError: the mask is not callable, or does not return a boolean scalar.
 
     Cost:
-      O(T S / (t s)) for tiles of t×s where the mask answers from bounds of positions: all rules of
-      `attn_jax.masks` but `from_array`. O(T S) time and O(t S) memory for any other callable.
+      O(T S / (t s)) for tiles of t×s, for masks that classify a tile by its least and greatest
+      positions: all of `attn_jax.masks` but `from_array`. O(T S) time and O(t S) memory for others.
 
     Example:
       >>> rule = attn_jax.masks.causal() & attn_jax.masks.sliding_window(11, 0)
       >>> print(attn_jax.block_mask(rule, 20, 20, tile=(4, 4)))
-      BlockMask((causal() & sliding_window(left=11, right=0)), T=20, S=20, tile=(4, 4)): 44% empty
+      BlockMask((causal() & sliding_window(left=11, right=0)), 20, 20, tile=(4, 4)): 44% empty
       ▒····
       ■▒···
       ■■▒··
       ▒■■▒·
       ·▒■■▒
     """
-    sizes = {"T": T, "S": S, "tile[0]": tile[0], "tile[1]": tile[1]}
+    T, S = query_length, key_length
+    sizes = {"query_length": T, "key_length": S, "tile[0]": tile[0], "tile[1]": tile[1]}
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
             raise ValueError(f"{name} must be an int >= 1; got {size!r}")
@@ -156,12 +160,12 @@ def block_mask(
 
 
 def classify(mask: Any, grid: Grid) -> TileLists:
-    """Lists the tiles that a mask (in the order of the call; None for all pairs) leaves."""
+    """Returns the tile lists of a mask whose arrays are in the order of the call; None: no mask."""
     return listed(*only_whole(kinds(mask, grid), grid))
 
 
 def listed(some: Bool[Array, "I J"], every: Bool[Array, "I J"]) -> TileLists:
-    """Lists of the tiles of which some pair, or every pair, may be read."""
+    """Makes tile lists from two flags for each tile: some pair, or every pair, is unmasked."""
     rank = jnp.where(every, 0, jnp.where(some, 1, 2))
     order = jnp.argsort(rank, axis=1, stable=True).astype(jnp.int32)
     full, partial = (jnp.sum(rank == kind, axis=1, dtype=jnp.int32) for kind in (0, 1))
@@ -169,14 +173,14 @@ def listed(some: Bool[Array, "I J"], every: Bool[Array, "I J"]) -> TileLists:
 
 
 def kinds_listed(lists: TileLists) -> Kinds:
-    """The kinds of tiles from which such lists are made."""
+    """Returns the tile kinds of tile lists: the inverse of `listed`."""
     place = jnp.argsort(lists.order, axis=1)
     visited = lists.full + lists.partial
     return Kinds(*(place < counts[:, None] for counts in (visited, lists.full)))
 
 
 def kinds(mask: Any, grid: Grid) -> Kinds:
-    """By arithmetic on bounds of positions where the mask knows how, else by looking."""
+    """Classifies tiles: by the mask's `tile_kinds` if it has one, otherwise by evaluating pairs."""
     if mask is None:
         everything = jnp.ones(grid.tiles, bool)
         return Kinds(everything, everything)
@@ -184,7 +188,7 @@ def kinds(mask: Any, grid: Grid) -> Kinds:
 
 
 def only_whole(kinds: Kinds, grid: Grid) -> Kinds:
-    """A tile that is filled up is not full: its filling may not be read."""
+    """Marks tiles with padding as not full, because the padding is masked."""
     return kinds if grid.is_even else kinds._replace(every=kinds.every & _whole(grid))
 
 
@@ -204,7 +208,7 @@ def _build(
 
 
 def _whole(grid: Grid):
-    """Which tiles have no padding."""
+    """Returns True for each tile without padding."""
     (rows, columns), (t, s) = grid.tiles, grid.shape
     return ((jnp.arange(rows) + 1) * t <= grid.T)[:, None] & (
         (jnp.arange(columns) + 1) * s <= grid.S

@@ -1,7 +1,6 @@
-"""Where each mechanism comes from and what it becomes when its new idea is switched off.
+"""The history of attention: which paper added which idea, and what is left without that idea.
 
-`lineage` maps names to mechanisms in the order of their years. Each reduction names the test that
-proves it, so the timeline is executable: `tests/lineage/test_lineage.py` runs every edge.
+`lineage` maps names to mechanisms, sorted by year.
 """
 
 import dataclasses
@@ -14,13 +13,12 @@ _VASWANI_URL = "https://arxiv.org/abs/1706.03762"
 
 @dataclasses.dataclass(frozen=True)
 class Reduction:
-    """One edge: which mechanism is left, and the test that shows it.
+    """One edge of the lineage: the older mechanism that is left without the newer one's idea.
 
-    The identities follow the exercises of Raschka (2024), chapter 3, and go on where they end.
+    The identities follow the exercises of Raschka (2024), chapter 3, and continue beyond them.
 
     Args:
-      to: the name of a mechanism in `lineage`.
-      test: the test to run, as pytest writes it.
+      to: the name of the older mechanism in `lineage`.
 
     Example:
       >>> from attn_jax._lineage import lineage
@@ -29,31 +27,30 @@ class Reduction:
     """
 
     to: str
-    test: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Mechanism:
-    """One step of the history: who added what, and where it is here.
+    """One step of the history: the paper, the idea that it added, and its implementation here.
 
-    The steps are those that Raschka (2024), chapter 3, tells: from the encoder–decoder that had to
-    remember a sentence in one vector to the attention of language models.
+    The steps follow Raschka (2024), chapter 3: from the encoder–decoder that compresses a sentence
+    to one vector, to the attention of language models.
 
     Args:
-      name: what people call it; its key in `lineage`.
+      name: the usual name; the key in `lineage`.
       year: when the paper appeared.
       paper: authors and title.
-      url: where to read it.
-      section: where in it to look.
+      url: the address of the paper.
+      section: the section of the paper.
       adds: the new idea, in a few words.
-      function: the public object here, by its dotted name.
-      reduces_to: what is left when the idea is switched off.
+      function: the dotted name of its implementation in `attn_jax`.
+      reduces_to: the older mechanisms that are left without the new idea.
 
     Example:
       >>> from attn_jax._lineage import lineage
       >>> step = lineage["Bahdanau attention"]
       >>> f"{step.year}: it {step.adds}"
-      '2014: it lets each step of the decoder look back at every word'
+      '2014: it lets each decode step attend to every word of the source'
     """
 
     name: str
@@ -73,7 +70,7 @@ _MECHANISMS = (
         paper="Cho et al., Learning Phrase Representations using RNN Encoder–Decoder for SMT",
         url="https://arxiv.org/abs/1406.1078",
         section="2.2",
-        adds="reads a sentence into one vector and writes another from it",
+        adds="encodes a sentence as one vector and decodes another from it",
         function="attn_jax.models.EncoderDecoder",
     ),
     Mechanism(
@@ -83,15 +80,9 @@ _MECHANISMS = (
         "Translate",
         url="https://arxiv.org/abs/1409.0473",
         section="3.1 and A.1.2",
-        adds="lets each step of the decoder look back at every word",
+        adds="lets each decode step attend to every word of the source",
         function="attn_jax.modules.AdditiveAttention",
-        reduces_to=(
-            Reduction(
-                "RNN encoder–decoder",
-                "tests/lineage/test_cross_attention_identities.py::"
-                "test_d06_attention_to_the_last_annotation_alone_is_the_rnn_encoder_decoder",
-            ),
-        ),
+        reduces_to=(Reduction("RNN encoder–decoder"),),
     ),
     Mechanism(
         name="Luong attention",
@@ -99,15 +90,9 @@ _MECHANISMS = (
         paper="Luong et al., Effective Approaches to Attention-based NMT",
         url="https://arxiv.org/abs/1508.04025",
         section="3.1 and 3.2",
-        adds="asks with the new state, by products, everywhere or in a window",
+        adds="takes the new state as query; multiplicative and local scores",
         function="attn_jax.modules.LuongAttention",
-        reduces_to=(
-            Reduction(
-                "Bahdanau attention",
-                "tests/lineage/test_cross_attention_identities.py::"
-                "test_d04_luongs_concat_is_bahdanaus_score_with_stacked_weights",
-            ),
-        ),
+        reduces_to=(Reduction("Bahdanau attention"),),
     ),
     Mechanism(
         name="sinusoidal positions",
@@ -115,7 +100,7 @@ _MECHANISMS = (
         paper=_VASWANI,
         url=_VASWANI_URL,
         section="3.5",
-        adds="tells tokens apart by where they stand, without recurrence",
+        adds="encodes the position of each token, without recurrence",
         function="attn_jax.positions.sinusoidal",
     ),
     Mechanism(
@@ -124,15 +109,9 @@ _MECHANISMS = (
         paper="Gehring et al., Convolutional Sequence to Sequence Learning",
         url="https://arxiv.org/abs/1705.03122",
         section="3.1",
-        adds="trains a vector for each place",
+        adds="trains a vector for each position",
         function="attn_jax.positions.learned",
-        reduces_to=(
-            Reduction(
-                "sinusoidal positions",
-                "tests/lineage/test_position_identities.py::"
-                "test_e00_learned_positions_from_the_sinusoidal_table_are_sinusoidal",
-            ),
-        ),
+        reduces_to=(Reduction("sinusoidal positions"),),
     ),
     Mechanism(
         name="cross-attention",
@@ -140,20 +119,9 @@ _MECHANISMS = (
         paper=_VASWANI,
         url=_VASWANI_URL,
         section="3.2.1",
-        adds="divides dot products by √H and projects query, key and value",
+        adds="divides dot products by √H; projects query, key and value",
         function="attn_jax.attend",
-        reduces_to=(
-            Reduction(
-                "Luong attention",
-                "tests/lineage/test_cross_attention_identities.py::"
-                "test_d08_luongs_dot_over_root_n_is_cross_attention_with_one_head",
-            ),
-            Reduction(
-                "self-attention",
-                "tests/lineage/test_cross_attention_identities.py::"
-                "test_d11_cross_attention_of_a_sequence_with_itself_is_self_attention",
-            ),
-        ),
+        reduces_to=(Reduction("Luong attention"), Reduction("self-attention")),
     ),
     Mechanism(
         name="self-attention",
@@ -161,20 +129,9 @@ _MECHANISMS = (
         paper=_VASWANI,
         url=_VASWANI_URL,
         section="3.2.1",
-        adds="relates the tokens of one sequence, with trainable weights",
-        function="attn_jax.self_attention",
-        reduces_to=(
-            Reduction(
-                "Luong attention",
-                "tests/lineage/test_self_attention_identities.py::"
-                "test_a07_self_attention_is_luongs_general_score_on_the_tokens",
-            ),
-            Reduction(
-                "simplified self-attention",
-                "tests/lineage/test_self_attention_identities.py::"
-                "test_a01_identity_weights_reduce_self_attention_to_simplified",
-            ),
-        ),
+        adds="attends within one sequence, with trainable projections",
+        function="attn_jax.lecture.self_attention",
+        reduces_to=(Reduction("Luong attention"), Reduction("simplified self-attention")),
     ),
     Mechanism(
         name="causal self-attention",
@@ -182,15 +139,9 @@ _MECHANISMS = (
         paper=_VASWANI,
         url=_VASWANI_URL,
         section="3.2.3",
-        adds="hides what comes later, so that the next token can be predicted",
-        function="attn_jax.causal_self_attention",
-        reduces_to=(
-            Reduction(
-                "self-attention",
-                "tests/lineage/test_causal_identities.py::"
-                "test_b01_the_last_causal_row_is_the_last_full_row",
-            ),
-        ),
+        adds="masks later tokens, so that the next token can be predicted",
+        function="attn_jax.lecture.causal_self_attention",
+        reduces_to=(Reduction("self-attention"),),
     ),
     Mechanism(
         name="multi-head attention",
@@ -198,15 +149,9 @@ _MECHANISMS = (
         paper=_VASWANI,
         url=_VASWANI_URL,
         section="3.2.2",
-        adds="looks in several subspaces at once",
-        function="attn_jax.multi_head_self_attention",
-        reduces_to=(
-            Reduction(
-                "causal self-attention",
-                "tests/lineage/test_head_identities.py::"
-                "test_c03_one_head_with_identity_output_is_causal_self_attention",
-            ),
-        ),
+        adds="runs several attentions in parallel, each in its own subspace",
+        function="attn_jax.lecture.multi_head_self_attention",
+        reduces_to=(Reduction("causal self-attention"),),
     ),
     Mechanism(
         name="grouped-query attention",
@@ -216,13 +161,7 @@ _MECHANISMS = (
         section="2.2",
         adds="lets several query heads share one key and value head",
         function="attn_jax.dot_product_attention",
-        reduces_to=(
-            Reduction(
-                "multi-head attention",
-                "tests/lineage/test_head_identities.py::"
-                "test_c07_a_key_head_for_each_query_head_is_multi_head_attention",
-            ),
-        ),
+        reduces_to=(Reduction("multi-head attention"),),
     ),
     Mechanism(
         name="simplified self-attention",
@@ -230,8 +169,8 @@ _MECHANISMS = (
         paper="Raschka, Build a Large Language Model (From Scratch)",
         url="https://www.manning.com/books/build-a-large-language-model-from-scratch",
         section="3.3",
-        adds="takes the weights away again, to show the idea alone",
-        function="attn_jax.simplified_self_attention",
+        adds="removes the trainable projections, to show the idea alone",
+        function="attn_jax.lecture.simplified_self_attention",
     ),
 )
 
@@ -239,22 +178,22 @@ lineage: Mapping[str, Mechanism] = MappingProxyType({step.name: step for step in
 
 
 def draw(steps: Mapping[str, Mechanism]) -> str:
-    """Draws a timeline: a mechanism a line, with what it adds and what it reduces to.
+    """Formats mechanisms as a timeline in text: year, name, new idea, and what each reduces to.
 
-    The years and ideas are those of the papers that the mechanisms name.
+    The years and ideas are those of the papers in `Mechanism.paper`.
 
     Args:
       steps: `attn_jax.lineage`, or a part of it.
 
     Returns:
-      Two lines of text for each mechanism that reduces to another, one for each that does not.
+      The text: one line for each mechanism, and a second one where it reduces to others.
 
     Example:
       >>> from attn_jax._lineage import draw, lineage
       >>> names = "RNN encoder–decoder", "Bahdanau attention"
       >>> print(draw({name: lineage[name] for name in names}))
-      2014  RNN encoder–decoder  reads a sentence into one vector and writes another from it
-      2014  Bahdanau attention   lets each step of the decoder look back at every word
+      2014  RNN encoder–decoder  encodes a sentence as one vector and decodes another from it
+      2014  Bahdanau attention   lets each decode step attend to every word of the source
                                  └─ reduces to RNN encoder–decoder
     """
     width = max(map(len, steps), default=0)

@@ -22,7 +22,7 @@ v = jax.random.normal(rngs[3], (A,))
 
 
 def loss(v, query, implementation):
-    score = functools.partial(additive, v=v)
+    score = functools.partial(additive, out_kernel=v)
     return jnp.mean(attend(query, key, value, score=score, implementation=implementation) ** 2)
 
 

@@ -182,10 +182,10 @@ def _pairs(
 
 def _of_block_mask(block: BlockMask, given: tuple, T: int, S: int) -> tuple:
     """The positions and row numbers for which a block mask was made."""
-    if (block.T, block.S) != (T, S):
+    if (block.query_length, block.key_length) != (T, S):
         raise ValueError(
-            f"mask is a BlockMask for T={block.T} queries and S={block.S} keys; got T={T}, S={S}: "
-            f"make one of the rule, attn_jax.block_mask(rule, {T}, {S})"
+            f"mask is a BlockMask for T={block.query_length} queries and S={block.key_length} "
+            f"keys; got T={T}, S={S}: make one of the rule, attn_jax.block_mask(rule, {T}, {S})"
         )
     if any(numbers is not None for numbers in given):
         raise ValueError(

@@ -1,9 +1,10 @@
-"""What a decoder has read so far: keys and values of many sequences, state in and state out.
+"""Caches of keys and values for decoding: frozen pytrees that are passed in and returned.
 
-A cache is a frozen pytree that `jit`, `scan` and donation take as it is. It is given the next keys
-and values, and gives back itself and what may be read, with the position of every row, so that
-causal masks and windows are right whatever stands where. It never overwrites what is needed: where
-there is no room it says so.
+`append` takes the keys and values of the next tokens. It returns the updated cache, and as `Held`
+what the queries of these tokens may attend to, with the position of every key and query; so causal
+masks and windows are right in whatever order keys are stored. `cached_attention` computes that
+attention. Caches work under `jit`, `scan` and donation. A token that has no room never overwrites
+another one: it raises an error, or sets a flag under `jit`.
 """
 
 from attn_jax.caches._cache import UNUSED as UNUSED

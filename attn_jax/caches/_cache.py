@@ -1,4 +1,4 @@
-"""What every cache is: lengths that are data, positions that follow from them, and one way in."""
+"""The base class of all caches: lengths, positions, the overflow flag, argument checks."""
 
 import dataclasses
 from typing import Any
@@ -12,11 +12,11 @@ from attn_jax._base import checks, concrete
 from attn_jax._base.value import Value
 from attn_jax.caches import _storage
 
-UNUSED = 2**30  # the position of a slot that holds nothing: later than that of any query
+UNUSED = 2**30  # the position of an empty slot: later than that of any query, so causally masked
 
 
 class CacheOverflow(ValueError):  # noqa: N818 - it says what happened, as OverflowError does
-    """A cache was given more tokens than it has room for, or told to go back further than it can.
+    """A cache has no room for the tokens to append, or no longer holds the tokens to rewind to.
 
     Example:
       >>> cache = attn_jax.caches.contiguous(1, 2, 1, 1)
@@ -24,24 +24,24 @@ class CacheOverflow(ValueError):  # noqa: N818 - it says what happened, as Overf
       ...     cache.append(jnp.ones((1, 3, 1, 1)), jnp.ones((1, 3, 1, 1)))
       ... except attn_jax.caches.CacheOverflow as error:
       ...     print(str(error).split(";")[0])
-      row 0 holds 0 tokens and is given 3 more, and its capacity is 2
+      batch example 0 holds 0 tokens and gets 3 more, but its capacity is 2
     """
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Held(Value):
-    """What queries may read once their own tokens are in the cache, and where everything stands.
+    """What `append` returns for `cached_attention`: all cached keys and values, and all positions.
 
-    `key` [B S K H] and `value` [B S K V] lie in no order that matters: `key_position` [B S] says
-    where each stands, `UNUSED` where a slot holds nothing; `query_position` [B T] is −1 for tokens
-    that are not real. `window` is how many other positions back a query may read, None for all.
-    `cached_attention` reads it.
+    `key` [B S K H] and `value` [B S K V] are in any order: `key_position` [B S] has the position of
+    each, or `UNUSED` where a slot is empty. `query_position` [B T] has the positions of the
+    appended tokens, −1 for those that are not real. `window` is how many other positions back a
+    query may attend to, None for all.
 
     Example:
       >>> cache = attn_jax.caches.contiguous(1, 4, 1, 1)
-      >>> rows, is_real = jnp.ones((1, 3, 1, 1)), jnp.array([[False, True, True]])
-      >>> _, held = cache.append(rows, rows, is_real)
+      >>> ones, is_real = jnp.ones((1, 3, 1, 1)), jnp.array([[False, True, True]])
+      >>> _, held = cache.append(ones, ones, is_real)
       >>> held.query_position.tolist(), (held.key_position < attn_jax.caches.UNUSED).tolist()
       ([[-1, 0, 1]], [[True, True, False, False]])
     """
@@ -56,15 +56,15 @@ class Held(Value):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache(Value):
-    """Keys and values of B sequences of one layer; the kinds differ in where they keep them.
+    """Cached keys and values of B sequences in one layer; the base of `Contiguous` and the others.
 
-    Incremental decoding is Shazeer's, "Fast Transformer Decoding" (2019), section 2.3,
-    https://arxiv.org/abs/1911.02150. `contiguous`, `sliding` and `paged` make one. `lengths` [B]
-    counts the tokens that each row holds, and so is the position of its next one. Tokens that are
-    not real are neither stored nor counted: rows may be padded on either side.
+    Incremental decoding: Shazeer, "Fast Transformer Decoding" (2019), section 2.3,
+    https://arxiv.org/abs/1911.02150. Make one with `contiguous`, `sliding` or `paged`. `lengths`
+    [B] counts the tokens of each batch example, and so is the position of its next token. Tokens
+    that are not real are neither stored nor counted: a batch may be padded on either side.
 
-    Nothing is ever clamped. What cannot be done raises, and under `jit`, where values are not
-    known, it is left undone and `overflowed` [B] is True of that row until the row begins anew.
+    An operation that is impossible raises an error. Under `jit`, where values are unknown, it is
+    skipped for that batch example, and `overflowed` [B] is True for it until `reset`.
 
     Example:
       >>> cache = attn_jax.caches.contiguous(1, 4, 1, 1)
@@ -83,7 +83,7 @@ class Cache(Value):
 
     @property
     def capacity(self) -> int | None:
-        """How many tokens a row can hold; None where there is no end."""
+        """How many tokens each batch example can hold; None where there is no limit."""
         raise NotImplementedError
 
     def append[Kind: "Cache"](
@@ -92,45 +92,45 @@ class Cache(Value):
         value: Float[Array, "B T K V"],
         is_real: Bool[Array, "B T"] | None = None,
     ) -> tuple[Kind, Held]:
-        """Takes the next tokens of each row: one, a chunk or a whole prompt.
+        """Adds the next tokens of each sequence: one token, several, or a whole prompt.
 
         Args:
-          key: of the tokens.
-          value: of the tokens.
-          is_real: False for padding; None where all are real.
+          key: keys of the tokens.
+          value: values of the tokens.
+          is_real: False for padding; None where all tokens are real.
 
         Returns:
-          The cache with the tokens, and what their queries may read.
+          The cache with the tokens, and what the queries of these tokens may attend to.
 
         Raises:
-          ValueError: sizes are not those of the cache.
+          ValueError: the shapes do not match the cache.
           TypeError: keys and values are not floating point of one dtype, or `is_real` is not
             boolean.
-          CacheOverflow: there is no room. Under `jit` the tokens that have none are left out.
+          CacheOverflow: there is no room. Under `jit`, the tokens without room are dropped.
         """
         is_real = self._checked(key, value, is_real)
         key, value = jnp.asarray(key), jnp.asarray(value)
         return self._append(key, value, is_real, self.positions(is_real))
 
     def positions(self, is_real: Bool[Array, "B T"]) -> Int[Array, "B T"]:
-        """Where the next tokens will stand; −1 for those that are not real."""
+        """Returns the positions that the next tokens will get; −1 for those that are not real."""
         place = self.lengths[:, None] + jnp.cumsum(is_real, axis=1, dtype=jnp.int32) - 1
         return jnp.where(is_real, place, -1)
 
     def rewind[Kind: "Cache"](self: Kind, lengths: Int[Array, " B"]) -> Kind:
-        """Forgets what stands at these positions and after them, as where drafts were refused.
+        """Shortens each sequence to a length, for instance when draft tokens were rejected.
 
         Raises:
-          ValueError: a row would grow.
+          ValueError: a length is negative or above the present one.
           TypeError: the lengths are not integers.
-          CacheOverflow: a sliding cache has overwritten what the row would read.
+          CacheOverflow: a sliding cache has overwritten tokens that the window still needs.
         """
-        lengths = self._a_row_each("lengths", lengths, jnp.integer).astype(jnp.int32)
+        lengths = self._per_example("lengths", lengths, jnp.integer).astype(jnp.int32)
         refused = (lengths < 0) | (lengths > self.lengths)
-        if (row := first_known(refused)) is not None:
+        if (example := first_known_true(refused)) is not None:
             raise ValueError(
-                f"lengths[{row}] must be between 0 and {self.lengths[row]}, what the row holds; "
-                f"got {lengths[row]}"
+                f"lengths[{example}] must be between 0 and {self.lengths[example]}, the present "
+                f"length of batch example {example}; got {lengths[example]}"
             )
         return dataclasses.replace(
             self,
@@ -138,49 +138,51 @@ class Cache(Value):
             overflowed=self.overflowed | refused,
         )
 
-    def reorder[Kind: "Cache"](self: Kind, rows: Int[Array, " B"]) -> Kind:
-        """Row b goes on as row rows[b] did: what beams do.
+    def reorder[Kind: "Cache"](self: Kind, source: Int[Array, " B"]) -> Kind:
+        """Copies batch examples: example b of the result is example source[b], as in beam search.
 
         Raises:
-          ValueError: there is no such row.
-          TypeError: the rows are not integers.
+          ValueError: an index is not that of a batch example.
+          TypeError: the indices are not integers.
         """
-        rows = self._a_row_each("rows", rows, jnp.integer)
-        B = rows.size
-        refused = (rows < 0) | (rows >= B)
-        if (row := first_known(refused)) is not None:
-            raise ValueError(f"rows[{row}] must be between 0 and {B - 1}; got {rows[row]}")
-        own = jnp.arange(B, dtype=rows.dtype)
-        cache = self._taken(jnp.where(refused, own, rows))
+        source = self._per_example("source", source, jnp.integer)
+        B = source.size
+        refused = (source < 0) | (source >= B)
+        if (example := first_known_true(refused)) is not None:
+            raise ValueError(
+                f"source[{example}] must be between 0 and {B - 1}; got {source[example]}"
+            )
+        own = jnp.arange(B, dtype=source.dtype)
+        cache = self._gather(jnp.where(refused, own, source))
         return dataclasses.replace(cache, overflowed=cache.overflowed | refused)
 
-    def reset[Kind: "Cache"](self: Kind, rows: Bool[Array, " B"]) -> Kind:
-        """These rows begin anew.
+    def reset[Kind: "Cache"](self: Kind, examples: Bool[Array, " B"]) -> Kind:
+        """Empties the batch examples for which `examples` is True.
 
         Raises:
-          TypeError: `rows` is not boolean.
+          TypeError: `examples` is not boolean.
         """
-        rows = self._a_row_each("rows", rows, jnp.bool_)
+        examples = self._per_example("examples", examples, jnp.bool_)
         return dataclasses.replace(
             self,
-            lengths=jnp.where(rows, 0, self.lengths),
-            overflowed=self.overflowed & ~rows,
+            lengths=jnp.where(examples, 0, self.lengths),
+            overflowed=self.overflowed & ~examples,
         )
 
     def _append[Kind: "Cache"](self: Kind, key, value, is_real, position) -> tuple[Kind, Held]:
         raise NotImplementedError
 
-    def _taken[Kind: "Cache"](self: Kind, rows: Int[Array, " B"]) -> Kind:
-        return jax.tree.map(lambda leaf: leaf[rows], self)
+    def _gather[Kind: "Cache"](self: Kind, source: Int[Array, " B"]) -> Kind:
+        return jax.tree.map(lambda leaf: leaf[source], self)
 
-    def _a_row_each(self, name: str, array: Any, kind: Any) -> Array:
-        """The array, which must have one entry a row, of this kind."""
+    def _per_example(self, name: str, array: Any, kind: Any) -> Array:
+        """Checks that an array has one entry for each batch example, of this kind of dtype."""
         array = jnp.asarray(array)
         check_kind(name, array, kind)
         if array.shape != self.lengths.shape:
             raise ValueError(
-                f"{name} must have one entry a row, {list(self.lengths.shape)}; got "
-                f"{list(array.shape)}"
+                f"{name} must have one entry for each batch example, {list(self.lengths.shape)}; "
+                f"got {list(array.shape)}"
             )
         return array
 
@@ -192,7 +194,7 @@ class Cache(Value):
             if array.shape != (B, T, K, W):
                 length = "T" if name == "key" else f"{T}"
                 raise ValueError(
-                    f"{name} must have shape [{B}, {length}, {K}, {W}], as the cache was made; got "
+                    f"{name} must have shape [{B}, {length}, {K}, {W}], as the cache has; got "
                     f"{list(array.shape)}"
                 )
         if is_real is None:
@@ -200,13 +202,13 @@ class Cache(Value):
         check_kind("is_real", is_real, jnp.bool_)
         if is_real.shape != (B, T):
             raise ValueError(
-                f"is_real must have one entry a token, [{B}, {T}]; got {list(is_real.shape)}"
+                f"is_real must have one entry for each token, [{B}, {T}]; got {list(is_real.shape)}"
             )
         return is_real
 
 
 def check_kind(name: str, array: Array, kind: Any) -> None:
-    """Checks that an array is boolean, or of integers.
+    """Checks that an array is boolean (`jnp.bool_`), or of integers (`jnp.integer`).
 
     Raises:
       TypeError: it is not.
@@ -227,36 +229,37 @@ def check_sizes(**sizes: int) -> None:
 
 
 def check_room(lengths: Int[Array, " B"], wanted: Int[Array, " B"], capacity: int) -> None:
-    """Refuses tokens that have no room, where that can be known.
+    """Checks that no batch example outgrows the capacity, where the lengths are known.
 
     Raises:
-      CacheOverflow: a row would hold more than its capacity.
+      CacheOverflow: a wanted length is above the capacity.
     """
-    if (row := first_known(wanted > capacity)) is not None:
+    if (example := first_known_true(wanted > capacity)) is not None:
+        more = wanted[example] - lengths[example]
         raise CacheOverflow(
-            f"row {row} holds {lengths[row]} tokens and is given {wanted[row] - lengths[row]} "
-            f"more, and its capacity is {capacity}; make the cache with capacity >= {wanted[row]}"
+            f"batch example {example} holds {lengths[example]} tokens and gets {more} more, but "
+            f"its capacity is {capacity}; make the cache with capacity >= {wanted[example]}"
         )
 
 
-def first_known(refused: Bool[Array, " B"]) -> int | None:
-    """The first row that is refused; None where there is none, or nothing is known yet."""
+def first_known_true(refused: Bool[Array, " B"]) -> int | None:
+    """Returns the first index that is True; None where all are False or the values are traced."""
     known = concrete.at_hand(refused)
-    rows = np.flatnonzero([] if known is None else known)
-    return int(rows[0]) if rows.size else None
+    indices = np.flatnonzero([] if known is None else known)
+    return int(indices[0]) if indices.size else None
 
 
-def longer(lengths: Int[Array, " B"], is_real: Bool[Array, "B T"]) -> Int[Array, " B"]:
-    """How many tokens each row has with those that are real."""
+def lengths_after(lengths: Int[Array, " B"], is_real: Bool[Array, "B T"]) -> Int[Array, " B"]:
+    """Returns the length of each batch example after the real tokens are appended."""
     return lengths + jnp.sum(is_real, axis=1, dtype=jnp.int32)
 
 
-def in_order(slots: int, lengths: Int[Array, " B"]) -> Int[Array, "B S"]:
-    """The position of each slot where a row fills them in order; UNUSED past its length."""
+def slot_positions(slots: int, lengths: Int[Array, " B"]) -> Int[Array, "B S"]:
+    """Returns the position in each slot if slot p has position p; UNUSED from the length on."""
     slot = jnp.arange(slots, dtype=jnp.int32)[None, :]
     return jnp.where(slot < lengths[:, None], slot, UNUSED)
 
 
-def by_slot(rows: Float[Array, "B K S W"]) -> Float[Array, "B S K W"]:
-    """From the order in which rows are kept to that in which they are read."""
-    return rows.swapaxes(1, 2)
+def slots_before_heads(stored: Float[Array, "B K S W"]) -> Float[Array, "B S K W"]:
+    """Turns the axis order of the store into that of attention calls."""
+    return stored.swapaxes(1, 2)

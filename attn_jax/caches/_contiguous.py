@@ -1,4 +1,4 @@
-"""A slot for each position, up to a capacity."""
+"""The contiguous cache: one slot for each position, up to a capacity."""
 
 import dataclasses
 
@@ -7,13 +7,21 @@ import jax.numpy as jnp
 from jaxtyping import DTypeLike
 
 from attn_jax.caches import _storage
-from attn_jax.caches._cache import Cache, Held, by_slot, check_room, check_sizes, in_order, longer
+from attn_jax.caches._cache import (
+    Cache,
+    Held,
+    check_room,
+    check_sizes,
+    lengths_after,
+    slot_positions,
+    slots_before_heads,
+)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Contiguous(Cache):
-    """What `contiguous` makes: a `Cache` that keeps position p of a row in its slot p.
+    """The class of caches that `contiguous` makes: position p of a sequence is in its slot p.
 
     Example:
       >>> type(attn_jax.caches.contiguous(1, 4, 1, 1)) is attn_jax.caches.Contiguous
@@ -22,54 +30,54 @@ class Contiguous(Cache):
 
     @property
     def capacity(self) -> int:
-        """How many tokens a row can hold."""
+        """How many tokens each batch example can hold."""
         return _storage.shape(self.key)[-2]
 
     def _append(self, key, value, is_real, position) -> tuple["Contiguous", Held]:
-        wanted = longer(self.lengths, is_real)
+        wanted = lengths_after(self.lengths, is_real)
         check_room(self.lengths, wanted, self.capacity)
-        stays = is_real & (position < self.capacity)
+        is_stored = is_real & (position < self.capacity)
         cache = dataclasses.replace(
             self,
-            key=_storage.put_in_slots(self.key, position, stays, key),
-            value=_storage.put_in_slots(self.value, position, stays, value),
+            key=_storage.write_slots(self.key, position, is_stored, key),
+            value=_storage.write_slots(self.value, position, is_stored, value),
             lengths=jnp.minimum(wanted, self.capacity),
             overflowed=self.overflowed | (wanted > self.capacity),
         )
         held = Held(
-            by_slot(_storage.decode(cache.key, key.dtype)),
-            by_slot(_storage.decode(cache.value, value.dtype)),
-            in_order(self.capacity, cache.lengths),
+            slots_before_heads(_storage.decode(cache.key, key.dtype)),
+            slots_before_heads(_storage.decode(cache.value, value.dtype)),
+            slot_positions(self.capacity, cache.lengths),
             position,
         )
         return cache, held
 
 
 def contiguous(
-    B: int,
+    batch: int,
     capacity: int,
-    K: int,
-    H: int,
-    V: int | None = None,
+    num_kv_heads: int,
+    head_dim: int,
+    value_dim: int | None = None,
     *,
     dtype: DTypeLike = jnp.float32,
     int8: bool = False,
 ) -> Contiguous:
-    """A cache with a slot for each position of each row: the plain kind.
+    """Makes an empty cache with one slot for each position of each sequence: the plain kind.
 
     Shazeer, "Fast Transformer Decoding" (2019), section 2.3, https://arxiv.org/abs/1911.02150.
 
       slot = position
 
     Args:
-      B: how many sequences.
+      batch: how many sequences, B.
       capacity: the most tokens of one sequence.
-      K: key/value heads.
-      H: width of a head's keys.
-      V: width of a head's values; H by default.
-      dtype: in which keys and values are kept without `int8`; reads are in the dtype of what is
-        appended.
-      int8: keep them in eight bits, with a float32 scale for each token and head.
+      num_kv_heads: how many heads of keys and values, K.
+      head_dim: width of a head's keys, H.
+      value_dim: width of a head's values, V; default head_dim.
+      dtype: dtype of the stored keys and values, unless `int8`. Attention gets them in the dtype of
+        what was appended last.
+      int8: whether to store them in eight bits, with a float32 scale for each token and head.
 
     Returns:
       An empty `Cache`.
@@ -79,12 +87,13 @@ def contiguous(
       TypeError: the dtype is not floating point.
 
     Numerics:
-      With `int8` an entry is off by 1/254 of the greatest of its token and head, at most, and
-      gradients do not pass.
+      With `int8`, the error of an entry is at most 1/254 of the greatest entry of its token and
+      head, and gradients do not pass.
 
     Cost:
-      B capacity K (H + V) numbers; with `int8` bytes, and 8 bytes more a token and head. A step
-      writes its own tokens only where the cache is donated or carried by a loop.
+      B capacity K (H + V) numbers; with `int8` bytes, and 8 bytes more for each token and head. A
+      decode step writes only its own tokens if the cache is donated or carried by a loop; otherwise
+      it copies the cache.
 
     Example:
       >>> cache = attn_jax.caches.contiguous(2, 8, 1, 4)
@@ -93,11 +102,17 @@ def contiguous(
       >>> out.shape, cache.capacity, cache.lengths.tolist()
       ((2, 3, 2, 4), 8, [3, 3])
     """
-    V = H if V is None else V
-    check_sizes(B=B, capacity=capacity, K=K, H=H, V=V)
+    value_dim = head_dim if value_dim is None else value_dim
+    check_sizes(
+        batch=batch,
+        capacity=capacity,
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        value_dim=value_dim,
+    )
     return Contiguous(
-        _storage.empty(B, K, capacity, H, dtype=dtype, int8=int8),
-        _storage.empty(B, K, capacity, V, dtype=dtype, int8=int8),
-        jnp.zeros(B, jnp.int32),
-        jnp.zeros(B, bool),
+        _storage.empty(batch, num_kv_heads, capacity, head_dim, dtype=dtype, int8=int8),
+        _storage.empty(batch, num_kv_heads, capacity, value_dim, dtype=dtype, int8=int8),
+        jnp.zeros(batch, jnp.int32),
+        jnp.zeros(batch, bool),
     )

@@ -1,4 +1,4 @@
-"""Pages that all rows draw from, and a table of them for each row: none keeps room for others."""
+"""The paged cache: sequences take pages from one pool as they grow, and can share pages."""
 
 import dataclasses
 from typing import Any
@@ -12,24 +12,26 @@ from attn_jax.caches._cache import (
     Cache,
     CacheOverflow,
     Held,
-    by_slot,
     check_room,
     check_sizes,
-    first_known,
-    in_order,
-    longer,
+    first_known_true,
+    lengths_after,
+    slot_positions,
+    slots_before_heads,
 )
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Paged(Cache):
-    """What `paged` makes: a `Cache` whose `table` [B M] says on which pages each row is.
+    """The class of caches that `paged` makes: keys and values are stored in a pool of pages.
+
+    `table` [B M] has the page numbers of each batch example in order, then −1.
 
     Example:
       >>> cache = attn_jax.caches.paged(2, 8, 1, 1, page=2, pages=5)
-      >>> rows = jnp.ones((2, 3, 1, 1))
-      >>> cache, _ = cache.append(rows, rows, jnp.array([[True] * 3, [False] * 3]))
+      >>> ones = jnp.ones((2, 3, 1, 1))
+      >>> cache, _ = cache.append(ones, ones, jnp.array([[True] * 3, [False] * 3]))
       >>> cache = cache.share(0, jnp.array([False, True]), 3)
       >>> cache.references.tolist(), int(cache.free)
       ([2, 2, 0, 0, 0], 3)
@@ -39,7 +41,7 @@ class Paged(Cache):
 
     @property
     def capacity(self) -> int:
-        """How many tokens a row can hold, as long as there are pages."""
+        """How many tokens each batch example can hold, as long as there are free pages."""
         return self.table.shape[-1] * self.page
 
     @property
@@ -49,12 +51,12 @@ class Paged(Cache):
 
     @property
     def references(self) -> Int[Array, " P"]:
-        """How many rows read each page."""
+        """How many batch examples use each page."""
         return _pages.references(self.table, self._count)
 
     @property
     def free(self) -> Int[Array, ""]:
-        """How many pages nobody reads."""
+        """How many pages no batch example uses."""
         return jnp.sum(self.references == 0, dtype=jnp.int32)
 
     @property
@@ -62,132 +64,141 @@ class Paged(Cache):
         return _storage.shape(self.key)[0]
 
     def rewind(self, lengths: Int[Array, " B"]) -> "Paged":
-        """As `Cache.rewind`; pages that nobody needs any longer are free."""
-        return super().rewind(lengths)._without_the_rest()
+        """As `Cache.rewind`; pages that are no longer used become free."""
+        return super().rewind(lengths)._without_unused_pages()
 
-    def reset(self, rows: Bool[Array, " B"]) -> "Paged":
-        """As `Cache.reset`; the pages of these rows are free, but for those that others read."""
-        return super().reset(rows)._without_the_rest()
+    def reset(self, examples: Bool[Array, " B"]) -> "Paged":
+        """As `Cache.reset`; pages that no other batch example uses become free."""
+        return super().reset(examples)._without_unused_pages()
 
-    def share(self, source: int, rows: Bool[Array, " B"], length: Int[Array, ""] | int) -> "Paged":
-        """These rows begin anew with the first `length` tokens of another, on the same pages.
+    def share(
+        self, source: int, examples: Bool[Array, " B"], length: Int[Array, ""] | int
+    ) -> "Paged":
+        """Makes batch examples start with the first `length` tokens of another, on the same pages.
 
-        Tokens that come later stay each row's own: a page is copied before two rows write to it.
+        Their former tokens are dropped. A page is copied before two batch examples write to it, so
+        later tokens are not shared.
+
+        Args:
+          source: the index of the batch example to start from.
+          examples: True for each batch example that starts anew.
+          length: how many tokens they share with the source.
 
         Raises:
-          ValueError: there is no such row, or it holds fewer tokens.
-          TypeError: `rows` is not boolean.
+          ValueError: the source is not an index of a batch example, or holds fewer tokens.
+          TypeError: `examples` is not boolean.
         """
-        rows = self._a_row_each("rows", rows, jnp.bool_)
-        B, held = rows.size, self.lengths[source]
+        examples = self._per_example("examples", examples, jnp.bool_)
+        B, held = examples.size, self.lengths[source]
         if not 0 <= source < B:
-            raise ValueError(f"source must be a row between 0 and {B - 1}; got {source}")
+            raise ValueError(f"source must be a batch example between 0 and {B - 1}; got {source}")
         length = jnp.asarray(length, jnp.int32)
-        refused = rows & ((length < 0) | (length > held))
-        if first_known(refused) is not None:
+        refused = examples & ((length < 0) | (length > held))
+        if first_known_true(refused) is not None:
             raise ValueError(
-                f"length must be between 0 and {held}, what row {source} holds; got {length}"
+                f"length must be between 0 and {held}, the present length of batch example "
+                f"{source}; got {length}"
             )
-        rows &= ~refused
+        examples &= ~refused
         cache = dataclasses.replace(
             self,
-            table=jnp.where(rows[:, None], self.table[source][None, :], self.table),
-            lengths=jnp.where(rows, length, self.lengths),
-            overflowed=(self.overflowed & ~rows) | refused,
+            table=jnp.where(examples[:, None], self.table[source][None, :], self.table),
+            lengths=jnp.where(examples, length, self.lengths),
+            overflowed=(self.overflowed & ~examples) | refused,
         )
-        return cache._without_the_rest()
+        return cache._without_unused_pages()
 
     def _append(self, key, value, is_real, position) -> tuple["Paged", Held]:
-        wanted = longer(self.lengths, is_real)
+        wanted = lengths_after(self.lengths, is_real)
         check_room(self.lengths, wanted, self.capacity)
         most = jnp.minimum(wanted, self.capacity)
-        grant = _pages.grant(self.table, self.lengths, most, page=self.page, P=self._count)
-        if first_known(grant.missing[None] > 0) is not None:
+        new = _pages.allocate(self.table, self.lengths, most, page=self.page, P=self._count)
+        if first_known_true(new.missing[None] > 0) is not None:
             raise CacheOverflow(
-                f"{grant.missing} pages are missing, and all {self._count} are in use; make the "
-                "cache with more pages, or reset rows that have ended"
+                f"{new.missing} pages are missing, and all {self._count} are in use; make the "
+                "cache with more pages, or reset batch examples that have ended"
             )
-        stays = is_real & (position < grant.lengths[:, None])
+        is_stored = is_real & (position < new.lengths[:, None])
         cache = dataclasses.replace(
             self,
-            key=self._put(self.key, grant, stays, position, key),
-            value=self._put(self.value, grant, stays, position, value),
-            table=grant.table,
-            lengths=grant.lengths,
-            overflowed=self.overflowed | (wanted > grant.lengths),
+            key=self._write(self.key, new, is_stored, position, key),
+            value=self._write(self.value, new, is_stored, position, value),
+            table=new.table,
+            lengths=new.lengths,
+            overflowed=self.overflowed | (wanted > new.lengths),
         )
         held = Held(
-            cache._read(cache.key, key.dtype),
-            cache._read(cache.value, value.dtype),
-            in_order(self.capacity, cache.lengths),
+            cache._gather_pages(cache.key, key.dtype),
+            cache._gather_pages(cache.value, value.dtype),
+            slot_positions(self.capacity, cache.lengths),
             position,
         )
         return cache, held
 
-    def _put(self, store, grant: _pages.Grant, stays, position, rows) -> _storage.Store:
-        """Copies the pages that must be, then puts each token that stays into its page."""
+    def _write(self, store, new: _pages.Allocation, is_stored, position, vectors) -> _storage.Store:
+        """Copies the shared pages that are about to change, then writes each token to its page."""
 
         def copied(pages):
-            return pages.at[grant.copy].set(
-                pages[jnp.maximum(grant.source, 0)], mode="drop", unique_indices=True
+            return pages.at[new.copy].set(
+                pages[jnp.maximum(new.source, 0)], mode="drop", unique_indices=True
             )
 
         column = jnp.clip(position // self.page, 0, self.table.shape[1] - 1)
-        page = jnp.take_along_axis(grant.table, column, axis=1)
+        page = jnp.take_along_axis(new.table, column, axis=1)
         outside = self._count + jnp.arange(page.size, dtype=jnp.int32).reshape(page.shape)
-        index = (jnp.where(stays, page, outside), slice(None), position % self.page)
-        return _storage.put(jax.tree.map(copied, store), index, rows)
+        index = (jnp.where(is_stored, page, outside), slice(None), position % self.page)
+        return _storage.write(jax.tree.map(copied, store), index, vectors)
 
-    def _read(self, store: _storage.Store, dtype: DTypeLike) -> Float[Array, "B S K W"]:
-        """The pages of each row side by side; any page stands in for one that is missing."""
+    def _gather_pages(self, store: _storage.Store, dtype: DTypeLike) -> Float[Array, "B S K W"]:
+        """Returns the pages of each batch example in order; page 0 where the table has `NONE`."""
         B, M = self.table.shape
         _, K, page, W = _storage.shape(store)
         pages = jax.tree.map(lambda leaf: leaf[jnp.maximum(self.table, 0)], store)
-        rows = _storage.decode(pages, dtype)  # [B M K page W]
-        return by_slot(rows.swapaxes(1, 2).reshape(B, K, M * page, W))
+        vectors = _storage.decode(pages, dtype)  # [B M K page W]
+        return slots_before_heads(vectors.swapaxes(1, 2).reshape(B, K, M * page, W))
 
-    def _taken(self, rows: Int[Array, " B"]) -> "Paged":
-        """Tables are copied, pages are not."""
-        own = {name: getattr(self, name)[rows] for name in ("table", "lengths", "overflowed")}
+    def _gather(self, source: Int[Array, " B"]) -> "Paged":
+        """Copies page tables, not pages."""
+        own = {name: getattr(self, name)[source] for name in ("table", "lengths", "overflowed")}
         return dataclasses.replace(self, **own)
 
-    def _without_the_rest(self) -> "Paged":
-        """Without the pages past each row's length."""
-        count = _pages.needed(self.lengths, self.page)
-        return dataclasses.replace(self, table=_pages.first(self.table, count))
+    def _without_unused_pages(self) -> "Paged":
+        """Returns the cache without the pages past each sequence's length."""
+        count = _pages.pages_for(self.lengths, self.page)
+        return dataclasses.replace(self, table=_pages.truncated(self.table, count))
 
 
 def paged(
-    B: int,
+    batch: int,
     capacity: int,
-    K: int,
-    H: int,
-    V: int | None = None,
+    num_kv_heads: int,
+    head_dim: int,
+    value_dim: int | None = None,
     *,
     page: int = 16,
     pages: int | None = None,
     dtype: DTypeLike = jnp.float32,
     int8: bool = False,
 ) -> Paged:
-    """A cache whose rows draw pages from one pool: for rows of unlike length, or alike beginnings.
+    """Makes an empty cache with one pool of pages, for sequences of different lengths.
 
     Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention"
-    (2023), section 4, https://arxiv.org/abs/2309.06180. `share` lets rows begin with the tokens of
-    another one, `reorder` copies tables only, `reset` and `rewind` give pages back.
+    (2023), section 4, https://arxiv.org/abs/2309.06180. `share` lets batch examples start with the
+    tokens of another one, `reorder` copies page tables only, `reset` and `rewind` free pages.
 
-      slot of a position = table[row, position // page], position mod page
+      page, slot in it = table[example, position // page], position mod page
 
     Args:
-      B: how many sequences.
+      batch: how many sequences, B.
       capacity: the most tokens of one sequence, rounded up to whole pages.
-      K: key/value heads.
-      H: width of a head's keys.
-      V: width of a head's values; H by default.
+      num_kv_heads: how many heads of keys and values, K.
+      head_dim: width of a head's keys, H.
+      value_dim: width of a head's values, V; default head_dim.
       page: how many tokens a page holds.
-      pages: how many there are; as many as all rows need at full length by default.
-      dtype: in which keys and values are kept without `int8`; reads are in the dtype of what is
-        appended.
-      int8: keep them in eight bits, with a float32 scale for each token and head.
+      pages: how many pages there are; by default enough for all sequences at full length.
+      dtype: dtype of the stored keys and values, unless `int8`. Attention gets them in the dtype of
+        what was appended last.
+      int8: whether to store them in eight bits, with a float32 scale for each token and head.
 
     Returns:
       An empty `Cache`.
@@ -200,29 +211,36 @@ def paged(
       As `contiguous`.
 
     Cost:
-      pages · page K (H + V) numbers to keep. A read gathers the pages of all rows side by side,
-      B capacity K (H + V) numbers for as long as it lasts: here XLA has no kernel that reads pages
-      where they lie.
+      pages · page K (H + V) numbers. `append` also gathers the pages of all sequences in order for
+      the attention call, B capacity K (H + V) numbers: XLA has no kernel that attends to pages in
+      place.
 
     Example:
       >>> cache = attn_jax.caches.paged(2, 8, 1, 1, page=2, pages=5)
-      >>> rows = jnp.arange(6.0).reshape(2, 3, 1, 1)
-      >>> cache, _ = cache.append(rows, rows, jnp.array([[True] * 3, [False] * 3]))
+      >>> numbers = jnp.arange(6.0).reshape(2, 3, 1, 1)
+      >>> cache, _ = cache.append(numbers, numbers, jnp.array([[True] * 3, [False] * 3]))
       >>> int(cache.free)                                   # three tokens are two pages
       3
       >>> cache = cache.share(0, jnp.array([False, True]), 3)
       >>> int(cache.free), cache.lengths.tolist()
       (3, [3, 3])
     """
-    V = H if V is None else V
-    check_sizes(B=B, capacity=capacity, K=K, H=H, V=V, page=page)
-    M = -(-capacity // page)
-    pages = B * M if pages is None else pages
+    value_dim = head_dim if value_dim is None else value_dim
+    check_sizes(
+        batch=batch,
+        capacity=capacity,
+        num_kv_heads=num_kv_heads,
+        head_dim=head_dim,
+        value_dim=value_dim,
+        page=page,
+    )
+    pages_each = -(-capacity // page)
+    pages = batch * pages_each if pages is None else pages
     check_sizes(pages=pages)
     return Paged(
-        _storage.empty(pages, K, page, H, dtype=dtype, int8=int8),
-        _storage.empty(pages, K, page, V, dtype=dtype, int8=int8),
-        jnp.zeros(B, jnp.int32),
-        jnp.zeros(B, bool),
-        jnp.full((B, M), _pages.NONE, jnp.int32),
+        _storage.empty(pages, num_kv_heads, page, head_dim, dtype=dtype, int8=int8),
+        _storage.empty(pages, num_kv_heads, page, value_dim, dtype=dtype, int8=int8),
+        jnp.zeros(batch, jnp.int32),
+        jnp.zeros(batch, bool),
+        jnp.full((batch, pages_each), _pages.NONE, jnp.int32),
     )

@@ -1,8 +1,8 @@
-"""Which page belongs to whom, and which one is next: all of it counted from the tables of pages.
+"""Bookkeeping of the paged cache: which pages are free, and which page a token is written to.
 
-A table [B M] has the pages of each row in order, `NONE` after them. There is no list of free pages
-and no count of readers that could come to disagree with it. Rows that share a page have it in the
-same column.
+A page table [B M] has the page numbers of each batch example in order, then `NONE`. Free pages and
+reference counts are computed from the table, so they cannot disagree with it. Batch examples that
+share a page have it in the same column.
 """
 
 from typing import NamedTuple
@@ -13,15 +13,15 @@ from jaxtyping import Array, Bool, Int
 NONE = -1
 
 
-class Grant(NamedTuple):
-    """What rows get that ask for more tokens.
+class Allocation(NamedTuple):
+    """The pages for batch examples that grow.
 
     Attributes:
-      table: with the new pages.
-      lengths: how many tokens each row has room for now, of those it asked for.
-      source: the page whose copy a row gets.
-      copy: the page that becomes that copy; past the last page where there is none.
-      missing: how many pages there are too few; below 1 where there are enough.
+      table: the page table with the new pages.
+      lengths: how many tokens each batch example has room for, of those it asked for.
+      source: the page to copy, for each batch example.
+      copy: the page to copy it to; a number past the last page where nothing is copied.
+      missing: how many pages are missing; 0 or less where there are enough.
     """
 
     table: Int[Array, "B M"]
@@ -32,80 +32,82 @@ class Grant(NamedTuple):
 
 
 def references(table: Int[Array, "B M"], P: int) -> Int[Array, " P"]:
-    """How many rows have each page."""
+    """Returns how many batch examples use each of the P pages."""
     page = jnp.where(table == NONE, P, table)
     return jnp.zeros(P, jnp.int32).at[page].add(1, mode="drop")
 
 
-def needed(lengths: Int[Array, " B"], page: int) -> Int[Array, " B"]:
-    """How many pages hold so many tokens."""
+def pages_for(lengths: Int[Array, " B"], page: int) -> Int[Array, " B"]:
+    """Returns how many pages hold so many tokens."""
     return -(-lengths // page)
 
 
-def first(table: Int[Array, "B M"], count: Int[Array, " B"]) -> Int[Array, "B M"]:
-    """So many pages of each row, and none after them."""
+def truncated(table: Int[Array, "B M"], count: Int[Array, " B"]) -> Int[Array, "B M"]:
+    """Returns the table with the first `count` pages of each batch example, and no others."""
     column = jnp.arange(table.shape[1], dtype=jnp.int32)[None, :]
     return jnp.where(column < count[:, None], table, NONE)
 
 
-def grant(
+def allocate(
     table: Int[Array, "B M"],
     lengths: Int[Array, " B"],
     wanted: Int[Array, " B"],
     *,
     page: int,
     P: int,
-) -> Grant:
-    """Pages for rows that grow from `lengths` to `wanted` tokens, as far as there are any.
+) -> Allocation:
+    """Allocates pages for batch examples that grow from `lengths` to `wanted` tokens.
 
-    Free pages go to the rows in order. A last page that is not full is written in place, unless
-    another row would see it: then the row gets a copy, which is what its first new page is for.
+    Free pages go to the batch examples in order, as long as there are any. A last page that is not
+    full is written in place, unless another batch example shares it; then it is copied to the first
+    new page.
     """
     B, M = table.shape
-    has = needed(lengths, page)
-    copies = _is_seen_by_others(table, lengths, wanted, page)
-    start = has - copies.astype(jnp.int32)
+    used = pages_for(lengths, page)
+    copies = _needs_copy(table, lengths, wanted, page)
+    start = used - copies.astype(jnp.int32)
     column = jnp.arange(M, dtype=jnp.int32)[None, :]
-    asked = (column >= start[:, None]) & (column < needed(wanted, page)[:, None])
+    asked = (column >= start[:, None]) & (column < pages_for(wanted, page)[:, None])
     rank = jnp.cumsum(asked.reshape(-1), dtype=jnp.int32).reshape(B, M) - 1
     is_free = references(table, P) == 0
     free = jnp.argsort(~is_free, stable=True).astype(jnp.int32)
     count = jnp.sum(is_free, dtype=jnp.int32)
     given = asked & (rank < count)
-    longer = jnp.where(given, free[jnp.clip(rank, 0, P - 1)], table)
+    extended = jnp.where(given, free[jnp.clip(rank, 0, P - 1)], table)
     room = (start + jnp.sum(given, axis=1, dtype=jnp.int32)) * page
     copied = copies & jnp.any(given, axis=1)
-    nowhere = P + jnp.arange(B, dtype=jnp.int32)
-    return Grant(
-        table=longer,
+    outside = P + jnp.arange(B, dtype=jnp.int32)
+    return Allocation(
+        table=extended,
         lengths=jnp.maximum(lengths, jnp.minimum(wanted, room)),
-        source=_last(table, has),
-        copy=jnp.where(copied, _last(longer, start + 1), nowhere),
+        source=_last_page(table, used),
+        copy=jnp.where(copied, _last_page(extended, start + 1), outside),
         missing=jnp.sum(asked, dtype=jnp.int32) - count,
     )
 
 
-def _is_seen_by_others(
+def _needs_copy(
     table: Int[Array, "B M"], lengths: Int[Array, " B"], wanted: Int[Array, " B"], page: int
 ) -> Bool[Array, " B"]:
-    """Whether a row is about to write where another one reads, or writes.
+    """Whether a batch example would write to a page on which another one has or writes tokens.
 
-    Readers of a page have the same tokens up to the shortest of them. So the longest may write
-    behind its own tokens where nobody looks; of several the first, and the others get copies.
+    Batch examples that share a page have the same tokens up to the shortest length. So the longest
+    one may write after its own tokens, where no other attends to. Of several with that length, the
+    first may, and the others get copies.
     """
     B = lengths.size
-    has = needed(lengths, page)
-    column = jnp.maximum(has - 1, 0)
-    there = jnp.take(table, column, axis=1).T  # [row, other row]: the other's page in this column
-    others = (there == _last(table, has)[:, None]) & ~jnp.eye(B, dtype=bool)
+    used = pages_for(lengths, page)
+    column = jnp.maximum(used - 1, 0)
+    there = jnp.take(table, column, axis=1).T  # [b, other]: the other's page in b's last column
+    shares = (there == _last_page(table, used)[:, None]) & ~jnp.eye(B, dtype=bool)
     writes = wanted > lengths
     before = jnp.tril(jnp.ones((B, B), bool), -1)
     as_long = lengths[None, :] == lengths[:, None]
-    rivals = (lengths[None, :] > lengths[:, None]) | (as_long & writes[None, :] & before)
-    return writes & (lengths % page > 0) & jnp.any(others & rivals, axis=1)
+    comes_first = (lengths[None, :] > lengths[:, None]) | (as_long & writes[None, :] & before)
+    return writes & (lengths % page > 0) & jnp.any(shares & comes_first, axis=1)
 
 
-def _last(table: Int[Array, "B M"], count: Int[Array, " B"]) -> Int[Array, " B"]:
-    """The last of so many pages of each row; of none, the first column."""
+def _last_page(table: Int[Array, "B M"], count: Int[Array, " B"]) -> Int[Array, " B"]:
+    """Returns the last of the first `count` pages of each example; page one if `count` is 0."""
     column = jnp.clip(count - 1, 0, table.shape[1] - 1)
     return jnp.take_along_axis(table, column[:, None], axis=1)[:, 0]

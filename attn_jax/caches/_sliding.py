@@ -1,4 +1,4 @@
-"""A ring of slots that holds a window: memory does not grow with the sequence."""
+"""The sliding cache: a ring buffer that holds one window, so memory is constant."""
 
 import dataclasses
 from typing import Any
@@ -14,20 +14,20 @@ from attn_jax.caches._cache import (
     Cache,
     CacheOverflow,
     Held,
-    by_slot,
     check_sizes,
-    first_known,
-    longer,
+    first_known_true,
+    lengths_after,
+    slots_before_heads,
 )
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sliding(Cache):
-    """What `sliding` makes: a `Cache` that keeps position p of a row in slot p mod slots.
+    """The class of caches that `sliding` makes: position p of a sequence is in slot p mod slots.
 
-    `furthest` [B] is how long each row has been since it began: what stands a whole ring before
-    that is overwritten, also where the row has gone back since.
+    `furthest` [B] is the greatest length of each sequence since it was last empty. Tokens a whole
+    ring before it are overwritten, also after `rewind`.
 
     Example:
       >>> cache = attn_jax.caches.sliding(1, 2, 1, 1, chunk=3)
@@ -41,12 +41,12 @@ class Sliding(Cache):
 
     @property
     def capacity(self) -> None:
-        """There is no end to what a row can be given."""
+        """None: a sequence has no greatest length."""
         return None
 
     @property
     def chunk(self) -> int:
-        """How many tokens can be taken, or taken back, beside a whole window."""
+        """How many tokens have room beside a whole window, and so can be rewound."""
         return self._slots - self.window
 
     @property
@@ -54,15 +54,15 @@ class Sliding(Cache):
         return _storage.shape(self.key)[-2]
 
     def rewind(self, lengths: Int[Array, " B"]) -> "Sliding":
-        """As `Cache.rewind`; where tokens were overwritten, by `chunk` or to nothing."""
-        lengths = self._a_row_each("lengths", lengths, jnp.integer).astype(jnp.int32)
+        """As `Cache.rewind`; once tokens were overwritten, by at most `chunk`, or to length 0."""
+        lengths = self._per_example("lengths", lengths, jnp.integer).astype(jnp.int32)
         least = self.furthest - self.chunk
         is_gone = (self.furthest > self._slots) & (lengths > 0) & (lengths < least)
-        if (row := first_known(is_gone)) is not None:
+        if (example := first_known_true(is_gone)) is not None:
             raise CacheOverflow(
-                f"lengths[{row}] must be at least {least[row]}, for the row has been "
-                f"{self.furthest[row]} tokens long and chunk is {self.chunk}; got {lengths[row]}; "
-                "make the cache with a larger chunk"
+                f"lengths[{example}] must be at least {least[example]}, because batch example "
+                f"{example} has been {self.furthest[example]} tokens long and chunk is "
+                f"{self.chunk}; got {lengths[example]}; make the cache with a larger chunk"
             )
         cache = super().rewind(jnp.where(is_gone, self.lengths, lengths))
         return dataclasses.replace(
@@ -71,29 +71,31 @@ class Sliding(Cache):
             furthest=jnp.where(cache.lengths == 0, 0, self.furthest),
         )
 
-    def reset(self, rows: Bool[Array, " B"]) -> "Sliding":
+    def reset(self, examples: Bool[Array, " B"]) -> "Sliding":
         """As `Cache.reset`."""
-        cache = super().reset(rows)
-        return dataclasses.replace(cache, furthest=jnp.where(rows, 0, self.furthest))
+        cache = super().reset(examples)
+        return dataclasses.replace(cache, furthest=jnp.where(examples, 0, self.furthest))
 
     def _append(self, key, value, is_real, position) -> tuple["Sliding", Held]:
-        lengths = longer(self.lengths, is_real)
+        lengths = lengths_after(self.lengths, is_real)
         slot = position % self._slots
-        stays = is_real & (position >= lengths[:, None] - self._slots)
+        is_stored = is_real & (position >= lengths[:, None] - self._slots)
         cache = dataclasses.replace(
             self,
-            key=_storage.put_in_slots(self.key, slot, stays, key),
-            value=_storage.put_in_slots(self.value, slot, stays, value),
+            key=_storage.write_slots(self.key, slot, is_stored, key),
+            value=_storage.write_slots(self.value, slot, is_stored, value),
             lengths=lengths,
             furthest=jnp.maximum(self.furthest, lengths),
         )
         if key.shape[1] <= self.chunk:
             return cache, cache._held(key.dtype, position)
+        # The tokens overwrite keys that their first queries need: attend to the ring before the
+        # update, and to the tokens beside it.
         ring = self._held(key.dtype, position)
         own = jnp.where(is_real, position, UNUSED)
         held = Held(
-            jnp.concatenate([ring.key, _storage.as_kept(key, self.key)], axis=1),
-            jnp.concatenate([ring.value, _storage.as_kept(value, self.value)], axis=1),
+            jnp.concatenate([ring.key, _storage.rounded(key, self.key)], axis=1),
+            jnp.concatenate([ring.value, _storage.rounded(value, self.value)], axis=1),
             jnp.concatenate([ring.key_position, own], axis=1),
             position,
             self.window,
@@ -101,14 +103,14 @@ class Sliding(Cache):
         return cache, held
 
     def _held(self, dtype: DTypeLike, query_position: Int[Array, "B T"]) -> Held:
-        """The ring: in each slot the last position before the row's length that falls to it."""
+        """Returns the ring; a slot holds the last position below the length that maps to it."""
         last = self.lengths[:, None] - 1
         slot = jnp.arange(self._slots, dtype=jnp.int32)[None, :]
         position = last - (last - slot) % self._slots
         is_there = (position >= 0) & (position >= self.furthest[:, None] - self._slots)
         return Held(
-            by_slot(_storage.decode(self.key, dtype)),
-            by_slot(_storage.decode(self.value, dtype)),
+            slots_before_heads(_storage.decode(self.key, dtype)),
+            slots_before_heads(_storage.decode(self.value, dtype)),
             jnp.where(is_there, position, UNUSED),
             query_position,
             self.window,
@@ -116,35 +118,36 @@ class Sliding(Cache):
 
 
 def sliding(
-    B: int,
+    batch: int,
     window: int,
-    K: int,
-    H: int,
-    V: int | None = None,
+    num_kv_heads: int,
+    head_dim: int,
+    value_dim: int | None = None,
     *,
     chunk: int = 1,
     dtype: DTypeLike = jnp.float32,
     int8: bool = False,
 ) -> Sliding:
-    """A cache for layers whose queries read `window` other positions back: constant memory.
+    """Makes an empty cache for layers with a sliding window: memory does not grow with the length.
 
     The rolling buffer of Jiang et al., "Mistral 7B" (2023), section 2,
-    https://arxiv.org/abs/2310.06825. What each slot holds follows from the length. Reads are within
-    the window whatever mask comes with them.
+    https://arxiv.org/abs/2310.06825. The position in each slot follows from the length.
+    `cached_attention` applies the window, whatever other mask it gets.
 
       slot = position mod (window + chunk)
 
     Args:
-      B: how many sequences.
-      window: how many *other* positions back a query reads; `masks.sliding_window(window, 0)`.
-      K: key/value heads.
-      H: width of a head's keys.
-      V: width of a head's values; H by default.
-      chunk: how many tokens have room beside the window, and as many can be taken back by `rewind`.
-        Longer pieces can be appended all the same, at the cost of a copy.
-      dtype: in which keys and values are kept without `int8`; reads are in the dtype of what is
-        appended.
-      int8: keep them in eight bits, with a float32 scale for each token and head.
+      batch: how many sequences, B.
+      window: how many *other* positions back a query may attend to, as in
+        `masks.sliding_window(window, 0)`.
+      num_kv_heads: how many heads of keys and values, K.
+      head_dim: width of a head's keys, H.
+      value_dim: width of a head's values, V; default head_dim.
+      chunk: how many tokens have room beside the window; `rewind` can remove as many. Appending
+        more tokens at once works too, but copies the window.
+      dtype: dtype of the stored keys and values, unless `int8`. Attention gets them in the dtype of
+        what was appended last.
+      int8: whether to store them in eight bits, with a float32 scale for each token and head.
 
     Returns:
       An empty `Cache`.
@@ -166,14 +169,17 @@ def sliding(
       >>> held.key_position.tolist(), held.key[0, :, 0, 0].tolist()
       ([[3, 4, 2]], [3.0, 4.0, 2.0])
     """
-    V = H if V is None else V
+    value_dim = head_dim if value_dim is None else value_dim
     checks.check_window("window", (window, 0))
-    check_sizes(B=B, K=K, H=H, V=V, chunk=chunk)
+    check_sizes(
+        batch=batch, num_kv_heads=num_kv_heads, head_dim=head_dim, value_dim=value_dim, chunk=chunk
+    )
+    slots = window + chunk
     return Sliding(
-        _storage.empty(B, K, window + chunk, H, dtype=dtype, int8=int8),
-        _storage.empty(B, K, window + chunk, V, dtype=dtype, int8=int8),
-        jnp.zeros(B, jnp.int32),
-        jnp.zeros(B, bool),
-        jnp.zeros(B, jnp.int32),
+        _storage.empty(batch, num_kv_heads, slots, head_dim, dtype=dtype, int8=int8),
+        _storage.empty(batch, num_kv_heads, slots, value_dim, dtype=dtype, int8=int8),
+        jnp.zeros(batch, jnp.int32),
+        jnp.zeros(batch, bool),
+        jnp.zeros(batch, jnp.int32),
         window,
     )

@@ -1,9 +1,9 @@
-"""Who may read whom: rules on positions, composed with `&`, `|` and `~`.
+"""Masks: which keys each query may attend to, as functions that compose with `&`, `|` and `~`.
 
-A mask is a function of one query position and one key position; True means the query may read the
-key. The ones here are frozen pytrees, so an array inside (a length, the documents' ids) is an
-ordinary leaf: it can be traced, mapped and sharded. Any Python callable of two positions serves as
-well.
+A mask is a function of one query position and one key position; True means that the query may
+attend to the key. The masks here are frozen pytrees, so an array inside (a length, document ids) is
+an ordinary leaf: it can be traced, mapped and sharded. Any Python callable of two positions works
+as a mask, too.
 """
 
 from attn_jax.masks._as_pytree import as_pytree as as_pytree

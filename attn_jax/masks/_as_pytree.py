@@ -1,4 +1,4 @@
-"""Any mask as a pytree of arrays, so that masks which compute the same are compiled once."""
+"""Turns any mask into a pytree of arrays, so that masks of equal code compile once."""
 
 import dataclasses
 import functools
@@ -19,22 +19,22 @@ POSITION = jax.ShapeDtypeStruct((), jnp.int32)
 
 
 def as_pytree(mask: MaskFunction) -> MaskFunction:
-    """A mask that computes the same and is a pytree of arrays: what `jit` takes as an argument.
+    """Turns a mask into an equal one that is a pytree of arrays, and so an argument of `jit`.
 
-    What FlexAttention does when it compiles a mask function (Dong et al. 2024,
-    https://arxiv.org/abs/2412.05496, section 3): a plain callable is traced once, the arrays that
-    it captured become leaves, and numbers become int32 arrays.
+    As FlexAttention compiles a mask function (Dong et al. 2024, https://arxiv.org/abs/2412.05496,
+    section 3): a plain callable is traced once, the arrays that it captured become leaves, and
+    numbers become int32 arrays.
 
     Args:
       mask: a mask of this module, or any callable `(query_position, key_position) -> bool` on
         scalars.
 
     Returns:
-      A callable of two positions. Two that came from equal rules have equal tree structures, even
-      where the rules were two lambdas.
+      A callable of two positions. Results for two masks of equal code have equal tree structures,
+      even if the masks were two lambdas.
 
     Raises:
-      TypeError: the mask is no callable, or it does not return a boolean scalar.
+      TypeError: the mask is not callable, or does not return a boolean scalar.
 
     Cost:
       One trace of each plain callable.
@@ -57,17 +57,17 @@ def as_pytree(mask: MaskFunction) -> MaskFunction:
 
 
 def is_node(tree: Any) -> bool:
-    """Whether JAX knows how to take an object apart."""
+    """Whether an object is a pytree with children, and not a leaf."""
     return not jax.tree_util.all_leaves([tree])
 
 
 def hoist_checked(
     name: str, function: Callable, dtype: DTypeLike, *arguments: jax.ShapeDtypeStruct
 ) -> Hoisted:
-    """`hoist`, where the function must return one scalar of a dtype.
+    """Calls `hoist` on a function, and checks that it returns one scalar of a dtype.
 
     Raises:
-      TypeError: `name` is no callable, or returns something else.
+      TypeError: the function is not callable, or returns something else.
     """
     if not callable(function):
         raise TypeError(f"{name} must be callable on scalars; got {type(function).__name__}")
@@ -91,7 +91,7 @@ def hoist_checked(
 
 
 def _is_wider(result: Any, dtype: DTypeLike) -> bool:
-    """Whether a float64 comes where a float32 is due: in x64, numbers of Python and NumPy are."""
+    """Whether a result is a wider float than the dtype, as Python and NumPy numbers are in x64."""
     is_number = isinstance(result, float | np.floating | Array) and jnp.ndim(result) == 0
     return (
         is_number
@@ -101,7 +101,7 @@ def _is_wider(result: Any, dtype: DTypeLike) -> bool:
 
 
 def _as_array(leaf: Any) -> Array:
-    """Integers as int32, all else as JAX takes it."""
+    """Returns integers as int32 arrays, and other leaves in their own dtype."""
     if isinstance(leaf, jax.Array):
         return leaf
     is_integer = jnp.issubdtype(jnp.result_type(leaf), jnp.integer)

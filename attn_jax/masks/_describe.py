@@ -1,4 +1,4 @@
-"""A rule in one line: the call that makes it, with its arrays by dtype and shape."""
+"""The `repr` of masks and score mods: the call that makes one; arrays by dtype and shape."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from attn_jax._base import tables
 
 
 def describe(rule: Any) -> str:
-    """`name(field=value, …)`."""
+    """Returns `name(field=value, …)`."""
     fields = dataclasses.fields(rule) if dataclasses.is_dataclass(rule) else ()
     values = (f"{field.name}={_value(getattr(rule, field.name))}" for field in fields)
     return f"{getattr(rule, 'name', type(rule).__name__)}({', '.join(values)})"
 
 
 def describe_part(part: Callable, base: type) -> str:
-    """A part of a combination: one of our own in full, any other callable by its name."""
+    """Describes a part of a combination: in full if it is a `base`, otherwise by its name."""
     return repr(part) if isinstance(part, base) else getattr(part, "__name__", type(part).__name__)
 
 

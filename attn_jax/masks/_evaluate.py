@@ -1,4 +1,4 @@
-"""A rule on two positions, written out for many: as a boolean array or as a drawing."""
+"""Evaluates a mask for many positions: as a boolean array, or as a drawing in text."""
 
 from collections.abc import Callable
 
@@ -20,29 +20,31 @@ def evaluate(
     query_row: Int[Array, " T"] | None = None,
     key_row: Int[Array, " S"] | None = None,
 ) -> Bool[Array, "T S"]:
-    """Writes a rule out as a boolean array: one entry for each pair of positions.
+    """Evaluates a mask for each pair of a query and a key.
 
-    The definition that FlexAttention's dense fallback uses too (https://arxiv.org/abs/2412.05496,
+    This is the dense form of a mask function in FlexAttention (https://arxiv.org/abs/2412.05496,
     section 3).
+
+      out[t, s] = mask(query_position[t], key_position[s])
 
     Args:
       mask: a mask of this module, or any callable `(query_position, key_position) -> bool` on
         scalars.
-      query_position: where each query stands in its sequence, in positions.
-      key_position: where each key stands, in positions.
-      query_row: the number of each query in the whole sequence, by which `segments` and
-        `from_array` look it up; from 0 on.
-      key_row: the number of each key; from 0 on.
+      query_position: the position of each query in its sequence.
+      key_position: the position of each key in its sequence.
+      query_row: the index of each query in the whole sequence, which `segments` and `from_array`
+        use to look it up; by default 0, 1, 2, …
+      key_row: the index of each key in the whole sequence; by default 0, 1, 2, …
 
     Returns:
-      True where the query may read the key.
+      True where the query may attend to the key.
 
     Raises:
-      ValueError: rows do not fit positions; or the mask looks them up in an array of another size,
-        and none are given.
+      ValueError: the lengths of rows and positions differ; or no rows are given, and the mask looks
+        up an array of another size.
 
     Cost:
-      O(T S) time and memory: for looking and for the reference backend, not for long sequences.
+      O(T S) time and memory: for inspection, not for long sequences.
 
     Example:
       >>> evaluate = attn_jax.masks.evaluate
@@ -56,19 +58,19 @@ def evaluate(
     return tables.on_pairs(ordered, query_position[:, None], key_position[None, :])
 
 
-def draw(mask: MaskFunction, T: int, S: int) -> str:
-    """Draws a rule for the first T queries and S keys, from position 0 on: ■ may read, · may not.
+def draw(mask: MaskFunction, query_length: int, key_length: int) -> str:
+    """Draws a mask as text, for positions from 0 on: ■ unmasked, · masked.
 
-    The picture of Figure 2 in Child et al. (2019), https://arxiv.org/abs/1904.10509, in characters.
+    As figure 2 of Child et al. (2019), https://arxiv.org/abs/1904.10509, in characters.
 
     Args:
       mask: a mask of this module, or any callable `(query_position, key_position) -> bool` on
         scalars.
-      T: how many queries, in positions.
-      S: how many keys, in positions.
+      query_length: how many queries, T.
+      key_length: how many keys, S.
 
     Returns:
-      T lines of S characters: a query a line, a key a column.
+      T lines of S characters: one line for each query, one column for each key.
 
     Cost:
       O(T S).
@@ -78,10 +80,10 @@ def draw(mask: MaskFunction, T: int, S: int) -> str:
       ■·■·■
       ·■·■·
     """
-    i, j = (jnp.arange(n, dtype=jnp.int32) for n in (T, S))
-    return drawing(evaluate(mask, i, j, query_row=i, key_row=j))
+    i, j = (jnp.arange(n, dtype=jnp.int32) for n in (query_length, key_length))
+    return as_text(evaluate(mask, i, j, query_row=i, key_row=j))
 
 
-def drawing(readable: Bool[Array, "T S"]) -> str:
-    """A query a line, a key a column: ■ may read, · may not."""
-    return "\n".join("".join("■" if cell else "·" for cell in row) for row in readable.tolist())
+def as_text(unmasked: Bool[Array, "T S"]) -> str:
+    """Draws a boolean array: one line for each query, one column for each key."""
+    return "\n".join("".join("■" if cell else "·" for cell in row) for row in unmasked.tolist())

@@ -1,4 +1,4 @@
-"""Masks that look queries and keys up: in the documents of a packed sequence, or in an array."""
+"""Masks from arrays: the document ids of a packed sequence, or a boolean array of all pairs."""
 
 import dataclasses
 from typing import Any
@@ -29,7 +29,7 @@ class _Segments(Mask):
         return (one == other) & (one >= 0)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
-        """From the bounds of the ids in a tile: exact where ids never fall along a row."""
+        """Classifies tiles by their least and greatest ids; exact where ids never decrease."""
         queries, keys = grid.by_query(self.query_ids.values), grid.by_key(self.key_ids.values)
         queries, keys = queries[:, None, :], keys[None, :, :]
         overlap = (_least_real(queries) <= keys.max(-1)) & (_least_real(keys) <= queries.max(-1))
@@ -53,7 +53,7 @@ def segments(
     query_ids: Int[Array | np.ndarray, "... P"],
     key_ids: Int[Array | np.ndarray, "... Q"] | None = None,
 ) -> Mask:
-    """A query may read the keys of its own document, where several were packed into one sequence.
+    """A query may attend to the keys of its own document, in a sequence of packed documents.
 
     Krell et al., "Efficient Sequence Packing without Cross-contamination" (2021), section 3.2,
     https://arxiv.org/abs/2107.02027.
@@ -61,17 +61,18 @@ def segments(
       query_ids[query_row] == key_ids[key_row] >= 0
 
     Args:
-      query_ids: the document of each query. A negative one is padding: it reads nothing, and is
-        read by nobody. A row past the end is padding, too.
-      key_ids: the document of each key; None where queries and keys are one sequence.
+      query_ids: the document id of each query. A negative id is padding: all its pairs are masked.
+        Rows past the end of the array are padding, too.
+      key_ids: the document id of each key; None where queries and keys are one sequence.
 
     Returns:
-      The mask. It goes by the rows of the call, whatever their positions, which may restart in each
-      document; a call with a part of the rows says which, by `query_row` and `key_row` of `attend`.
+      The mask. It looks ids up by row (index in the whole sequence), not by position, so positions
+      may restart in each document. A call with a part of the rows passes `query_row` and `key_row`,
+      see `attend`.
 
     Raises:
       TypeError: ids are not integers.
-      ValueError: ids have no axis of rows, or one is beyond int32.
+      ValueError: ids are a scalar, or one is beyond int32.
 
     Cost:
       O(1) for one pair of positions.
@@ -89,33 +90,33 @@ def segments(
         if not jnp.issubdtype(ids.dtype, jnp.integer):
             raise TypeError(f"{name} must be integers; got {ids.dtype}")
         if ids.ndim == 0:
-            raise ValueError(f"{name} must have one entry a row; got a scalar")
+            raise ValueError(f"{name} must have one entry for each row; got a scalar")
     query_ids, key_ids = to_int32("query_ids", query_ids), to_int32("key_ids", key_ids)
     return _Segments(Table(query_ids, "query"), Table(key_ids, "key"))
 
 
 def from_array(mask: Bool[Array | np.ndarray, "... P Q"]) -> Mask:
-    """A rule that is written out: who may read whom, by row.
+    """Turns a boolean array into a mask that composes with other masks.
 
     The mask array of Vaswani et al., "Attention Is All You Need" (2017), section 3.2.3,
-    https://arxiv.org/abs/1706.03762, made to compose with rules. It goes by the rows of the whole
-    sequence: a call with a part of them says which, by `query_row` and `key_row` of `attend`, and
-    so a step of a decoder finds its row. An array given to `attend` itself is that of the call.
+    https://arxiv.org/abs/1706.03762. The array is indexed by row (index in the whole sequence): a
+    call with a part of the rows, such as a decode step, passes `query_row` and `key_row`, see
+    `attend`. By contrast, an array passed directly as `attend(mask=)` covers the rows of that call.
 
       mask[query_row, key_row]
 
     Args:
-      mask: True where a query may read a key. An axis of size 1 is shared by all rows.
+      mask: True where a query may attend to a key. An axis of size 1 is broadcast.
 
     Returns:
-      The mask; a row past the end of the array may not read or be read.
+      The mask; pairs with a row past the end of the array are masked.
 
     Raises:
       TypeError: the array is not boolean.
       ValueError: the array has fewer than two axes.
 
     Cost:
-      O(1) for one pair of positions; all pairs are looked at to find out which tiles are empty.
+      O(1) for one pair of positions; finding the empty tiles evaluates all pairs.
 
     Example:
       >>> odd = attn_jax.masks.from_array(jnp.array([[False, True, False, True]]))
@@ -129,11 +130,11 @@ def from_array(mask: Bool[Array | np.ndarray, "... P Q"]) -> Mask:
     if mask.ndim < 2:
         raise ValueError(
             f"mask must have an axis of queries and one of keys; got shape {mask.shape}; write "
-            f"mask[None, :] for one row that all queries share"
+            f"mask[None, :] to use one row for all queries"
         )
     return _FromArray(Table(jnp.asarray(mask), "pair"))
 
 
 def _least_real(ids: Int[Array, "... L"]) -> Int[Array, "..."]:
-    """The least id that is not padding; the greatest integer where all is padding."""
+    """Returns the least id that is not padding; the greatest integer if all are padding."""
     return jnp.where(ids >= 0, ids, jnp.iinfo(ids.dtype).max).min(-1)

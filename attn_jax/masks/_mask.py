@@ -1,4 +1,4 @@
-"""What every mask is: a rule on two positions that composes, and answers for whole tiles."""
+"""The base class of masks: a function of two positions that composes and classifies tiles."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from attn_jax._base.grid import Grid, Kinds
 from attn_jax._base.hoist import Hoisted
 from attn_jax._base.value import Rule
 from attn_jax.masks._describe import describe, describe_part
-from attn_jax.masks._evaluate import MaskFunction, Position, drawing, evaluate
+from attn_jax.masks._evaluate import MaskFunction, Position, as_text, evaluate
 
 _DRAWN = 8
 type Operator = Literal["and", "or", "not"]
@@ -27,12 +27,15 @@ _SYMBOLS: dict[Operator, str] = {"and": "&", "or": "|"}
 
 
 class Mask(Rule):
-    """Base of the masks here: callable on positions, and composable.
+    """The base class of masks: functions of two positions, composable with `&`, `|` and `~`.
 
-    Two are equal where kind and fields are, arrays by dtype, shape and bits. One without arrays has
-    a hash, so it can be a static argument of `jit`; one with arrays is an ordinary argument.
+    `mask(query_position, key_position)` is True where the query may attend to the key.
 
-    Source: the algebra of FlexAttention's mask functions (Dong et al. 2024,
+    Two masks are equal if their classes and fields are, arrays by dtype, shape and bits. A mask
+    without arrays has a hash, so it can be a static argument of `jit`; one with arrays is an
+    ordinary argument.
+
+    Source: FlexAttention combines mask functions in the same way (Dong et al. 2024,
     https://arxiv.org/abs/2412.05496, section 3).
 
     Cost:
@@ -53,20 +56,23 @@ class Mask(Rule):
     """
 
     no_truth = (
-        "a mask has no truth value: write a & b, a | b and ~a for what `and`, `or` and `not` mean, "
-        "and `mask is None` to ask whether there is one"
+        "a mask has no truth value: write a & b, a | b and ~a instead of `and`, `or` and `not`, "
+        "and `mask is None` to test whether there is one"
     )
 
     @property
     def aligned(self) -> bool:
-        """Whether the rule compares query and key positions, so that their alignment matters."""
+        """Whether the mask compares query and key positions, so that it needs both."""
         return False
 
     def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
         raise NotImplementedError
 
     def tile_kinds(self, grid: Grid) -> Kinds:
-        """Which tiles have readable pairs, and which nothing else; tables in the call's order."""
+        """Classifies tiles: which have unmasked pairs, and which have no masked ones.
+
+        Arrays that the mask looks up must be in the order of the call.
+        """
         return grid.evaluate(self)
 
     def __and__(self, other: MaskFunction) -> "Mask":
@@ -91,17 +97,17 @@ class Mask(Rule):
         if not _is_drawable(self):
             return repr(self)
         first = jnp.arange(_DRAWN, dtype=jnp.int32)
-        readable = evaluate(self, first, first, query_row=first, key_row=first)
-        # A plain callable in a combination may have captured what is still being traced.
-        if isinstance(readable, jax.core.Tracer):
+        unmasked = evaluate(self, first, first, query_row=first, key_row=first)
+        # A plain callable in a combination may have captured a traced array.
+        if isinstance(unmasked, jax.core.Tracer):
             return repr(self)
-        return f"{self!r}\n{drawing(readable)}"
+        return f"{self!r}\n{as_text(unmasked)}"
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class Combined(Mask):
-    """Masks joined by a logical operator, which is held by name: so a copy is equal."""
+    """Masks joined by a logical operator; it is stored by name, so that copies are equal."""
 
     operator: Operator = dataclasses.field(metadata={"static": True})
     parts: tuple[Any, ...]
@@ -111,11 +117,11 @@ class Combined(Mask):
         return any(is_aligned(part) for part in self.parts)
 
     def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
-        answers = (part(query_position, key_position) for part in self.parts)
-        return _FUNCTIONS[self.operator](*answers)
+        results = (part(query_position, key_position) for part in self.parts)
+        return _FUNCTIONS[self.operator](*results)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
-        """From the parts' answers: `some` of a conjunction may then be True of an empty tile."""
+        """Combines the tile kinds of the parts; with `&`, `some` may be True of an empty tile."""
         parts = [
             part.tile_kinds(grid) if isinstance(part, Mask) else grid.evaluate(part)
             for part in self.parts
@@ -124,7 +130,7 @@ class Combined(Mask):
             ((some, every),) = parts
             return Kinds(~every, ~some)
         joined = _FUNCTIONS[self.operator]
-        return Kinds(*(joined(*answers) for answers in zip(*parts, strict=True)))
+        return Kinds(*(joined(*flags) for flags in zip(*parts, strict=True)))
 
     def __repr__(self) -> str:
         parts = [describe_part(part, Mask) for part in self.parts]
@@ -134,16 +140,16 @@ class Combined(Mask):
 
 
 def is_aligned(mask: MaskFunction) -> bool:
-    """Whether a rule depends on how queries and keys are aligned.
+    """Whether a mask compares query and key positions, so that their alignment matters.
 
-    It decides when `attend` insists on positions: where T ≠ S, "the same position" has no meaning
-    that shapes could give (flash-attention changed its own in version 2.1).
+    If so, `attend` requires positions where T ≠ S: shapes alone do not determine which key has the
+    position of a query (flash-attention changed its convention in version 2.1).
 
     Args:
       mask: a mask of this module, or any callable `(query_position, key_position) -> bool`.
 
     Returns:
-      What a mask of this module says of itself; True of any other callable, for it may.
+      `mask.aligned` for a mask of this module; True for any other callable, which might compare.
 
     Cost:
       O(1).
@@ -167,7 +173,7 @@ def _combine(operator: Operator, *parts: MaskFunction) -> Combined:
 
 
 def _is_drawable(mask: Mask) -> bool:
-    """Whether all arrays are known, by position, and those of one head of one example."""
+    """Whether all arrays have values (no tracers), in row order, for one head and example."""
     nodes = jax.tree.leaves(mask, is_leaf=lambda n: isinstance(n, tables.Table | Hoisted))
     for node in nodes:
         is_table = isinstance(node, tables.Table)

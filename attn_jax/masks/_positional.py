@@ -1,4 +1,4 @@
-"""Masks that are arithmetic on positions, and so know about a tile from its bounds alone."""
+"""Masks computed from positions alone; they classify a tile by its least and greatest positions."""
 
 import dataclasses
 from typing import Any
@@ -42,7 +42,7 @@ class _SlidingWindow(Mask):
         return (-self.left <= gap) & (gap <= self.right)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
-        """`some` is exact where positions have no gaps."""
+        """Classifies tiles by their distances; `some` is exact where positions have no gaps."""
         least, greatest = _distances(grid)
         some = (-self.left <= greatest) & (least <= self.right)
         return Kinds(some, (-self.left <= least) & (greatest <= self.right))
@@ -59,7 +59,7 @@ class _Dilated(Mask):
 
     @property
     def reach(self) -> tuple[int, int]:
-        """The least and the greatest distance."""
+        """The least and the greatest distance that is unmasked."""
         return -self.left * self.dilation, self.right * self.dilation
 
     def __call__(self, query_position: Position, key_position: Position) -> Bool[Array, ""]:
@@ -68,7 +68,7 @@ class _Dilated(Mask):
         return (before <= gap) & (gap <= after) & (gap % self.dilation == 0)
 
     def tile_kinds(self, grid: Grid) -> Kinds:
-        """Whether a multiple of the dilation lies between a tile's distances, and nothing else."""
+        """Classifies tiles by the multiples of the dilation among their distances."""
         least, greatest = _distances(grid)
         before, after = self.reach
         last_multiple = jnp.clip(greatest, before, after) // self.dilation * self.dilation
@@ -96,7 +96,7 @@ class _KeyPadding(Mask):
 
 
 def causal() -> Mask:
-    """A query may read its own position and those before it.
+    """A query may attend to its own position and those before it.
 
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.3,
     https://arxiv.org/abs/1706.03762.
@@ -104,7 +104,7 @@ def causal() -> Mask:
       key_position <= query_position
 
     Returns:
-      The mask. It compares positions, so `attend` asks for them where T ≠ S.
+      The mask. It compares positions, so `attend` requires them where T ≠ S.
 
     Cost:
       O(1) for one pair of positions.
@@ -120,7 +120,7 @@ def causal() -> Mask:
 
 
 def sliding_window(left: int, right: int) -> Mask:
-    """A query may read itself, `left` positions before it and `right` positions after it.
+    """A query may attend to itself, `left` positions before it and `right` positions after it.
 
     Beltagy et al., "Longformer" (2020), section 3.1, https://arxiv.org/abs/2004.05150, whose window
     w is `left = right = w / 2`. Counts the *other* positions, as `local_window_size` of `jax.nn`
@@ -129,11 +129,11 @@ def sliding_window(left: int, right: int) -> Mask:
       -left <= key_position - query_position <= right
 
     Args:
-      left: how many positions before the query it may read, in positions.
-      right: how many positions after the query it may read, in positions.
+      left: how many positions before its own a query may attend to.
+      right: how many positions after its own a query may attend to.
 
     Returns:
-      The mask; `sliding_window(2, 0)` lets a query read three keys.
+      The mask; with `sliding_window(2, 0)` a query attends to three keys.
 
     Raises:
       ValueError: a side is negative, above 2³¹ − 2, or not an integer.
@@ -153,21 +153,21 @@ def sliding_window(left: int, right: int) -> Mask:
 
 
 def dilated(left: int, right: int, dilation: int) -> Mask:
-    """A sliding window with gaps: of the positions around a query only every `dilation`-th counts.
+    """A sliding window with gaps: a query may attend to every `dilation`-th position around it.
 
     Beltagy et al., "Longformer" (2020), section 3.1 and figure 2c,
-    https://arxiv.org/abs/2004.05150. As many keys as `sliding_window(left, right)`, from a stretch
-    `dilation` times as long; with `dilation=1` it is that window.
+    https://arxiv.org/abs/2004.05150. As many keys as `sliding_window(left, right)`, spread
+    over a range `dilation` times as long; with `dilation=1` it is that window.
 
-      -left <= (key_position - query_position) / dilation <= right,  where that is a whole number
+      -left <= (key_position - query_position) / dilation <= right,  if that is an integer
 
     Args:
-      left: how many positions before the query it may read.
-      right: how many positions after the query it may read.
-      dilation: the distance between neighbours that are read, in positions.
+      left: how many positions before its own a query may attend to.
+      right: how many positions after its own a query may attend to.
+      dilation: the distance between two such positions.
 
     Returns:
-      The mask; `dilated(2, 0, 3)` lets query 6 read keys 0, 3 and 6.
+      The mask; with `dilated(2, 0, 3)` the query at position 6 attends to keys 0, 3 and 6.
 
     Raises:
       ValueError: a side is negative, the dilation less than 1, one of them not an integer, or a
@@ -188,22 +188,22 @@ def dilated(left: int, right: int, dilation: int) -> Mask:
         raise ValueError(f"dilation must be an int >= 1; got {dilation}")
     if max(left, right) * dilation >= FARTHEST:
         raise ValueError(
-            f"window times dilation must be below {FARTHEST}, for positions are int32; got "
+            f"window times dilation must be below {FARTHEST}, because positions are int32; got "
             f"{max(left, right)} * {dilation}"
         )
     return _Dilated(left, right, dilation)
 
 
 def prefix(length: int | np.integer | Int[Array, "..."]) -> Mask:
-    """Everybody may read the first `length` keys; after them a query reads what came before it.
+    """A query may attend to the first `length` keys, to its own position, and to those before it.
 
     Raffel et al., "Exploring the Limits of Transfer Learning" (2019), figure 4 on the right,
-    https://arxiv.org/abs/1910.10683: a language model that sees its input whole.
+    https://arxiv.org/abs/1910.10683: a language model with full attention to its input.
 
       (key_position < length) | (key_position <= query_position)
 
     Args:
-      length: how long the prefix is, in positions; an array may be traced or mapped.
+      length: the length of the prefix, in positions; an array may be traced or mapped.
 
     Returns:
       The mask, which is `key_padding(length) | causal()`.
@@ -226,9 +226,9 @@ def prefix(length: int | np.integer | Int[Array, "..."]) -> Mask:
 
 
 def key_padding(length: int | np.integer | Int[Array, "..."]) -> Mask:
-    """Every query may read the first `length` keys: the rest is padding.
+    """Every query may attend to the first `length` keys: the others are padding.
 
-    Bahdanau et al. (2014) mask padded sources so in their appendix B.2,
+    Bahdanau et al. (2014) mask padded sources in this way in their appendix B.2,
     https://arxiv.org/abs/1409.0473.
 
       key_position < length
@@ -237,7 +237,7 @@ def key_padding(length: int | np.integer | Int[Array, "..."]) -> Mask:
       length: how many keys are real; an array may be traced or mapped.
 
     Returns:
-      The mask. It looks at keys alone, so T and S may differ without positions.
+      The mask. It depends on keys alone, so T and S may differ without positions.
 
     Raises:
       TypeError: the length is not an integer.
@@ -263,6 +263,6 @@ def key_padding(length: int | np.integer | Int[Array, "..."]) -> Mask:
 
 
 def _distances(grid: Grid) -> tuple[Int[Array, "I J"], Int[Array, "I J"]]:
-    """The least and greatest distance from a query to a key of each tile."""
+    """Returns the least and greatest distance from a query to a key in each tile."""
     (first_query, last_query), (first_key, last_key) = grid.query_bounds, grid.key_bounds
     return distance(last_query, first_key), distance(first_query, last_key)

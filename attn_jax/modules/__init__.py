@@ -1,5 +1,8 @@
-"""Flax NNX layers: they hold parameters, the mathematics comes from the functions of `attn_jax`."""
+"""Flax NNX layers: they hold parameters and call the functions of `attn_jax`."""
 
+from attn_jax.lecture.layers import CausalSelfAttention as CausalSelfAttention
+from attn_jax.lecture.layers import MultiHeadSelfAttention as MultiHeadSelfAttention
+from attn_jax.lecture.layers import SelfAttention as SelfAttention
 from attn_jax.modules.additive import AdditiveAttention as AdditiveAttention
 from attn_jax.modules.attention_fn import flax_attention as flax_attention
 from attn_jax.modules.decoder_block import TransformerDecoderBlock as TransformerDecoderBlock
@@ -12,7 +15,4 @@ from attn_jax.modules.luong import LuongAttention as LuongAttention
 from attn_jax.modules.multi_head_attention import MultiHeadAttention as MultiHeadAttention
 from attn_jax.modules.residual import Residual as Residual
 from attn_jax.modules.rotary import Rotary as Rotary
-from attn_jax.modules.self_attention import CausalSelfAttention as CausalSelfAttention
-from attn_jax.modules.self_attention import MultiHeadSelfAttention as MultiHeadSelfAttention
-from attn_jax.modules.self_attention import SelfAttention as SelfAttention
 from attn_jax.modules.sharding import sharding_rules as sharding_rules

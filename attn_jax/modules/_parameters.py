@@ -1,7 +1,7 @@
-"""How a layer's parameters are made: drawn or filled, each axis with a logical name.
+"""Creates a layer's parameters, and gives each of their axes a logical name for sharding.
 
-The names say what an axis means; `sharding_rules` says on which axis of a mesh it lies. They stand
-where flax looks for them (`out_sharding`), and do nothing until somebody asks.
+`sharding_rules` maps the logical names to mesh axes. The names are stored in flax's metadata
+(`out_sharding`) and have no effect until a model is sharded.
 """
 
 import dataclasses
@@ -15,28 +15,31 @@ GLOROT_UNIFORM = nnx.initializers.glorot_uniform()
 
 
 def named(*names: str) -> dict:
-    """The logical names of a parameter's axes, as flax keeps them."""
-    # Without `eager_sharding` flax would want a mesh for every layer that is made.
+    """Returns flax's metadata with the logical names of a parameter's axes."""
+    # With `eager_sharding`, flax would require a mesh to create a layer.
     return {"out_sharding": names, "eager_sharding": False}
 
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
-    """Makes the parameters of one layer."""
+    """Creates the parameters of one layer."""
 
     kernel_init: nnx.Initializer
     dtype: DTypeLike
     rngs: nnx.Rngs
 
     def matrix(self, *axes: tuple[int, str], inputs: int = 1) -> nnx.Param:
-        """Drawn as one matrix from the first `inputs` axes to the others; (size, name) each."""
+        """Draws a parameter as a matrix from the first `inputs` axes to the others.
+
+        Each axis is a pair (size, logical name).
+        """
         shape, names = zip(*axes, strict=True)
-        rows = math.prod(shape[:inputs])
-        flat = self.kernel_init(self.rngs.params(), (rows, math.prod(shape) // rows), self.dtype)
+        width = math.prod(shape[:inputs])
+        flat = self.kernel_init(self.rngs.params(), (width, math.prod(shape) // width), self.dtype)
         return nnx.Param(flat.reshape(shape), **named(*names))
 
     def zeros(self, *axes: tuple[int, str]) -> nnx.Param:
-        """A bias, or what else starts at zero."""
+        """Creates a parameter of zeros, such as a bias."""
         shape, names = zip(*axes, strict=True)
         return nnx.Param(jnp.zeros(shape, self.dtype), **named(*names))
 
@@ -48,10 +51,11 @@ def head_sizes(
     head_dim: int | None = None,
     value_dim: int | None = None,
 ) -> tuple[int, int, int, int]:
-    """N, K, H and V of an attention with their defaults.
+    """Returns N, K, H and V of an attention layer, with defaults filled in.
 
     Raises:
-      ValueError: a size is below 1, or one does not divide another.
+      ValueError: a size is below 1, num_kv_heads does not divide num_heads, or num_heads does not
+        divide model_dim and head_dim is None.
     """
     num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
     sizes = {"model_dim": model_dim, "num_heads": num_heads, "num_kv_heads": num_kv_heads}

@@ -1,4 +1,4 @@
-"""Masks and score mods as attributes of a layer, and two masks as one."""
+"""Stores masks and score mods as attributes of a layer, and combines two masks."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from attn_jax.masks._mask import Combined
 
 
 class Constant(nnx.Variable):
-    """An array that a mask or score mod of a layer holds: state, but no parameter."""
+    """An array in a mask or score mod of a layer: state of the layer that is not trained."""
 
 
 _ADVICE = {
@@ -27,39 +27,39 @@ _ADVICE = {
 }
 
 
-def kept(name: str, rule: Any) -> Any:
-    """A rule as an attribute: its arrays are constants of the layer, a function is static.
+def wrap(name: str, rule: Any) -> Any:
+    """Wraps a mask or score mod as an attribute: its arrays become `Constant`, functions static.
 
     Raises:
-      TypeError: the rule is an array, or a `BlockMask`, which knows one shape of call alone.
+      TypeError: it is an array, or a `BlockMask`, which is for calls of one shape only.
     """
     if rule is not None and not callable(rule):
         raise TypeError(
-            f"{name} of a layer must be a rule on positions, as those of attn_jax.{name}s; got "
-            f"{type(rule).__name__}: {_ADVICE[name]}"
+            f"{name} of a layer must be a function of positions, such as those of "
+            f"attn_jax.{name}s; got {type(rule).__name__}: {_ADVICE[name]}"
         )
     if not is_node(rule):
         return rule
     return nnx.data(jax.tree.map(_as_constant, rule, is_leaf=_is_opaque))
 
 
-def read(rule: Any) -> Any:
-    """The rule with the value of each parameter that it holds."""
+def unwrap(rule: Any) -> Any:
+    """Returns the mask or score mod with the value of each variable in it."""
     return jax.tree.map(_value, rule, is_leaf=_is_opaque)
 
 
-def both(
+def combined(
     rule: masks.MaskFunction | None,
     mask: Bool[Array, "..."] | masks.MaskFunction | BlockMask | None,
     query: Float[Array, "*#B T N H"],
     key: Float[Array, "*#B S K H"],
 ) -> Any:
-    """A layer's rule and the mask of one call as one mask; both must allow a pair.
+    """Combines the mask of a layer with the mask of a call: a pair must be unmasked in both.
 
     Raises:
-      ValueError: the mask is a `BlockMask` beside a rule; or its shape is not [*B N T S], each
-        axis full or 1.
-      TypeError: it is an array that is not boolean.
+      ValueError: the layer has a mask and the call has a `BlockMask`; or an array is not of shape
+        [*B N T S], each axis full or 1.
+      TypeError: the array is not boolean.
     """
     if mask is None:
         return rule
@@ -69,8 +69,8 @@ def both(
         return mask
     if isinstance(mask, BlockMask):
         raise ValueError(
-            "mask is a BlockMask, and the layer has a mask of its own: make it of both together, "
-            "attn_jax.block_mask(rule & layer.mask, T, S), for a layer without one"
+            "mask is a BlockMask, but the layer has a mask of its own: use a layer without a mask, "
+            "and make the BlockMask of both, attn_jax.block_mask(rule & layer.mask, T, S)"
         )
     if not callable(mask):
         mask = TableMask(Table(mask, "pair", ordered=True))

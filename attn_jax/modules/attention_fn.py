@@ -1,4 +1,4 @@
-"""`attn_jax.dot_product_attention` in the shape in which Flax's layers call their attention."""
+"""`attn_jax.dot_product_attention` with the signature that Flax's layers call."""
 
 import contextlib
 from typing import Any
@@ -14,7 +14,7 @@ from attn_jax._multi_head import dot_product_attention
 from attn_jax._multi_head_stats import of_heads
 from attn_jax.masks import MaskFunction
 
-# Names of jax.lax.Precision that jax.default_matmul_precision does not know, and its own for them.
+# Names of jax.lax.Precision, and jax.default_matmul_precision's names for the same.
 _OTHER_NAMES = {"fastest": "default", "bfloat16_3x": "high"}
 
 
@@ -36,47 +36,48 @@ def flax_attention(
 ) -> Float[Array, "*B T N V"]:
     """`dot_product_attention` for `flax.nnx.MultiHeadAttention(attention_fn=)`.
 
-    It takes what `flax.nnx.dot_product_attention` takes, by the same names
+    It has the arguments of `flax.nnx.dot_product_attention`
     (https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/attention.html), and differs as
-    `dot_product_attention` does: softmax and sums in float32 at least, zeros for a query that may
-    read nothing, positions where `is_causal` meets T ≠ S, other bits of dropout. It serves Linen's
-    `MultiHeadDotProductAttention(attention_fn=)` as well.
+    `dot_product_attention` does: softmax and sums in float32 at least, zeros for a fully masked
+    query, positions required for `is_causal` with T ≠ S, other random bits of dropout. It also
+    works for Linen's `MultiHeadDotProductAttention(attention_fn=)`.
 
       softmax(where(mask, query · key / √H + bias, -inf)) @ value
 
     Args:
       query: N heads; any number of batch axes.
-      key: K heads, of which each serves N/K query heads in order.
+      key: K heads; each is shared by N/K consecutive query heads.
       value: K heads.
-      bias: added to the logits; broadcastable to [*B N T S], and so may lack leading axes.
-      mask: True, or not zero, where a query may read a key; broadcastable as `bias`. Or a rule of
-        `attn_jax.masks`, which the layer's call hands over as it is: `layer(x, mask=causal())`.
-      broadcast_dropout: whether all heads and examples drop the same weights, or each has bits of
-        its own.
-      dropout_rng: which weights are dropped.
+      bias: added to the logits; broadcastable to [*B N T S], so leading axes may be missing.
+      mask: True, or not zero, where a query may attend to a key; broadcastable like `bias`. Or a
+        mask of `attn_jax.masks`, which Flax's layer passes on unchanged: `layer(x, mask=causal())`.
+      broadcast_dropout: whether all heads and batch examples drop the same weights, or different
+        ones.
+      dropout_rng: the random key of dropout.
       dropout_rate: the probability with which a weight is dropped, unless `deterministic`.
-      deterministic: whether nothing is dropped.
-      dtype: to which query, key and value are cast; by default what they promote to.
-      precision: of all products, forward and backward, by one name: `jax.default_matmul_precision`
-        around the call.
-      module: where the weights are sown, as "attention_weights", before dropout; None sows nothing.
-      options: of `dot_product_attention`, as `is_causal`; those that the layer does not pass come
-        by `functools.partial(flax_attention, score_mod=…)`.
+      deterministic: whether dropout is off.
+      dtype: the dtype to which query, key and value are cast; default their promoted dtype.
+      precision: one precision for all matmuls, forward and backward, as
+        `jax.default_matmul_precision` around the call.
+      module: the module that sows the weights before dropout, as "attention_weights"; None sows
+        nothing.
+      options: of `dot_product_attention`, such as `is_causal`. Set options that the layer does not
+        pass by `functools.partial(flax_attention, score_mod=…)`.
 
     Returns:
-      Attention output in `dtype`, or in the dtype to which the arrays promote.
+      The attention output in `dtype`, or in the promoted dtype of the arrays.
 
     Raises:
-      NotImplementedError: `precision` has two names, one for each side of a product; or weights are
-        to be sown beside a sink.
-      ValueError: as `dot_product_attention`; or weights are to be dropped without `dropout_rng`.
+      NotImplementedError: `precision` has two names, one for each side of a matmul; or a module
+        would sow weights together with a sink.
+      ValueError: as `dot_product_attention`; or dropout is on without `dropout_rng`.
 
     Numerics:
-      As `dot_product_attention`. Flax's own takes the softmax in `dtype` where it drops
-      weights.
+      As `dot_product_attention`. Flax's own function computes the softmax in `dtype` if dropout is
+      on.
 
     Cost:
-      As `dot_product_attention`; where weights are sown, all [*B N T S] besides.
+      As `dot_product_attention`; O(B N T S) memory more if weights are sown.
 
     Example:
       >>> import functools
@@ -96,12 +97,12 @@ def flax_attention(
     query, key, value = promote_dtype((query, key, value), dtype=dtype)
     full = (*query.shape[:-3], query.shape[-2], query.shape[-3], key.shape[-3])
     if mask is not None and not callable(mask):
-        mask = _written_out(jnp.asarray(mask).astype(bool), full)
+        mask = _with_all_axes(jnp.asarray(mask).astype(bool), full)
     options["mask"] = mask
-    options["bias"] = None if bias is None else _written_out(jnp.asarray(bias), full)
+    options["bias"] = None if bias is None else _with_all_axes(jnp.asarray(bias), full)
     if drops:
         options["dropout_rate"] = dropout_rate
-        options["dropout_rng"] = _keys(dropout_rng, len(full) - 3, shared=broadcast_dropout)
+        options["dropout_rng"] = _dropout_keys(dropout_rng, len(full) - 3, shared=broadcast_dropout)
     with _precision(precision):
         if module is not None:
             _sow(module, query, key, options)
@@ -109,10 +110,10 @@ def flax_attention(
 
 
 def _precision(precision: Any) -> contextlib.AbstractContextManager:
-    """The context in which products have this precision, forward and backward.
+    """Returns a context in which all matmuls have this precision, forward and backward.
 
     Raises:
-      NotImplementedError: it names two precisions, one for each side of a product.
+      NotImplementedError: it is two precisions, one for each side of a matmul.
     """
     if isinstance(precision, tuple) and len(set(precision)) == 1:
         precision = precision[0]
@@ -125,12 +126,12 @@ def _precision(precision: Any) -> contextlib.AbstractContextManager:
     if isinstance(precision, str):
         return jax.default_matmul_precision(_OTHER_NAMES.get(precision, precision))
     raise NotImplementedError(
-        f"precision={precision!r} is not one name for all products; pass one, such as 'highest'"
+        f"precision={precision!r} is not one name for all matmuls; pass one, such as 'highest'"
     )
 
 
-def _keys(rng: Any, batch: int, *, shared: bool) -> Key[Array, "..."] | None:
-    """The key, an old one as a new one; where heads and examples share bits, with axes of 1."""
+def _dropout_keys(rng: Any, batch: int, *, shared: bool) -> Key[Array, "..."] | None:
+    """Returns a typed key; with axes of size 1 if all heads and batch examples share it."""
     if rng is None:
         return None
     if not jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
@@ -139,15 +140,15 @@ def _keys(rng: Any, batch: int, *, shared: bool) -> Key[Array, "..."] | None:
 
 
 def _sow(module: Any, query: Array, key: Array, options: dict[str, Any]) -> None:
-    """As Flax's function: into `nnx.Intermediate`, or Linen's collection "intermediates"."""
+    """Sows weights as Flax does: in `nnx.Intermediate`, or Linen's collection "intermediates"."""
     if options.get("sink") is not None:
-        raise NotImplementedError("weights are not sown beside a sink; leave sow_weights False")
+        raise NotImplementedError("weights cannot be sown with a sink; leave sow_weights False")
     weights = of_heads(attention_weights, query, key, options).astype(query.dtype)
     kind = nnx.Intermediate if isinstance(module, nnx.Module) else "intermediates"
     module.sow(kind, "attention_weights", weights)
 
 
-def _written_out(pairs: Array, full: tuple[int, ...]) -> Array:
-    """The same with ones for the leading axes that it lacks, and its last axis in full."""
+def _with_all_axes(pairs: Array, full: tuple[int, ...]) -> Array:
+    """Adds missing leading axes of size 1, and broadcasts the last axis to its full size."""
     pairs = pairs.reshape((1,) * (len(full) - pairs.ndim) + pairs.shape)
     return jnp.broadcast_to(pairs, (*pairs.shape[:-1], full[-1])) if pairs.shape[-1] == 1 else pairs

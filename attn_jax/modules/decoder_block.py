@@ -1,4 +1,4 @@
-"""One layer of a Transformer's decoder: what was said, what was read, and a thought about both."""
+"""A Transformer decoder block: self-attention, cross-attention, feed-forward network."""
 
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ type OwnMask = Bool[Array, "*#B #N #T T"] | masks.MaskFunction | BlockMask
 
 
 class TransformerDecoderBlock(nnx.Module):
-    """Self-attention, then attention to another sequence, then a feed-forward network.
+    """A Transformer decoder block: self-attention, cross-attention, feed-forward network.
 
     Vaswani et al. (2017), section 3.1 and figure 1 on the right, https://arxiv.org/abs/1706.03762.
 
@@ -28,33 +28,34 @@ class TransformerDecoderBlock(nnx.Module):
       x = residual(x, feed_forward)     see `Residual`
 
     Args:
-      self_attention: reads what was said so far; with `mask=masks.causal()`.
-      cross_attention: reads the memory; its `memory_dim` is the memory's width.
-      feed_forward: transforms each token; any module that is called with `(x, rng=)` will do.
-      rngs: what flax's norms ask for.
-      options: of the three `Residual`: placement, norm, norm_eps, dropout_rate, dtype,
+      self_attention: the attention among the decoder's tokens, made with `mask=masks.causal()`.
+      cross_attention: the attention to the memory (the encoder's output), made with the memory's
+        width as `memory_dim`.
+      feed_forward: the network for each token; any module that is called as `f(x, rng=rng)`.
+      rngs: passed to flax's norms.
+      options: of the three `Residual` layers: placement, norm, norm_eps, dropout_rate, dtype,
         param_dtype.
 
     Returns:
-      A module. `block(x, memory)` takes a whole sequence; for decoding,
-      `cross_attention.project_memory` makes the memory's keys and values once, and `extend` takes
-      the next tokens.
+      A module. `block(x, memory)` takes a whole sequence. For decoding,
+      `cross_attention.project_memory` computes the memory's keys and values once, and `extend`
+      takes the next tokens.
 
     Raises:
       ValueError: as `Residual`.
 
     Cost:
-      That of its three parts.
+      The sum of the costs of its three parts.
 
     Example:
       >>> from attn_jax.modules import FeedForward, MultiHeadAttention, TransformerDecoderBlock
       >>> rngs = nnx.Rngs(0)
-      >>> said = MultiHeadAttention(8, 2, mask=attn_jax.masks.causal(), rngs=rngs)
-      >>> read = MultiHeadAttention(8, 2, memory_dim=6, rngs=rngs)
-      >>> block = TransformerDecoderBlock(said, read, FeedForward(8, 32, rngs=rngs), rngs=rngs)
+      >>> own = MultiHeadAttention(8, 2, mask=attn_jax.masks.causal(), rngs=rngs)
+      >>> cross = MultiHeadAttention(8, 2, memory_dim=6, rngs=rngs)
+      >>> block = TransformerDecoderBlock(own, cross, FeedForward(8, 32, rngs=rngs), rngs=rngs)
       >>> memory, x = jax.random.normal(jax.random.key(0), (4, 6)), jnp.ones((3, 8))
-      >>> all_alike = block(x, memory)   # every token says the same, so each reads the same
-      >>> bool(jnp.allclose(all_alike[0], all_alike[2], atol=1e-6))
+      >>> out = block(x, memory)   # equal tokens without positions: equal outputs
+      >>> bool(jnp.allclose(out[0], out[2], atol=1e-6))
       True
     """
 
@@ -82,30 +83,30 @@ class TransformerDecoderBlock(nnx.Module):
         position: Int[Array, "*#B T"] | None = None,
         rng: Key[Array, ""] | None = None,
     ) -> Float[Array, "*B T D"]:
-        """The tokens, one layer further.
+        """Applies the block to a whole sequence.
 
         Args:
-          x: one vector a token.
-          memory: what the encoder made of the other sequence.
-          mask: who may read whom in x, beside the self-attention's own mask.
-          memory_mask: who may read what of the memory.
-          position: where each token stands; from 0 on. Those of the memory stand at 0, 1, 2, …
-          rng: what is dropped; None drops nothing.
+          x: one vector for each token.
+          memory: the encoder's output.
+          mask: another mask for the self-attention, combined with the layer's own.
+          memory_mask: which tokens may attend to which part of the memory.
+          position: the position of each token; default 0, 1, 2, …, as for the memory.
+          rng: the random key of dropout; None turns dropout off.
 
         Returns:
-          One vector a token.
+          One vector for each token.
         """
         first, second, third = split(rng, 3)
-        said = partial(self.self_attention, mask=mask, query_position=position)
-        read = partial(
+        attend = partial(self.self_attention, mask=mask, query_position=position)
+        attend_to_memory = partial(
             self.cross_attention,
             memory=memory,
             mask=memory_mask,
             query_position=position,
             key_position=None if position is None else jnp.arange(memory.shape[-2]),
         )
-        x = self.self_residual(x, said, rng=first)
-        x = self.cross_residual(x, read, rng=second)
+        x = self.self_residual(x, attend, rng=first)
+        x = self.cross_residual(x, attend_to_memory, rng=second)
         return self.feed_forward_residual(x, self.feed_forward, rng=third)
 
     def extend(
@@ -117,26 +118,26 @@ class TransformerDecoderBlock(nnx.Module):
         is_real: Bool[Array, "B T"] | None = None,
         memory_mask: HeadsMask | None = None,
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """The next tokens, one layer further, and the cache with them.
+        """Applies the block to the next tokens, and appends them to the cache.
 
         Args:
-          x: the next tokens of each sequence, as many as one likes.
-          cache: as `MultiHeadAttention.extend`, of the self-attention.
-          memory: keys and values, as `cross_attention.project_memory` makes them.
+          x: the next tokens of each sequence, any number.
+          cache: the cache of the self-attention, see `MultiHeadAttention.extend`.
+          memory: keys and values from `cross_attention.project_memory`.
           is_real: False for padding.
-          memory_mask: who may read what of the memory.
+          memory_mask: which tokens may attend to which part of the memory.
 
         Returns:
-          One vector a token (of no meaning for padding), and the cache.
+          One vector for each token (meaningless for padding), and the cache with the tokens.
 
         Raises:
-          CacheOverflow: there is no room, and we are not under `jit`.
+          CacheOverflow: there is no room, outside of `jit`.
         """
         position = cache.positions(jnp.ones(x.shape[:2], bool) if is_real is None else is_real)
         entered = self.self_residual.enter(x)
-        out, longer = self.self_attention.extend(entered, cache, is_real=is_real)
+        out, cache = self.self_attention.extend(entered, cache, is_real=is_real)
         x = self.self_residual.leave(x, out)
-        out = self.cross_attention.read_memory(
+        out = self.cross_attention.attend_to_memory(
             self.cross_residual.enter(x),
             *memory,
             mask=memory_mask,
@@ -145,4 +146,4 @@ class TransformerDecoderBlock(nnx.Module):
             query_row=position,
         )
         x = self.cross_residual.leave(x, out)
-        return self.feed_forward_residual(x, self.feed_forward), longer
+        return self.feed_forward_residual(x, self.feed_forward), cache

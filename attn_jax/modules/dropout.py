@@ -1,4 +1,4 @@
-"""Dropout with an explicit key: no key, no dropout."""
+"""Dropout with an explicit random key; without a key there is no dropout."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ def dropout(
     """Zeroes each entry with probability `rate` and divides the others by 1 − rate.
 
     Srivastava et al., "Dropout" (2014), https://jmlr.org/papers/v15/srivastava14a.html. Without a
-    key, or with rate 0, x comes back as it is: evaluation.
+    key (in evaluation), or with rate 0, x is returned unchanged.
     """
     if rng is None or rate == 0:
         return x
@@ -20,5 +20,5 @@ def dropout(
 
 
 def split(rng: Key[Array, ""] | None, number: int) -> list[Key[Array, ""] | None]:
-    """So many keys; without a key, none."""
+    """Splits a random key into a number of keys; returns as many None if the key is None."""
     return [None] * number if rng is None else list(jax.random.split(rng, number))

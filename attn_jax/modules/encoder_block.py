@@ -1,4 +1,4 @@
-"""One layer of a Transformer's encoder; with a causal mask, of a language model."""
+"""A Transformer encoder block; with a causal mask, a block of a decoder-only language model."""
 
 from functools import partial
 from typing import Any
@@ -14,30 +14,30 @@ from attn_jax.modules.residual import Residual
 
 
 class TransformerEncoderBlock(nnx.Module):
-    """Self-attention, then a feed-forward network, each with a norm and a way around it.
+    """A Transformer encoder block: self-attention, then a feed-forward network, both residual.
 
     Vaswani et al. (2017), section 3.1 and figure 1 on the left, https://arxiv.org/abs/1706.03762.
-    An attention with `mask=masks.causal()` makes it a block of GPT (Radford et al. 2018), and then
-    `extend` decodes.
+    With an attention made with `mask=masks.causal()` it is a block of GPT (Radford et al. 2018),
+    and `extend` decodes.
 
       x = residual(x, attention)
       x = residual(x, feed_forward)     see `Residual`
 
     Args:
-      attention: reads the tokens; it decides heads, masks, positions, dropout of weights.
-      feed_forward: transforms each token; any module that is called with `(x, rng=)` will do.
-      rngs: what flax's norms ask for.
-      options: of both `Residual`: placement, norm, norm_eps, dropout_rate, dtype,
+      attention: the attention among the tokens, with its heads, mask, positions and dropout.
+      feed_forward: the network for each token; any module that is called as `f(x, rng=rng)`.
+      rngs: passed to flax's norms.
+      options: of both `Residual` layers: placement, norm, norm_eps, dropout_rate, dtype,
         param_dtype.
 
     Returns:
-      A module, called with any number of batch axes.
+      A module; call it with any number of batch axes.
 
     Raises:
       ValueError: as `Residual`.
 
     Cost:
-      That of its two parts.
+      The sum of the costs of its two parts.
 
     Example:
       >>> from attn_jax.modules import FeedForward, MultiHeadAttention, TransformerEncoderBlock
@@ -45,7 +45,7 @@ class TransformerEncoderBlock(nnx.Module):
       >>> attention = MultiHeadAttention(8, 2, mask=attn_jax.masks.causal(), rngs=rngs)
       >>> block = TransformerEncoderBlock(attention, FeedForward(8, 32, rngs=rngs), rngs=rngs)
       >>> x = jax.random.normal(jax.random.key(0), (5, 8))
-      >>> bool(jnp.allclose(block(x)[:3], block(x[:3]), atol=1e-6))   # none reads ahead
+      >>> bool(jnp.allclose(block(x)[:3], block(x[:3]), atol=1e-6))   # causal
       True
     """
 
@@ -69,16 +69,16 @@ class TransformerEncoderBlock(nnx.Module):
         position: Int[Array, "*#B T"] | None = None,
         rng: Key[Array, ""] | None = None,
     ) -> Float[Array, "*B T D"]:
-        """The tokens, one layer further.
+        """Applies the block to a whole sequence.
 
         Args:
-          x: one vector a token.
-          mask: who may read whom, beside the attention's own mask.
-          position: where each token stands; from 0 on.
-          rng: what is dropped; None drops nothing.
+          x: one vector for each token.
+          mask: another mask, combined with the attention's own.
+          position: the position of each token; default 0, 1, 2, …
+          rng: the random key of dropout; None turns dropout off.
 
         Returns:
-          One vector a token.
+          One vector for each token.
         """
         first, second = split(rng, 2)
         attention = partial(self.attention, mask=mask, query_position=position)
@@ -88,18 +88,18 @@ class TransformerEncoderBlock(nnx.Module):
     def extend(
         self, x: Float[Array, "B T D"], cache: Cache, *, is_real: Bool[Array, "B T"] | None = None
     ) -> tuple[Float[Array, "B T D"], Cache]:
-        """The next tokens, one layer further, and the cache with them.
+        """Applies the block to the next tokens, and appends them to the cache.
 
         Args:
-          x: the next tokens of each sequence, as many as one likes.
-          cache: as `MultiHeadAttention.extend`.
+          x: the next tokens of each sequence, any number.
+          cache: see `MultiHeadAttention.extend`.
           is_real: False for padding.
 
         Returns:
-          One vector a token (of no meaning for padding), and the cache.
+          One vector for each token (meaningless for padding), and the cache with the tokens.
 
         Raises:
-          CacheOverflow: there is no room, and we are not under `jit`.
+          CacheOverflow: there is no room, outside of `jit`.
         """
         out, cache = self.attention.extend(self.attention_residual.enter(x), cache, is_real=is_real)
         x = self.attention_residual.leave(x, out)

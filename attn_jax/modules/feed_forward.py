@@ -1,4 +1,4 @@
-"""The feed-forward network of a Transformer: each token by itself, plain or gated."""
+"""The feed-forward network of a Transformer block: plain or gated, on each token alone."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, DTypeLike, Float, Key
 
 from attn_jax._base import checks
-from attn_jax.modules._linear import gather, spread
+from attn_jax.modules._linear import project_in, project_out
 from attn_jax.modules._parameters import GLOROT_UNIFORM, Parameters
 from attn_jax.modules.dropout import dropout
 
@@ -29,7 +29,7 @@ _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class FeedForward(nnx.Module):
-    """Two products with an activation between them; gated, a third one multiplies what it leaves.
+    """A feed-forward network of two matmuls with an activation between them, or a gated one.
 
     Vaswani et al. (2017), section 3.3, https://arxiv.org/abs/1706.03762; gated: Shazeer, "GLU
     Variants Improve Transformer" (2020), eq. 5 and 6, https://arxiv.org/abs/2002.05202.
@@ -39,28 +39,27 @@ class FeedForward(nnx.Module):
 
     Args:
       model_dim: width of a token's vector before and after.
-      hidden_dim: width between the products.
+      hidden_dim: width of the hidden layer.
       activation: "relu", "gelu" (exact), "gelu_tanh" (GPT-2's approximation) or "silu".
-      gated: whether there is a gate; with "silu" it is SwiGLU, with "gelu_tanh" Gemma's GeGLU.
-      use_bias: whether each product has a bias.
-      dropout_rate: the probability with which a hidden unit is dropped where a call brings an
-        `rng`.
-      kernel_init: of the matrices.
-      dtype: in which a call computes; by default that of its input.
-      param_dtype: in which the parameters are kept.
-      rngs: where the parameters come from.
+      gated: whether there is a gate: SwiGLU with "silu", Gemma's GeGLU with "gelu_tanh".
+      use_bias: whether each matmul has a bias.
+      dropout_rate: the probability with which a hidden unit is dropped in calls with an `rng`.
+      kernel_init: initializer of the matrices.
+      dtype: dtype of the computation; default that of the input.
+      param_dtype: dtype of the parameters.
+      rngs: random keys for the parameters.
 
     Returns:
-      A module, called with any number of batch axes.
+      A module; call it with any number of batch axes.
 
     Raises:
       ValueError: the activation is unknown, a size is below 1, or the rate is out of range.
 
     Numerics:
-      Computed in `dtype`, or that of x, to which parameters are rounded.
+      Parameters are cast to `dtype` (or x's dtype), in which all is computed.
 
     Cost:
-      2 model_dim hidden_dim parameters, 3 where it is gated, and the biases.
+      2 model_dim hidden_dim parameters (3 if gated), and the biases.
 
     Example:
       >>> from attn_jax.modules import FeedForward
@@ -100,15 +99,15 @@ class FeedForward(nnx.Module):
     def __call__(
         self, x: Float[Array, "*B D"], *, rng: Key[Array, ""] | None = None
     ) -> Float[Array, "*B D"]:
-        """Each token's vector, transformed; `rng` says which hidden units are dropped."""
+        """Transforms each token; `rng` is the random key of dropout, None turns it off."""
         activation = _ACTIVATIONS[self.activation]
-        hidden = spread("x", x, self.w_up, self.b_up, self.dtype)
+        hidden = project_in("x", x, self.w_up, self.b_up, self.dtype)
         if self.w_gate is None:
             hidden = activation(hidden)
         else:
-            gate = spread("x", x, self.w_gate, self.b_gate, self.dtype)
+            gate = project_in("x", x, self.w_gate, self.b_gate, self.dtype)
             hidden = activation(gate) * hidden
-        return gather(dropout(hidden, self.dropout_rate, rng), self.w_down, self.b_down)
+        return project_out(dropout(hidden, self.dropout_rate, rng), self.w_down, self.b_down)
 
 
 def _check(model_dim: int, hidden_dim: int, activation: str) -> None:

@@ -1,4 +1,4 @@
-"""`MultiHeadAttention` from flax's layer of that name, and back: the same parameters."""
+"""Converts flax's `MultiHeadAttention` to ours and back, with the same parameters."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +8,7 @@ from flax import nnx
 from attn_jax.modules.attention_fn import flax_attention
 from attn_jax.modules.multi_head_attention import MultiHeadAttention
 
-# Ours, and flax's sub-module with its parameter.
+# The name of our parameter: flax's sub-module, and the name of its parameter.
 _PAIRS = {
     "w_query": ("query", "kernel"),
     "w_key": ("key", "kernel"),
@@ -23,23 +23,24 @@ _NORMS = {"query_norm": "query_ln", "key_norm": "key_ln"}
 
 
 def from_flax(layer: nnx.MultiHeadAttention) -> MultiHeadAttention:
-    """Our layer with the parameters of flax's.
+    """Converts flax's multi-head attention to a `MultiHeadAttention` with the same parameters.
 
     `flax.nnx.MultiHeadAttention`,
     https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/attention.html. Outputs are
-    equal wherever flax's are right; masks and dropout belong to our calls. `layer(x, keys, values)`
-    is flax's `layer(inputs_q, inputs_k, inputs_v)`. Where flax's `dtype` is None, ours computes in
-    the dtype of its input, flax's in the one to which input and parameters promote.
+    equal, but for the cases in which `dot_product_attention` differs from flax's, such as fully
+    masked queries. Masks and dropout are arguments of our calls. `layer(x, keys, values)` is flax's
+    `layer(inputs_q, inputs_k, inputs_v)`. If flax's `dtype` is None, our layer computes in the
+    dtype of the input, flax's in the promoted dtype of input and parameters.
 
     Args:
-      layer: the one to read; its cache and random state stay behind.
+      layer: flax's layer; its cache and random state are not converted.
 
     Returns:
       A new layer, whose parameters are the same arrays.
 
     Raises:
-      ValueError: the layer does what ours would not do: another output width, attention function
-        or precision; the message names it.
+      ValueError: the layer has a setting that ours lacks: another output width, attention function
+        or precision. The message names it.
 
     Cost:
       No copies.
@@ -79,20 +80,20 @@ def from_flax(layer: nnx.MultiHeadAttention) -> MultiHeadAttention:
 
 
 def to_flax(layer: MultiHeadAttention) -> nnx.MultiHeadAttention:
-    """Flax's layer with the parameters of ours: what `from_flax` reads.
+    """Converts a `MultiHeadAttention` to flax's layer with the same parameters.
 
-    `flax.nnx.MultiHeadAttention`, as `from_flax`.
+    `flax.nnx.MultiHeadAttention`: the inverse of `from_flax`.
 
     Args:
-      layer: the one to read.
+      layer: our layer.
 
     Returns:
       A new layer, whose parameters are the same arrays, with flax's own attention function.
 
     Raises:
-      ValueError: the layer has what flax's has not: a mask, a score mod, sinks, rotary positions, a
-        scale or widths of values of its own, norms other than LayerNorm, biases in some products
-        only.
+      ValueError: the layer has a setting that flax's lacks: a mask, a score mod, sinks, rotary
+        positions, a scale, another width of values, norms other than LayerNorm, or biases in some
+        projections only.
 
     Cost:
       No copies.
@@ -142,7 +143,7 @@ def to_flax(layer: MultiHeadAttention) -> nnx.MultiHeadAttention:
 def _parameters(
     ours: MultiHeadAttention, flaxs: nnx.MultiHeadAttention
 ) -> Iterable[tuple[nnx.Param, nnx.Param]]:
-    """The parameters of both layers that are the same, side by side."""
+    """Yields the corresponding parameters of both layers as pairs."""
     for name, (part, parameter) in _PAIRS.items():
         if getattr(ours, name) is not None:
             yield getattr(ours, name), getattr(getattr(flaxs, part), parameter)
@@ -155,7 +156,9 @@ def _check_ours(*settings: tuple[str, Any, tuple]) -> None:
     for name, got, wanted in settings:
         if got not in wanted:
             choices = " or ".join(getattr(value, "__name__", repr(value)) for value in wanted)
-            raise ValueError(f"layer has {name}={got!r}, which ours cannot be; it takes {choices}")
+            raise ValueError(
+                f"layer has {name}={got!r}; MultiHeadAttention supports only {choices}"
+            )
 
 
 def _check_flaxs(**is_flaxs: bool) -> None:

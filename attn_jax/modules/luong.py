@@ -1,4 +1,4 @@
-"""Luong's global and local attention as a layer: parameters here, the read through `attend`."""
+"""Luong's global and local attention as a layer."""
 
 from functools import partial
 from typing import Any
@@ -12,13 +12,13 @@ from attn_jax import scores
 from attn_jax._attend import attend, attention_weights
 from attn_jax._base import numerics
 from attn_jax.modules._linear import in_dtype
-from attn_jax.modules.norms import as_the_first
+from attn_jax.modules.norms import promote_to_first
 
 SCORES = ("dot", "general", "concat", "local")
 
 
 class LuongAttention(nnx.Module):
-    """Global attention with a dot, general or concat score, or predictive local attention.
+    """Luong's global attention with a dot, general or concat score, or his local attention.
 
     Luong et al., "Effective Approaches to Attention-based NMT" (2015), §3.1–3.2,
     https://arxiv.org/abs/1508.04025.
@@ -27,25 +27,25 @@ class LuongAttention(nnx.Module):
       local   weights[t, s] = softmax_s(general score, |s − p_t| ≤ D) · exp(−(s − p_t)² / 2σ²)
               p_t = S · sigmoid(v_p · tanh(query[t] @ W_p)),  σ = D / 2
 
-    Local weights are not renormalised, so they sum to less than 1, and the Gaussian is the only way
-    by which gradients reach W_p and v_p. Positions and S count tokens, not padding; the first is 0.
+    Local weights are not renormalised, so they sum to less than 1. Gradients reach W_p and v_p only
+    through the Gaussian. Positions and S count tokens without padding; the first position is 0.
 
     Args:
       query_dim: width of a query.
-      annotation_dim: width of an annotation; the query's, for "dot".
-      score: "dot", "general", "concat", or "local" (the paper's local-p, on the general score).
-      align_dim: width of concat's hidden layer.
-      window: D, how far local attention looks to each side of p_t.
-      kernel_init: of every matrix and vector; the paper's U[−0.1, 0.1].
-      dtype: in which a call computes; by default that of its input.
-      rngs: where the parameters come from.
+      annotation_dim: width of an annotation; equal to query_dim for "dot".
+      score: "dot", "general", "concat", or "local" (the paper's local-p with the general score).
+      align_dim: width of the hidden layer of "concat".
+      window: how many positions to each side of p_t local attention attends to, D in the paper.
+      kernel_init: initializer of all parameters; default U[−0.1, 0.1], as in the paper.
+      dtype: dtype of the computation; default that of the input.
+      rngs: random keys for the parameters.
 
     Returns:
-      A module. `project` makes the keys, once for a sentence; calling it reads; `inspect` shows
-      how.
+      A module. `project` computes the keys, once for a sentence. A call computes the contexts.
+      `inspect` returns the scores and attention weights of a call.
 
     Raises:
-      ValueError: the score is unknown, "dot" is asked of two widths, or the window is below 1.
+      ValueError: the score is unknown, "dot" is used with two widths, or the window is below 1.
 
     Example:
       >>> from attn_jax.modules.luong import LuongAttention
@@ -71,7 +71,7 @@ class LuongAttention(nnx.Module):
         _check(score, query_dim, annotation_dim, window)
         self.score, self.dtype = score, dtype
         kernel_init = kernel_init or uniform(0.1)
-        computed: dict[str, Any] = {"dtype": dtype, "promote_dtype": as_the_first}
+        computed: dict[str, Any] = {"dtype": dtype, "promote_dtype": promote_to_first}
         linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, **computed, rngs=rngs)
         if score in ("general", "local"):
             self.bilinear = linear(query_dim, annotation_dim)
@@ -83,7 +83,7 @@ class LuongAttention(nnx.Module):
             self.focus = PredictedFocus(query_dim, window, kernel_init=kernel_init, rngs=rngs)
 
     def project(self, annotations: Float[Array, "S E"]) -> Float[Array, "S A"]:
-        """The keys: concat's half of its product, else the annotations as they are."""
+        """Computes the keys: for "concat" a projection, otherwise the annotations."""
         if self.score == "concat":
             return self.key_kernel(annotations)
         return in_dtype(annotations, self.dtype)
@@ -95,30 +95,31 @@ class LuongAttention(nnx.Module):
         annotations: Float[Array, "S E"],
         mask: Bool[Array, " S"],
     ) -> Float[Array, "T E"]:
-        """The contexts: for each query the sum of the annotations under its attention weights."""
+        """Computes the context of each query: the sum of the annotations by attention weights."""
         annotations = in_dtype(annotations, self.dtype)
+        projected = self._project_query(query)
         if self.score != "local":
-            return attend(self._ask(query), keys, annotations, score=self._score, mask=mask[None])
+            return attend(projected, keys, annotations, score=self._score, mask=mask[None])
 
-        def read(query, gaussian, readable):
-            seen = gaussian[:, None].astype(jnp.result_type(annotations)) * annotations
-            return attend(query[None], keys, seen, score=self._score, mask=readable[None])[0]
+        def attend_locally(query, gaussian, in_window):
+            values = gaussian[:, None].astype(jnp.result_type(annotations)) * annotations
+            return attend(query[None], keys, values, score=self._score, mask=in_window[None])[0]
 
-        return jax.vmap(read)(self._ask(query), *self.focus(query, mask))
+        return jax.vmap(attend_locally)(projected, *self.focus(query, mask))
 
     def inspect(
         self, query: Float[Array, "T H"], keys: Float[Array, "S A"], mask: Bool[Array, " S"]
     ) -> tuple[Float[Array, "T S"], Float[Array, "T S"]]:
-        """The scores before the mask, and the weights with which a call reads."""
-        asked = self._ask(query)
-        logits = self._score(asked, keys)
+        """Returns the scores before the mask, and the attention weights of a call."""
+        projected = self._project_query(query)
+        logits = self._score(projected, keys)
         if self.score != "local":
-            return logits, attention_weights(asked, keys, score=self._score, mask=mask[None])
-        gaussian, readable = self.focus(query, mask)
-        weights = attention_weights(asked, keys, score=self._score, mask=readable)
+            return logits, attention_weights(projected, keys, score=self._score, mask=mask[None])
+        gaussian, in_window = self.focus(query, mask)
+        weights = attention_weights(projected, keys, score=self._score, mask=in_window)
         return logits, gaussian * weights
 
-    def _ask(self, query: Float[Array, "T H"]) -> Float[Array, "T A"]:
+    def _project_query(self, query: Float[Array, "T H"]) -> Float[Array, "T A"]:
         return self.query_kernel(query) if self.score == "concat" else in_dtype(query, self.dtype)
 
     def _score(self, query: Float[Array, "T H"], keys: Float[Array, "S A"]) -> Float[Array, "T S"]:
@@ -130,7 +131,7 @@ class LuongAttention(nnx.Module):
 
 
 class PredictedFocus(nnx.Module):
-    """Where local attention looks: a window around a predicted position, and a Gaussian on it.
+    """Predicts a position for each query; returns a Gaussian around it, and a mask of the window.
 
     Luong et al. (2015), eq. 9 and 10; parameters W_p and v_p. See `LuongAttention`.
     """
@@ -138,7 +139,7 @@ class PredictedFocus(nnx.Module):
     def __init__(
         self, query_dim: int, window: int, *, kernel_init: nnx.Initializer, rngs: nnx.Rngs
     ) -> None:
-        computed: dict[str, Any] = {"promote_dtype": as_the_first}
+        computed: dict[str, Any] = {"promote_dtype": promote_to_first}
         linear = partial(nnx.Linear, use_bias=False, kernel_init=kernel_init, **computed, rngs=rngs)
         self.window = window
         self.hidden = linear(query_dim, query_dim)
@@ -147,17 +148,17 @@ class PredictedFocus(nnx.Module):
     def __call__(
         self, query: Float[Array, "T H"], mask: Bool[Array, " S"]
     ) -> tuple[Float[Array, "T S"], Bool[Array, "T S"]]:
-        query = query.astype(numerics.accumulation_dtype(query.dtype))  # positions are large
+        query = query.astype(numerics.accumulation_dtype(query.dtype))  # positions may be large
         length = jnp.sum(mask).astype(query.dtype)
         center = length * nnx.sigmoid(self.position(jnp.tanh(self.hidden(query))))
-        token = (jnp.cumsum(mask) - 1).astype(query.dtype)  # the position among tokens
+        token = (jnp.cumsum(mask) - 1).astype(query.dtype)  # position without padding
         distance = token[None] - center
         gaussian = jnp.exp(-2 * jnp.square(distance / self.window))  # −d² / 2σ² with σ = D / 2
         return gaussian, mask[None] & (jnp.abs(distance) <= self.window)
 
 
 def uniform(limit: float) -> nnx.Initializer:
-    """Draws from U[−limit, limit], Luong's start for every parameter."""
+    """Returns an initializer that draws from U[−limit, limit], as Luong does."""
 
     def init(rng, shape, dtype=jnp.float32, **_):
         return jax.random.uniform(rng, shape, dtype, -limit, limit)

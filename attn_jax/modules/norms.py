@@ -1,4 +1,4 @@
-"""Flax's norms as the layers here use them: in float32 whatever comes in, and back to its dtype."""
+"""Flax's norms, computed in float32 at least and rounded to the dtype of the input."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -25,8 +25,10 @@ def make_norm(
     axis: str = "features",
     use_bias: bool = True,
 ) -> Norm:
-    """LayerNorm (Ba et al. 2016, https://arxiv.org/abs/1607.06450) or RMSNorm (Zhang & Sennrich
-    2019, https://arxiv.org/abs/1910.07467) of vectors of this width.
+    """Creates LayerNorm or RMSNorm of vectors of width `dim`.
+
+    Ba et al. (2016), https://arxiv.org/abs/1607.06450; Zhang & Sennrich (2019),
+    https://arxiv.org/abs/1910.07467.
 
     Raises:
       ValueError: the kind is unknown.
@@ -34,8 +36,8 @@ def make_norm(
     options: dict[str, Any] = {
         "epsilon": epsilon,
         "param_dtype": param_dtype,
-        "promote_dtype": as_the_first,
-        # The fast one, E[x²] - E[x]², loses a variance that is small beside the mean.
+        "promote_dtype": promote_to_first,
+        # The fast variance, E[x²] - E[x]², is inaccurate if the mean is much greater.
         "use_fast_variance": False,
         "scale_metadata": named(axis),
         "rngs": rngs,
@@ -48,7 +50,7 @@ def make_norm(
 
 
 def make_qk_norm(kind: bool | str, head_dim: int, epsilon: float, new: Parameters) -> Norm | None:
-    """The norm of each head's queries or keys, or none.
+    """Creates the norm of each head's queries or keys; None if kind is False.
 
     Raises:
       ValueError: the kind is unknown.
@@ -63,15 +65,15 @@ def make_qk_norm(kind: bool | str, head_dim: int, epsilon: float, new: Parameter
 
 
 def normalise(norm: Norm, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-    """The norm of x, computed in float32 (float64 for float64) and rounded once."""
+    """Applies a norm in float32 (float64 for float64), and rounds once to x's dtype."""
     wide = x.astype(numerics.accumulation_dtype(x.dtype))
-    with jax.numpy_dtype_promotion("standard"):  # Flax asks what float64 and float32 promote to
+    with jax.numpy_dtype_promotion("standard"):  # flax promotes float64 with float32
         return norm(wide).astype(jnp.result_type(x))
 
 
-def as_the_first(
+def promote_to_first(
     arrays: Sequence[Array | None], *, dtype: DTypeLike | None = None
 ) -> tuple[Array | None, ...]:
-    """All in the dtype of what is normalised."""
+    """Casts all arrays to `dtype`, or to the dtype of the first; a `promote_dtype` for flax."""
     wide = jnp.result_type(arrays[0]) if dtype is None else dtype
     return tuple(None if array is None else array.astype(wide) for array in arrays)

@@ -1,4 +1,4 @@
-"""A sub-layer's place in a block: where the norm stands, what is dropped, and the way around."""
+"""The residual connection around a sub-layer of a block, with its norm and dropout."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -16,12 +16,13 @@ type Placement = Literal["pre", "post", "both"]
 
 
 class Residual(nnx.Module):
-    """The way around a sub-layer, and the norm before it, after it, or both.
+    """A residual connection around a sub-layer f, with a norm before it, after the sum, or both.
 
-    Vaswani et al. (2017), section 3.1, https://arxiv.org/abs/1706.03762, normalise after the sum;
-    Xiong et al., "On Layer Normalization in the Transformer Architecture" (2020),
-    https://arxiv.org/abs/2002.04745, before the sub-layer, which trains without warm-up; Ding et
-    al., "CogView" (2021), https://arxiv.org/abs/2105.13290, and Gemma 2 on both sides of it.
+    "post" normalises after the sum: Vaswani et al. (2017), section 3.1,
+    https://arxiv.org/abs/1706.03762. "pre" normalises before the sub-layer, and trains without
+    warm-up: Xiong et al., "On Layer Normalization in the Transformer Architecture" (2020),
+    https://arxiv.org/abs/2002.04745. "both" normalises before and after the sub-layer: Ding et al.,
+    "CogView" (2021), https://arxiv.org/abs/2105.13290, and Gemma 2.
 
       norm(x + drop(f(x)))               "post"
       x + drop(f(norm(x)))               "pre"
@@ -29,25 +30,25 @@ class Residual(nnx.Module):
 
     Args:
       model_dim: width of a token's vector.
-      placement: where the norm stands: "pre", "post" or "both".
-      norm: "layer" or "rms", flax's.
-      norm_eps: what the norm adds to a variance.
-      dropout_rate: the probability with which an entry of the sub-layer's output is dropped where a
-        call brings an `rng`.
-      dtype: of the way around, to which x is brought; by default that of x.
-      param_dtype: in which the parameters are kept.
-      rngs: what flax's norms ask for; they start at ones and zeros.
+      placement: the place of the norm: "pre", "post" or "both".
+      norm: flax's LayerNorm, "layer", or RMSNorm, "rms".
+      norm_eps: added to the variance in the norm.
+      dropout_rate: the probability with which an entry of the sub-layer's output is dropped in
+        calls with an `rng`.
+      dtype: dtype to which x is cast, and of the sum; default x's dtype.
+      param_dtype: dtype of the parameters.
+      rngs: passed to flax's norms; their parameters start at ones and zeros.
 
     Returns:
-      A module: `residual(x, f)` is the formula, for an f that is called with `(x, rng=)`. In two
-      steps, for an f that returns more than one array: `residual.leave(x, f(residual.enter(x)))`.
+      A module. `residual(x, f)` computes the formula, with f called as `f(x, rng=rng)`. For an f
+      that returns more than one array, use two calls: `residual.leave(x, f(residual.enter(x)))`.
 
     Raises:
       ValueError: the placement or norm is unknown, or the rate is out of range.
 
     Numerics:
-      Norms in float32 (float64 for float64), rounded once; the sum in `dtype`, or that of x,
-      whatever the sub-layer computes in.
+      Norms in float32 (float64 for float64), rounded once; the sum in `dtype` or x's dtype,
+      whatever the dtype of the sub-layer.
 
     Example:
       >>> from attn_jax.modules import Residual
@@ -84,12 +85,12 @@ class Residual(nnx.Module):
     def __call__(
         self, x: Float[Array, "*B D"], sublayer: Callable, *, rng: Key[Array, ""] | None = None
     ) -> Float[Array, "*B D"]:
-        """The sub-layer with its norms and the way around it; `rng` serves both."""
+        """Applies the sub-layer, norms and residual connection; `rng` is for dropout in both."""
         inside, outside = split(rng, 2)
         return self.leave(x, sublayer(self.enter(x), rng=inside), rng=outside)
 
     def enter(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        """What the sub-layer is given."""
+        """Returns the input of the sub-layer: x, normalised unless the placement is "post"."""
         x = in_dtype(x, self.dtype)
         return x if self.placement == "post" else normalise(self.norm, x)
 
@@ -100,7 +101,7 @@ class Residual(nnx.Module):
         *,
         rng: Key[Array, ""] | None = None,
     ) -> Float[Array, "*B D"]:
-        """What comes after, from what was there before and what the sub-layer made of it."""
+        """Returns the result of the block from x and the output of the sub-layer."""
         x = in_dtype(x, self.dtype)
         out = out if self.norm_after is None else normalise(self.norm_after, out)
         x = x + dropout(out.astype(jnp.result_type(x)), self.dropout_rate, rng)

@@ -1,4 +1,4 @@
-"""Rotary positions as a setting of a layer: numbers and names, no arrays."""
+"""The rotary position embedding as a setting of a layer; it has no arrays."""
 
 import dataclasses
 
@@ -9,27 +9,27 @@ from attn_jax.positions import Layout, RotaryScaling, rotary, rotary_frequencies
 
 @dataclasses.dataclass(frozen=True)
 class Rotary:
-    """How the queries and keys of a layer are turned by their positions.
+    """The settings of a layer's rotary position embedding (RoPE).
 
     Su et al., "RoFormer" (2021), section 3.2.2, https://arxiv.org/abs/2104.09864;
     `attn_jax.positions.rotary` has the formula.
 
     Args:
-      base: the longest wavelength is about 2π · base positions; checkpoints call it θ.
-      layout: "half" as on Hugging Face, or "interleaved" as in the paper; it must be the one that
-        the weights were trained with.
-      scaling: for texts longer than in training, one of `attn_jax.positions`.
-      fraction: the share of a head's features that turn, the first ones; the others carry no
-        position.
+      base: sets the longest wavelength, about 2π · base positions; `rope_theta` in checkpoints.
+      layout: "half" as on Hugging Face, or "interleaved" as in the paper; use the layout with which
+        the weights were trained.
+      scaling: a scaling of `attn_jax.positions` for texts longer than in training, or None.
+      fraction: the share of a head's features that rotate, from the first on; the others are
+        independent of the position.
 
     Raises:
-      ValueError: the fraction is not in (0, 1]; when called, it leaves an odd number of features.
+      ValueError: the fraction is not in (0, 1]; or, in a call, it gives an odd number of features.
 
     Example:
       >>> from attn_jax.modules import Rotary
       >>> head = jnp.array([[[3.0, 4.0, 5.0, 6.0]]])
-      >>> turned = Rotary(fraction=0.5)(head, jnp.array([1]))
-      >>> print(np.asarray(turned).round(3))   # one radian; the second half stays
+      >>> rotated = Rotary(fraction=0.5)(head, jnp.array([1]))
+      >>> print(np.asarray(rotated).round(3))   # by one radian; the second half is unchanged
       [[[-1.745  4.686  5.     6.   ]]]
     """
 
@@ -45,7 +45,7 @@ class Rotary:
     def __call__(
         self, x: Float[Array, "*B T N H"], position: Int[Array, "*#B T"]
     ) -> Float[Array, "*B T N H"]:
-        """Queries or keys of all heads, turned."""
+        """Rotates the queries or keys of all heads."""
         dim = int(x.shape[-1] * self.fraction)
         return rotary(
             x,

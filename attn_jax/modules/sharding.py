@@ -1,4 +1,4 @@
-"""On which axis of a mesh each logical axis of a parameter lies."""
+"""Maps the logical axes of parameters to mesh axes."""
 
 from collections.abc import Mapping
 
@@ -6,8 +6,8 @@ from jax.sharding import AbstractMesh, Mesh
 
 type MeshAxes = str | tuple[str, ...] | None
 
-# What each name means stands in `sharding_rules`.
-_LIES_ON: Mapping[str, tuple[str, ...]] = {
+# The docstring of `sharding_rules` explains the names.
+_MESH_AXES: Mapping[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),
     "vocab": ("tensor",),
     "model": ("fsdp",),
@@ -23,21 +23,21 @@ _LIES_ON: Mapping[str, tuple[str, ...]] = {
 def sharding_rules(
     mesh: Mesh | AbstractMesh, **overrides: MeshAxes
 ) -> tuple[tuple[str, MeshAxes], ...]:
-    """How the layers of `attn_jax.modules` are spread over a mesh, as flax' rules of logical axes.
+    """Returns flax's logical axis rules, which shard the layers of `attn_jax.modules` over a mesh.
 
     Tensor parallelism as in Shoeybi et al., "Megatron-LM" (2019), section 3,
-    https://arxiv.org/abs/1909.08053: heads and hidden units are split, the model's width is whole,
-    and a block sums over devices twice forward and twice backward. Fully sharded data parallelism
-    as in Rajbhandari et al., "ZeRO" (2020), stage 3, https://arxiv.org/abs/1910.02054: each matrix
-    is split along the model's width too, and gathered where it is used.
+    https://arxiv.org/abs/1909.08053: heads and hidden units are sharded, the model's width is not,
+    and a block has two all-reduces forward and two backward. Fully sharded data parallelism as in
+    Rajbhandari et al., "ZeRO" (2020), stage 3, https://arxiv.org/abs/1910.02054: each matrix is
+    also sharded along the model's width, and gathered where it is used.
 
       batch → (data, fsdp)    vocab, heads, kv_heads, hidden → tensor    model → fsdp
-      features (vectors of the model's width), head (the width of one), layers → nowhere
+      features (vectors of the model's width), head (the width of a head), layers → not sharded
 
     Args:
-      mesh: its axes "data", "tensor" and "fsdp" are used, those that it has.
-      overrides: another mesh axis, several, or None, for a logical name: `kv_heads=None` where
-        there are fewer of them than devices along "tensor".
+      mesh: the mesh; of the axes "data", "tensor" and "fsdp" it has one or more.
+      overrides: the mesh axis, axes or None for a logical name: `kv_heads=None` if there are fewer
+        key/value heads than devices along "tensor".
 
     Returns:
       A pair (logical name, mesh axis) for each name, for `nnx.logical_axis_rules`.
@@ -46,17 +46,17 @@ def sharding_rules(
       ValueError: the mesh has none of the three axes, or an override has an unknown name.
 
     Cost:
-      A device keeps 1 / (tensor · fsdp) of the matrices.
+      Each device stores 1 / (tensor · fsdp) of the matrices.
 
     Example:
       >>> from attn_jax.modules import FeedForward, sharding_rules
       >>> def make():
       ...     return FeedForward(8, 32, rngs=nnx.Rngs(0))
-      >>> mesh = jax.make_mesh((1, 1), ("data", "tensor"))   # all devices in use, here one
+      >>> mesh = jax.make_mesh((1, 1), ("data", "tensor"))   # one device
       >>> graph, abstract = nnx.split(nnx.eval_shape(make))
       >>> with nnx.logical_axis_rules(sharding_rules(mesh)):
       ...     shardings = nnx.get_named_sharding(abstract, mesh)
-      >>> state = jax.jit(lambda: nnx.state(make()), out_shardings=shardings)()   # never whole
+      >>> state = jax.jit(lambda: nnx.state(make()), out_shardings=shardings)()   # sharded at once
       >>> nnx.merge(graph, state).w_down[...].sharding.spec
       P('tensor', None)
     """
@@ -64,12 +64,13 @@ def sharding_rules(
         raise ValueError(
             f"mesh has the axes {mesh.axis_names}; name those to use 'data', 'tensor' or 'fsdp'"
         )
-    if unknown := set(overrides) - set(_LIES_ON):
+    if unknown := set(overrides) - set(_MESH_AXES):
         raise ValueError(
-            f"{', '.join(sorted(unknown))} is no logical axis; there are {', '.join(_LIES_ON)}"
+            f"{', '.join(sorted(unknown))} is no logical axis; the logical axes are "
+            f"{', '.join(_MESH_AXES)}"
         )
     rules: dict[str, MeshAxes] = {}
-    for name, axes in _LIES_ON.items():
+    for name, axes in _MESH_AXES.items():
         here = tuple(axis for axis in axes if axis in mesh.axis_names)
         rules[name] = here if len(here) > 1 else next(iter(here), None)
     return tuple({**rules, **overrides}.items())

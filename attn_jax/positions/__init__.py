@@ -1,5 +1,4 @@
-"""Where a token stands: as a vector that is added to its embedding, or as an angle by which queries
-and keys are turned."""
+"""Position encodings: vectors added to embeddings, or rotations of queries and keys (RoPE)."""
 
 from attn_jax.positions._absolute import learned as learned
 from attn_jax.positions._absolute import sinusoidal as sinusoidal

@@ -1,4 +1,4 @@
-"""Where a token stands, as a vector that is added to its embedding."""
+"""Absolute position encodings: vectors that are added to the embeddings of tokens."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ from attn_jax._base import checks
 
 
 def sinusoidal(position: Int[Array, " T"], dim: int) -> Float[Array, "T D"]:
-    """Fixed positions: sines and cosines of geometrically growing wavelengths.
+    """Sinusoidal position encodings: sines and cosines of geometrically growing wavelengths.
 
     Vaswani et al. (2017), section 3.5, https://arxiv.org/abs/1706.03762. Sine and cosine alternate,
     as in the paper (tensor2tensor puts all sines first).
@@ -17,8 +17,8 @@ def sinusoidal(position: Int[Array, " T"], dim: int) -> Float[Array, "T D"]:
       10000^(2i/dim))
 
     Args:
-      position: where each token stands, in positions; any integers, in any order.
-      dim: width of the result, even.
+      position: the position of each token; any integers, in any order.
+      dim: width of the result, an even number.
 
     Returns:
       The encodings in float32.
@@ -38,14 +38,16 @@ def sinusoidal(position: Int[Array, " T"], dim: int) -> Float[Array, "T D"]:
        [0.8415 0.5403 0.01   1.    ]]
     """
     if dim < 2 or dim % 2:
-        raise ValueError(f"dim must be even and at least 2, a sine and a cosine a pair; got {dim}")
+        raise ValueError(
+            f"dim must be even and at least 2, for pairs of sine and cosine; got {dim}"
+        )
     frequency = jnp.asarray(10_000.0 ** (-np.arange(0, dim, 2) / dim), jnp.float32)
     angle = position.astype(jnp.float32)[:, None] * frequency[None, :]
     return jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1).reshape(-1, dim)
 
 
 def learned(table: Float[Array, "P D"], position: Int[Array, " T"]) -> Float[Array, "T D"]:
-    """Learned positions: one trained row a position.
+    """Learned position encodings: one trained vector for each position.
 
     Gehring et al., "Convolutional Sequence to Sequence Learning" (2017), section 3.1,
     https://arxiv.org/abs/1705.03122; GPT uses them too.
@@ -53,15 +55,14 @@ def learned(table: Float[Array, "P D"], position: Int[Array, " T"]) -> Float[Arr
       out[t] = table[position[t]]
 
     Args:
-      table: the trained rows, P of them.
-      position: where each token stands, in positions from 0 to P − 1.
+      table: the trained vectors of P positions.
+      position: the position of each token, from 0 to P − 1.
 
     Returns:
-      The rows, in the table's dtype. A position outside the table gives NaN, never another
-      position's row.
+      One vector for each token, in the table's dtype; NaN for a position outside of the table.
 
     Raises:
-      ValueError: table or position has the wrong number of axes.
+      ValueError: table or position has another number of axes.
 
     Cost:
       O(T D).

@@ -1,4 +1,4 @@
-"""Positions as rotations: a query and a key are turned, and their product knows the distance."""
+"""Rotary position embedding (RoPE): rotates queries and keys, so products depend on distance."""
 
 import math
 from typing import Literal
@@ -12,27 +12,27 @@ from attn_jax.positions._scaling import RotaryScaling
 
 type Layout = Literal["half", "interleaved"]
 
-# Where the two features of a pair stand, as (axes of the pairs, the axis that has both of a pair).
+# For each layout: the shape of the features as pairs, and the axis with the two of a pair.
 _PAIRS = {"half": ((2, -1), -2), "interleaved": ((-1, 2), -1)}
 
 
 def rotary_frequencies(
     dim: int, *, base: float = 10_000.0, scaling: RotaryScaling | None = None
 ) -> Float[Array, " R"]:
-    """How far each pair of features turns from one position to the next.
+    """Returns the angle by which each pair of features rotates per position, for `rotary`.
 
     Su et al., "RoFormer" (2021), section 3.2.2, https://arxiv.org/abs/2104.09864.
 
       frequencies[r] = base^(-2r / dim),   r = 0 … dim/2 - 1
 
     Args:
-      dim: how many features of a head turn, even.
-      base: the longest wavelength is about 2π · base positions; θ in the checkpoints' settings.
-      scaling: what to do with the frequencies so that a model reads longer texts than it was
-        trained on: `LinearScaling`, `Llama3Scaling`, `YarnScaling`, or a callable of one's own.
+      dim: how many features of a head rotate, an even number.
+      base: sets the longest wavelength, about 2π · base positions; `rope_theta` in checkpoints.
+      scaling: changes the frequencies for longer texts than a model was trained on:
+        `LinearScaling`, `Llama3Scaling`, `YarnScaling`, or any `RotaryScaling`.
 
     Returns:
-      The frequencies in radians a position, highest first; float32 (float64 with x64 enabled).
+      The frequencies in radians per position, highest first; float32 (float64 with x64 enabled).
 
     Raises:
       ValueError: dim is odd or not positive, or the base is not a finite number > 1.
@@ -48,7 +48,7 @@ def rotary_frequencies(
       [0.5, 0.05000000074505806]
     """
     if dim < 2 or dim % 2:
-        raise ValueError(f"dim must be even and at least 2, two features a pair; got {dim}")
+        raise ValueError(f"dim must be even and at least 2, for pairs of features; got {dim}")
     if not 1 < base < math.inf:
         raise ValueError(f"base must be a finite number > 1; got {base}")
     frequencies = base ** (-np.arange(0, dim, 2) / dim)
@@ -63,12 +63,12 @@ def rotary(
     layout: Layout = "half",
     amplitude: float = 1.0,
 ) -> Float[Array, "*B T N H"]:
-    """Turns pairs of features by angles that grow with the position.
+    """Rotates pairs of features by angles proportional to the position (RoPE).
 
-    Su et al., "RoFormer" (2021), eq. 34, https://arxiv.org/abs/2104.09864. The product of a query
-    and a key that are both turned depends on their positions only by the distance. Two layouts are
-    in use, equal up to the order of the features: "interleaved" is the paper's and Llama's own,
-    "half" that of GPT-NeoX and of the checkpoints on Hugging Face.
+    Su et al., "RoFormer" (2021), eq. 34, https://arxiv.org/abs/2104.09864. The dot product of a
+    rotated query and a rotated key depends only on the distance of their positions. Two layouts are
+    in use, which differ in the order of the features: "interleaved" in the paper and in Llama's own
+    code, "half" in GPT-NeoX and in checkpoints on Hugging Face.
 
       angle[r] = position * frequencies[r]
       out[a] = amplitude * (x[a] cos angle[r] - x[b] sin angle[r])
@@ -77,21 +77,22 @@ def rotary(
 
     Args:
       x: queries or keys of all heads.
-      position: where each token stands, [T] or with the batch axes of x, each full or 1.
-      frequencies: see `rotary_frequencies`; the first 2R features turn, the others stay.
+      position: the position of each token, [T] or with the batch axes of x, each full or 1.
+      frequencies: see `rotary_frequencies`; the first 2R features rotate, the others are unchanged.
       layout: which features form a pair.
-      amplitude: a factor on the features that turn, as `YarnScaling.amplitude`.
+      amplitude: a factor on the features that rotate, as `YarnScaling.amplitude`.
 
     Returns:
-      The turned features in x's dtype. Position 0 leaves them as they are; lengths stay.
+      The rotated features in x's dtype. Position 0 changes nothing but the amplitude.
 
     Raises:
-      ValueError: shapes do not fit, the frequencies are more than H / 2, or the layout is unknown.
+      ValueError: shapes do not match, there are more than H / 2 frequencies, or the layout is
+        unknown.
       TypeError: positions are not integers, or x is not floating point.
 
     Numerics:
-      Angles and products in float32 (float64 for float64), rounded once. At position p the angle is
-      off by about p · 1e-7 times its frequency.
+      Angles and products in float32 (float64 for float64), rounded once. At position p the error of
+      an angle is about p · 1e-7 times its frequency.
 
     Cost:
       O(B T N H).
@@ -99,23 +100,23 @@ def rotary(
     Example:
       >>> x, right_angle = jnp.array([[[1.0, 2.0, 3.0, 4.0]]]), jnp.array([np.pi / 2, 0.0])
       >>> for layout in ("half", "interleaved"):
-      ...     turned = attn_jax.positions.rotary(x, jnp.array([1]), right_angle, layout=layout)
-      ...     print(np.asarray(turned).round(3))
+      ...     rotated = attn_jax.positions.rotary(x, jnp.array([1]), right_angle, layout=layout)
+      ...     print(np.asarray(rotated).round(3))
       [[[-3.  2.  1.  4.]]]
       [[[-2.  1.  3.  4.]]]
     """
     _check(x, position, frequencies, layout)
     dtype, R = numerics.accumulation_dtype(x.dtype), frequencies.shape[0]
-    place = position.astype(dtype).reshape((1,) * (x.ndim - 2 - position.ndim) + position.shape)
-    rates = frequencies.astype(dtype).reshape((1,) * place.ndim + (R,))
-    angle = (place[..., None] * rates)[..., None, :]  # one for all heads
+    steps = position.astype(dtype).reshape((1,) * (x.ndim - 2 - position.ndim) + position.shape)
+    frequencies = frequencies.astype(dtype).reshape((1,) * steps.ndim + (R,))
+    angle = (steps[..., None] * frequencies)[..., None, :]  # the same for all heads
     cosine, sine = amplitude * jnp.cos(angle), amplitude * jnp.sin(angle)
     shape, axis = _PAIRS[layout]
     pairs = x[..., : 2 * R].astype(dtype).reshape(*x.shape[:-1], *shape)
     first, second = jnp.moveaxis(pairs, axis, 0)
-    turned = jnp.stack([first * cosine - second * sine, second * cosine + first * sine], axis)
-    turned = turned.reshape(*x.shape[:-1], 2 * R).astype(x.dtype)
-    return jnp.concatenate([turned, x[..., 2 * R :]], axis=-1)
+    rotated = jnp.stack([first * cosine - second * sine, second * cosine + first * sine], axis)
+    rotated = rotated.reshape(*x.shape[:-1], 2 * R).astype(x.dtype)
+    return jnp.concatenate([rotated, x[..., 2 * R :]], axis=-1)
 
 
 def _check(x: Array, position: Array, frequencies: Array, layout: str) -> None:
@@ -125,7 +126,7 @@ def _check(x: Array, position: Array, frequencies: Array, layout: str) -> None:
     if layout not in _PAIRS:
         raise ValueError(f"layout={layout!r} is unknown; choose 'half' or 'interleaved'")
     if 2 * R > H:
-        raise ValueError(f"frequencies turn {2 * R} features, two each; x has {H} a head")
+        raise ValueError(f"frequencies rotate {2 * R} features, 2 for each; x has {H} in a head")
     if not jnp.issubdtype(position.dtype, jnp.integer):
         raise TypeError(f"position must be integers; got {position.dtype}")
     wanted = full if position.ndim > 1 else full[-1:]

@@ -1,4 +1,4 @@
-"""Rotary frequencies for longer texts than a model was trained on."""
+"""Scaling of rotary frequencies, for longer texts than a model was trained on."""
 
 import dataclasses
 import math
@@ -10,13 +10,13 @@ from jaxtyping import Float
 
 @runtime_checkable
 class RotaryScaling(Protocol):
-    """What `rotary_frequencies` asks of a scaling: new frequencies, and a factor on the features.
+    """The interface of scalings for `rotary_frequencies`: new frequencies, and an amplitude.
 
     Attributes:
-      amplitude: a factor on queries and keys that are turned, for `rotary`; 1 for most.
+      amplitude: a factor on rotated queries and keys, for `rotary`; 1 for most scalings.
 
     Example:
-      >>> class Halved:   # a scaling of one's own
+      >>> class Halved:   # a custom scaling
       ...     amplitude = 1.0
       ...     def __call__(self, frequencies, base):
       ...         return frequencies / 2
@@ -34,7 +34,7 @@ class RotaryScaling(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LinearScaling:
-    """Position interpolation: all positions are squeezed by one factor.
+    """Position interpolation: divides all frequencies, and so positions, by one factor.
 
     Chen et al., "Extending Context Window of Large Language Models via Positional Interpolation"
     (2023), eq. 4, https://arxiv.org/abs/2306.15595.
@@ -42,7 +42,7 @@ class LinearScaling:
       frequency / factor
 
     Args:
-      factor: how many times longer the texts become, at least 1.
+      factor: how many times longer the texts may be than in training, at least 1.
 
     Raises:
       ValueError: the factor is less than 1 or not finite.
@@ -69,7 +69,7 @@ class LinearScaling:
 
 @dataclasses.dataclass(frozen=True)
 class Llama3Scaling:
-    """Llama 3.1's: long waves are squeezed, short ones stay, and between them it is a mixture.
+    """Llama 3.1's scaling: divides low frequencies by a factor, keeps high ones, mixes in between.
 
     Grattafiori et al., "The Llama 3 Herd of Models" (2024), https://arxiv.org/abs/2407.21783; the
     formula is that of the models' code, github.com/meta-llama/llama-models, `apply_scaling`.
@@ -79,10 +79,11 @@ class Llama3Scaling:
       (1 - share) * frequency / factor + share * frequency
 
     Args:
-      factor: how many times longer the texts become, at least 1; Llama 3.1 has 8.
-      low_freq_factor: a wave that turns fewer times in the original length is squeezed; 1.
-      high_freq_factor: a wave that turns more times stays; 4.
-      original_length: the length of the texts before, in positions; 8192.
+      factor: how many times longer the texts may be than in training, at least 1; Llama 3.1 has 8.
+      low_freq_factor: a frequency with fewer turns in the original length is divided by the factor;
+        Llama 3.1 has 1.
+      high_freq_factor: a frequency with more turns in the original length is kept; Llama 3.1 has 4.
+      original_length: the length of texts in training, in positions; Llama 3.1 has 8192.
 
     Raises:
       ValueError: a number is out of range.
@@ -122,25 +123,25 @@ class Llama3Scaling:
 
 @dataclasses.dataclass(frozen=True)
 class YarnScaling:
-    """YaRN: long waves are squeezed, short ones stay, and logits get a little steeper.
+    """YaRN: divides low frequencies by a factor, keeps high ones, and scales up all logits.
 
     Peng et al., "YaRN: Efficient Context Window Extension of Large Language Models" (2023),
-    sections 3.2 and 3.4, https://arxiv.org/abs/2309.00071. The paper writes the ramp between the
-    two kinds of waves in their number of turns; its code, and every checkpoint since, in the number
-    r of the wave, and so does this.
+    sections 3.2 and 3.4, https://arxiv.org/abs/2309.00071. The paper defines the ramp
+    between the two by the number of turns of a frequency; its code and all checkpoints define it by
+    the index r of the frequency, and so does this class.
 
-      wave(turns) = R * log(original_length / (2π turns)) / log(base)
-      low, high   = ⌊wave(beta_fast)⌋, ⌈wave(beta_slow)⌉
-      share       = 1 - clip((r - low) / (high - low), 0, 1)
+      index(turns) = R * log(original_length / (2π turns)) / log(base)
+      low, high    = ⌊index(beta_fast)⌋, ⌈index(beta_slow)⌉
+      share        = 1 - clip((r - low) / (high - low), 0, 1)
       (1 - share) * frequency / factor + share * frequency,   amplitude = 1 + log(factor) / 10
 
     Args:
-      factor: how many times longer the texts become, at least 1; s in the paper.
-      original_length: the length of the texts before, in positions; L in the paper.
-      beta_fast: a wave that turns more often in the original length stays.
-      beta_slow: a wave that turns less often is squeezed.
-      truncate: whether the two ends of the ramp are rounded to whole waves; gpt-oss does not.
-      attention_factor: the amplitude, where a checkpoint names one.
+      factor: how many times longer the texts may be than in training, at least 1; s in the paper.
+      original_length: the length of texts in training, in positions; L in the paper.
+      beta_fast: a frequency with more turns in the original length is kept.
+      beta_slow: a frequency with fewer turns is divided by the factor.
+      truncate: whether the ends of the ramp are rounded to integers; False in gpt-oss.
+      attention_factor: the amplitude; None for the formula.
 
     Raises:
       ValueError: a number is out of range.
@@ -172,7 +173,7 @@ class YarnScaling:
 
     @property
     def amplitude(self) -> float:
-        """The factor √(1/t) on queries and keys, so that logits are divided by the paper's t."""
+        """The factor on rotated queries and keys, √(1/t): logits are divided by the paper's t."""
         if self.attention_factor is not None:
             return self.attention_factor
         return 1 + math.log(self.factor) / 10
@@ -182,21 +183,21 @@ class YarnScaling:
     ) -> Float[np.ndarray, " R"]:
         R = len(frequencies)
 
-        def wave(turns: float) -> float:
+        def index(turns: float) -> float:
             return R * math.log(self.original_length / (2 * math.pi * turns)) / math.log(base)
 
-        low, high = wave(self.beta_fast), wave(self.beta_slow)
+        low, high = index(self.beta_fast), index(self.beta_slow)
         if self.truncate:
             low, high = math.floor(low), math.ceil(high)
         low, high = max(low, 0), min(high, 2 * R - 1)
-        width = max(high - low, 1e-3)  # a ramp of no width is a step
+        width = max(high - low, 1e-3)  # a ramp of width 0 is a step
         return _mixed(frequencies, self.factor, 1 - np.clip((np.arange(R) - low) / width, 0, 1))
 
 
 def _mixed(
     frequencies: Float[np.ndarray, " R"], factor: float, share: Float[np.ndarray, " R"]
 ) -> Float[np.ndarray, " R"]:
-    """Frequencies that stay as they are by their share, and are squeezed by what is left of it."""
+    """Returns share · frequency + (1 − share) · frequency / factor."""
     return (1 - share) * frequencies / factor + share * frequencies
 
 

@@ -1,7 +1,7 @@
-"""What happens to a logit between score and mask: a function of the logit and two positions.
+"""Score mods: functions of a logit and two positions, applied after the scale, before the mask.
 
-The ones here are frozen pytrees, so what they learn (a slope, a table) is an ordinary leaf. Any
-Python callable of a logit and two positions serves as well.
+The score mods here are frozen pytrees, so a trained slope or table is an ordinary leaf. Any Python
+callable of a logit and two positions works as a score mod, too.
 """
 
 from attn_jax.score_mods._alibi import alibi as alibi

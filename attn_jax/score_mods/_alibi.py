@@ -1,4 +1,4 @@
-"""A logit falls with distance, in each head at a rate of its own."""
+"""ALiBi: lowers logits in proportion to distance, with a different slope in each head."""
 
 import dataclasses
 import math
@@ -29,11 +29,11 @@ class _Alibi(ScoreMod):
 
 
 def alibi(slope: float | int | np.floating | Float[Array, "..."]) -> ScoreMod:
-    """A logit falls by `slope` with each position between query and key.
+    """ALiBi: subtracts `slope` times the distance between query and key from the logit.
 
     Press et al., "Train Short, Test Long" (2021), section 3, https://arxiv.org/abs/2108.12409. The
-    paper reads backwards alone and writes slope * (key_position - query_position), the same
-    wherever the key is not after the query; here distance counts on both sides.
+    paper has only keys before the query, and adds slope * (key_position - query_position), which
+    is the same there; here keys after the query are lowered by their distance, too.
 
       logit - slope * |key_position - query_position|
 
@@ -63,19 +63,20 @@ def alibi(slope: float | int | np.floating | Float[Array, "..."]) -> ScoreMod:
 
 
 def alibi_slopes(num_heads: int) -> Float[Array, " N"]:
-    """The slopes that the paper gives its heads.
+    """Returns the slopes of the ALiBi paper: one for each head.
 
-    Press et al. (2021), section 3, https://arxiv.org/abs/2108.12409, and their code where
-    `num_heads` is no power of two: the slopes of the power c below it, then every second one of
-    those of 2c.
+    Press et al. (2021), section 3, https://arxiv.org/abs/2108.12409. If `num_heads` is not a power
+    of two, as in their code: the slopes for c heads, the greatest power of two below it, then every
+    second slope for 2c heads.
 
-      slopes[n] = 2 ** (-8 * (n + 1) / num_heads)
+      slopes[n] = 2 ** (-8 * (n + 1) / num_heads)     for a power of two
 
     Args:
       num_heads: how many heads, N.
 
     Returns:
-      One slope a head, float32; `jax.vmap` or `alibi(slopes[None])` gives each head its own.
+      One slope for each head, float32. Give each head its slope by `jax.vmap`, or by
+      `alibi(slopes[None])` in `dot_product_attention`.
 
     Raises:
       ValueError: the number of heads is not an integer >= 1.

@@ -1,4 +1,4 @@
-"""Numbers that are added to logits: one for each distance, or one for each pair of rows."""
+"""Biases added to logits: one for each bucket of distances, or one for each pair of rows."""
 
 import dataclasses
 import math
@@ -51,18 +51,19 @@ class _DenseBias(ScoreMod):
 def relative_bias(
     table: Float[Array | np.ndarray, "... R"], *, bidirectional: bool, max_distance: int = 128
 ) -> ScoreMod:
-    """Adds a learned number for each bucket of distances: exact when near, coarse when far.
+    """T5's relative bias: adds a trained number for each bucket of distances to the logit.
 
     Raffel et al., "Exploring the Limits of Transfer Learning" (2019), section 2.1,
-    https://arxiv.org/abs/1910.10683 (T5). The layer that adds it does not scale its scores.
+    https://arxiv.org/abs/1910.10683 (T5). T5 uses it without scaling the dot products.
 
       logit + table[relative_bucket(key_position - query_position)]
 
     Args:
-      table: one number a bucket, of one head; T5 has 32. It may be traced, trained or mapped.
-      bidirectional: whether keys after the query have buckets of their own, half of all (T5's
-        encoder), or share the bucket of distance 0 (its decoder).
-      max_distance: from here on all distances share the last bucket, in positions.
+      table: one number for each bucket, of one head; T5 has 32 buckets. The table may be traced,
+        trained or mapped.
+      bidirectional: whether keys after the query have their own half of the buckets (T5's encoder),
+        or share the bucket of distance 0 (its decoder).
+      max_distance: the distance from which on all share the last bucket, in positions.
 
     Returns:
       The score mod, for `attend(score_mod=)`.
@@ -83,7 +84,7 @@ def relative_bias(
     if not jnp.issubdtype(table.dtype, jnp.floating):
         raise TypeError(f"table must be floating point; got {table.dtype}")
     if table.ndim == 0:
-        raise ValueError("table must have one entry a bucket; got a scalar")
+        raise ValueError("table must have one entry for each bucket; got a scalar")
     _check_buckets(table.shape[-1], bidirectional, max_distance)
     return _RelativeBias(jnp.asarray(table), bidirectional, max_distance)
 
@@ -95,29 +96,32 @@ def relative_bucket(
     bidirectional: bool,
     max_distance: int = 128,
 ) -> Int[Array, "*B"]:
-    """The bucket of a distance: one for each small one, then ever wider ones.
+    """Returns the bucket of a distance: one bucket for each short distance, wider ones for long.
 
     Raffel et al. (2019), section 2.1, https://arxiv.org/abs/1910.10683, and their code: half of the
-    buckets are exact, the others grow with the logarithm up to `max_distance`.
+    buckets have one distance each; the others are logarithmic up to `max_distance`.
 
       n < exact: n;  else exact + ⌊log(n / exact) / log(max_distance / exact) * (buckets - exact)⌋
+      where n = max(-distance, 0), buckets = num_buckets; if bidirectional n = |distance|,
+      buckets = num_buckets / 2; and exact = buckets / 2
 
     Args:
       distance: key position minus query position.
       num_buckets: how many buckets there are.
       bidirectional: whether keys after the query have the upper half of the buckets, or share
         bucket 0.
-      max_distance: from here on all distances share the last bucket, in positions.
+      max_distance: the distance from which on all share the last bucket, in positions.
 
     Returns:
-      The number of the bucket, from 0 to num_buckets - 1, as int32.
+      The index of the bucket, from 0 to num_buckets - 1, as int32.
 
     Raises:
-      ValueError: fewer than 2 buckets a direction, or an odd number of them for two directions; or
-        `max_distance` is not above the number of exact buckets.
+      ValueError: fewer than 2 buckets for a direction, or an odd number of them for two directions;
+        or `max_distance` is not above the number of buckets with one distance each.
 
     Numerics:
-      The logarithm is taken in float32, as in the paper's code, so that its weights fit.
+      The logarithm is computed in float32, as in the paper's code, so that trained T5 weights can
+      be used.
 
     Example:
       >>> distance = jnp.array([0, -1, -7, -8, -20, -1000, 1])
@@ -137,20 +141,20 @@ def relative_bucket(
 
 
 def dense_bias(bias: Float[Array | np.ndarray, "... P Q"]) -> ScoreMod:
-    """Adds a number for each pair of a query and a key, written out in an array.
+    """Adds an array of biases to the logits: one number for each pair of a query and a key.
 
     Liu et al., "Swin Transformer" (2021), eq. 4, https://arxiv.org/abs/2103.14030, where it is B.
-    It goes by the rows of the whole sequence: a call with a part of them says which, by `query_row`
-    and `key_row` of `attend`. Each tile of the computation takes its own part.
+    The array is indexed by row (index in the whole sequence): a call with a part of the rows passes
+    `query_row` and `key_row`, see `attend`. Blockwise attention slices the array for each tile.
 
       logit + bias[query_row, key_row]
 
     Args:
-      bias: one number a pair of rows; an axis of size 1 is shared by all rows. It may be traced,
-        trained or mapped.
+      bias: one number for each pair of rows; an axis of size 1 is broadcast. The array may be
+        traced, trained or mapped.
 
     Returns:
-      The score mod, for `attend(score_mod=)`. Past the end of the array it gives NaN.
+      The score mod, for `attend(score_mod=)`. It returns NaN past the end of the array.
 
     Raises:
       TypeError: the bias is not floating point.
@@ -170,7 +174,7 @@ def dense_bias(bias: Float[Array | np.ndarray, "... P Q"]) -> ScoreMod:
     if bias.ndim < 2:
         raise ValueError(
             f"bias must have an axis of queries and one of keys; got shape {bias.shape}; write "
-            f"bias[None, :] for one row that all queries share"
+            f"bias[None, :] to use one row for all queries"
         )
     return _DenseBias(Table(jnp.asarray(bias), "pair"))
 
@@ -185,6 +189,6 @@ def _check_buckets(num_buckets: int, bidirectional: bool, max_distance: int) -> 
     exact = num_buckets // directions // 2
     if max_distance <= exact:
         raise ValueError(
-            f"max_distance must be greater than {exact}, the number of buckets for one distance "
+            f"max_distance must be greater than {exact}, the number of buckets with one distance "
             f"each; got {max_distance}"
         )

@@ -1,4 +1,4 @@
-"""What every change to a logit is: a function of a logit and two positions, applied in turn."""
+"""The base class of score mods: functions of a logit and two positions, chained with `>>`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ type ScoreModFunction = Callable[[Logit, Position, Position], Logit]
 
 
 class ScoreMod(Rule):
-    """Base of the score mods here: callable on a logit and two positions; `a >> b` is b after a.
+    """The base class of score mods: callable on a logit and two positions; `a >> b` is b after a.
 
     Source: the `score_mod` of FlexAttention (Dong et al. 2024, https://arxiv.org/abs/2412.05496,
     section 3).
@@ -39,12 +39,12 @@ class ScoreMod(Rule):
 
     no_truth = (
         "a score mod has no truth value: write a >> b for b after a, and `score_mod is None` to "
-        "ask whether there is one"
+        "test whether there is one"
     )
 
     @property
     def aligned(self) -> bool:
-        """Whether it looks at positions, so that the alignment of queries and keys matters."""
+        """Whether the score mod depends on positions, so that their alignment matters."""
         return True
 
     def __call__(
@@ -65,7 +65,7 @@ class ScoreMod(Rule):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class Chain(ScoreMod):
-    """Score mods one after another."""
+    """Score mods applied one after another."""
 
     parts: tuple[Any, ...]
 
@@ -85,14 +85,17 @@ class Chain(ScoreMod):
 
 
 def is_aligned(score_mod: ScoreModFunction) -> bool:
-    """Whether a score mod depends on how queries and keys are aligned; see `masks.is_aligned`.
+    """Whether a score mod depends on positions, so that their alignment matters.
+
+    See `masks.is_aligned`.
 
     Args:
       score_mod: one of this module, or any callable `(logit, query_position, key_position) ->
         logit`.
 
     Returns:
-      What a score mod of this module says of itself; True of any other callable, for it may.
+      `score_mod.aligned` for a score mod of this module; True for any other callable, which might
+      depend on positions.
 
     Cost:
       O(1).
@@ -106,23 +109,23 @@ def is_aligned(score_mod: ScoreModFunction) -> bool:
 
 
 def as_pytree(score_mod: ScoreModFunction, dtype: DTypeLike) -> ScoreModFunction:
-    """A score mod that computes the same and is a pytree of arrays: what `jit` takes.
+    """Turns a score mod into an equal one that is a pytree of arrays, and so an argument of `jit`.
 
-    What FlexAttention does when it compiles a score function (Dong et al. 2024,
-    https://arxiv.org/abs/2412.05496, section 3): a plain callable is traced once, the arrays that
-    it captured become leaves with gradients, and numbers become arrays.
+    As FlexAttention compiles a score function (Dong et al. 2024, https://arxiv.org/abs/2412.05496,
+    section 3): a plain callable is traced once, the arrays that it captured become leaves with
+    gradients, and numbers become arrays.
 
     Args:
       score_mod: one of this module, or any callable `(logit, query_position, key_position) ->
         logit` on scalars.
-      dtype: of the logits, and of what were plain numbers.
+      dtype: dtype of the logits, and of the arrays that replace plain numbers.
 
     Returns:
-      A callable of a logit and two positions. Two that came from equal functions have equal tree
-      structures, even where the functions were two lambdas.
+      A callable of a logit and two positions. Results for two functions of equal code have equal
+      tree structures, even if the functions were two lambdas.
 
     Raises:
-      TypeError: the score mod is no callable, or it does not return a scalar of the logit's dtype.
+      TypeError: the score mod is not callable, or does not return a scalar of the logit's dtype.
 
     Cost:
       One trace of each plain callable.
@@ -148,7 +151,7 @@ def _chain(first: ScoreModFunction, then: ScoreModFunction) -> Chain:
     for part in (first, then):
         if not callable(part):
             raise TypeError(
-                f"a score mod is followed by score mods and callables (logit, query_position, "
+                f"a score mod chains with score mods and callables (logit, query_position, "
                 f"key_position) -> logit; got {type(part).__name__}"
             )
     before = first.parts if isinstance(first, Chain) else (first,)

@@ -1,4 +1,4 @@
-"""Logits squeezed into an interval, smoothly."""
+"""Soft capping of logits, as in Gemma 2."""
 
 import dataclasses
 import math
@@ -30,7 +30,7 @@ class _SoftCap(ScoreMod):
 
 
 def soft_cap(cap: float | int | np.floating | Float[Array, "..."]) -> ScoreMod:
-    """Keeps logits between -cap and cap; small ones stay almost as they are.
+    """Bounds logits smoothly between -cap and cap; small logits barely change.
 
     Gemma Team, "Gemma 2" (2024), section 2, https://arxiv.org/abs/2408.00118, where cap = 50.
 
@@ -43,10 +43,10 @@ def soft_cap(cap: float | int | np.floating | Float[Array, "..."]) -> ScoreMod:
       The score mod, for `attend(score_mod=)`.
 
     Raises:
-      ValueError: the cap is a number that is not finite and positive.
+      ValueError: the cap is a number, and not finite and positive.
 
     Numerics:
-      In the logit's dtype; within cap * (logit / cap)³ / 3 of the logit.
+      In the logit's dtype; the result differs from the logit by at most cap * (logit / cap)³ / 3.
 
     Example:
       >>> at = jnp.array(0), jnp.array(0)

@@ -32,11 +32,15 @@ W, W_CONCAT, V_CONCAT, V_ADDITIVE = (
 SCORES = {
     "scaled dot": (H, None, None),
     "dot": (H, scores.dot, oracle.dot),
-    "general": (E, (scores.general, {"w": W}), partial(oracle.general, w=W)),
-    "additive": (H, (scores.additive, {"v": V_ADDITIVE}), partial(oracle.additive, v=V_ADDITIVE)),
+    "general": (E, (scores.general, {"kernel": W}), partial(oracle.general, w=W)),
+    "additive": (
+        H,
+        (scores.additive, {"out_kernel": V_ADDITIVE}),
+        partial(oracle.additive, v=V_ADDITIVE),
+    ),
     "concat": (
         E,
-        (scores.concat, {"w": W_CONCAT, "v": V_CONCAT}),
+        (scores.concat, {"kernel": W_CONCAT, "out_kernel": V_CONCAT}),
         partial(oracle.concat, w=W_CONCAT, v=V_CONCAT),
     ),
 }
@@ -143,7 +147,7 @@ def test_gradients_reach_every_captured_array(implementation):
             query,
             key,
             value,
-            score=partial(scores.additive, v=v),
+            score=partial(scores.additive, out_kernel=v),
             score_mod=lambda logit, i, j: logit - slope * (i - j).astype(float) + table[i - j + S],
             mask=jnp.asarray(READABLE).at[2, 0].set(True),
             query_position=jnp.arange(T),

@@ -115,7 +115,7 @@ def test_memory_is_what_the_compiled_call_allocates(named, tiles):
 
 def test_one_head_is_explained_with_the_options_of_attend():
     query, key, value = (array[0, :, 0] for array in heads())
-    score = partial(scores.additive, v=jnp.ones(H))
+    score = partial(scores.additive, out_kernel=jnp.ones(H))
     explanation = attn_jax.explain(query, key, value, score=score, mask=jnp.ones((1, S), bool))
     assert explanation.implementation == "blockwise"
     assert "score is given" in explanation.others["cudnn"]

@@ -154,7 +154,7 @@ def test_poison_at_masked_keys_never_reaches_the_output(options, poison, impleme
         assert_equal(gradient, jnp.zeros_like(gradient))
 
 
-ADDITIVE = partial(scores.additive, v=jnp.linspace(-1.0, 1.0, H))
+ADDITIVE = partial(scores.additive, out_kernel=jnp.linspace(-1.0, 1.0, H))
 
 
 @pytest.mark.parametrize("score", [None, scores.dot, ADDITIVE], ids=["scaled", "dot", "additive"])

@@ -65,7 +65,7 @@ CALLS = {
         (QUERY, KEY, VALUE, BIAS, TABLE, WHERE | ROWS),
     ),
     "scores": (
-        lambda q, k, w: attn_jax.scores.general(q, k, w=w),
+        lambda q, k, w: attn_jax.scores.general(q, k, kernel=w),
         (QUERY, KEY, RNG.normal(size=(H, H))),
     ),
     "merge_partials": (

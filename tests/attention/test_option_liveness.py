@@ -77,7 +77,7 @@ OF_HEADS = [
 OF_ONE = [
     *SHARED,
     Live("score", scores.dot),
-    Live("score", partial(scores.additive, v=jnp.ones(H))),
+    Live("score", partial(scores.additive, out_kernel=jnp.ones(H))),
     Live("mask", jnp.asarray(np.arange(S) != 1)[None]),
     Live("mask", CAUSAL),
     Live("mask", lambda i, j: j != 1),

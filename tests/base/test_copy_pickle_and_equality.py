@@ -172,7 +172,7 @@ TRUTHS = {
     "mask": (masks.causal, "a mask has no truth value: write a & b, a | b and ~a"),
     "combined mask": (combined_mask, "a mask has no truth value"),
     "score mod": (combined_score_mod, "a score mod has no truth value: write a >> b"),
-    "block mask": (PYTREES["block mask"], "a block mask has no truth value: combine rules with &"),
+    "block mask": (PYTREES["block mask"], "a block mask has no truth value: combine masks with &"),
     "traced function": (lambda: masks.as_pytree(later), "has no truth value"),
 }
 

@@ -21,10 +21,10 @@ def attention(**options):
 
 MISTAKES = {
     "no capacity": (lambda: caches.contiguous(B, 0, K, H), r"capacity must be an int >= 1; got 0"),
-    "no rows": (lambda: caches.paged(0, L, K, H), r"B must be an int >= 1; got 0"),
-    "no heads": (lambda: caches.contiguous(B, L, 0, H), r"K must be an int >= 1; got 0"),
-    "no width": (lambda: caches.sliding(B, L, K, 0), r"H must be an int >= 1; got 0"),
-    "no value": (lambda: caches.contiguous(B, L, K, H, 0), r"V must be an int >= 1; got 0"),
+    "no rows": (lambda: caches.paged(0, L, K, H), r"batch must be an int >= 1; got 0"),
+    "no heads": (lambda: caches.contiguous(B, L, 0, H), r"num_kv_heads must be an int >= 1; got 0"),
+    "no width": (lambda: caches.sliding(B, L, K, 0), r"head_dim must be an int >= 1; got 0"),
+    "no value": (lambda: caches.contiguous(B, L, K, H, 0), r"value_dim must be an int >= 1; got 0"),
     "window below 0": (lambda: caches.sliding(B, -1, K, H), r"window must be two ints >= 0"),
     "no chunk": (lambda: caches.sliding(B, 3, K, H, chunk=0), r"chunk must be an int >= 1; got 0"),
     "no page": (lambda: caches.paged(B, L, K, H, page=0), r"page must be an int >= 1; got 0"),
@@ -35,13 +35,13 @@ MISTAKES = {
     ),
     "other rows": (
         given("contiguous", KEY[:2], VALUE[:2]),
-        r"key must have shape \[3, T, 2, 8\], as the cache was made; got \[2, 12, 2, 8\]",
+        r"key must have shape \[3, T, 2, 8\], as the cache has; got \[2, 12, 2, 8\]",
     ),
     "other heads": (given("paged", KEY[:, :, :1], VALUE), r"key must have shape \[3, T, 2, 8\]"),
     "no batch": (given("paged", KEY[0], VALUE[0]), r"key must have shape \[3, T, 2, 8\]"),
     "other width": (
         given("sliding", KEY, VALUE[..., :2]),
-        r"value must have shape \[3, 12, 2, 5\], as the cache was made; got \[3, 12, 2, 2\]",
+        r"value must have shape \[3, 12, 2, 5\], as the cache has; got \[3, 12, 2, 2\]",
     ),
     "other tokens": (
         given("contiguous", KEY, VALUE[:, :3]),
@@ -54,11 +54,11 @@ MISTAKES = {
     ),
     "realness of other tokens": (
         given("contiguous", KEY, VALUE, jnp.ones((B, 2), bool)),
-        r"is_real must have one entry a token, \[3, 12\]; got \[3, 2\]",
+        r"is_real must have one entry for each token, \[3, 12\]; got \[3, 2\]",
     ),
     "forward": (
         lambda: MAKE["contiguous"]().rewind(jnp.array([0, 1, 0])),
-        r"lengths\[1\] must be between 0 and 0, what the row holds; got 1",
+        r"lengths\[1\] must be between 0 and 0, the present length of batch example 1; got 1",
     ),
     "back by a fraction": (
         lambda: MAKE["sliding"]().rewind(jnp.zeros(B)),
@@ -66,27 +66,27 @@ MISTAKES = {
     ),
     "back by fewer rows": (
         lambda: MAKE["paged"]().rewind(jnp.zeros(2, int)),
-        r"lengths must have one entry a row, \[3\]; got \[2\]",
+        r"lengths must have one entry for each batch example, \[3\]; got \[2\]",
     ),
     "a row that is none": (
         lambda: MAKE["paged"]().reorder(jnp.array([0, 1, 3])),
-        r"rows\[2\] must be between 0 and 2; got 3",
+        r"source\[2\] must be between 0 and 2; got 3",
     ),
     "rows by number": (
         lambda: MAKE["sliding"]().reset(jnp.array([0, 1, 1])),
-        r"rows must be bool; got int32",
+        r"examples must be bool; got int32",
     ),
     "more than there is": (
         lambda: MAKE["paged"]().share(0, SOME, 2),
-        r"length must be between 0 and 0, what row 0 holds; got 2",
+        r"length must be between 0 and 0, the present length of batch example 0; got 2",
     ),
     "a source that is none": (
         lambda: MAKE["paged"]().share(3, SOME, 0),
-        r"source must be a row between 0 and 2; got 3",
+        r"source must be a batch example between 0 and 2; got 3",
     ),
     "an array as a mask": (
         attention(mask=jnp.ones((L, L), bool)),
-        r"mask must be a rule on positions.*masks\.from_array",
+        r"mask must be a function of positions.*masks\.from_array",
     ),
     "no splits": (attention(splits=0), r"splits must be an int >= 1; got 0"),
     "heads that do not divide": (

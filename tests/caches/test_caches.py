@@ -88,7 +88,9 @@ def test_padding_is_not_kept_even_in_a_full_row(kind):
 def test_a_token_too_many_is_refused_with_advice(kind):
     cache, _ = filled(kind)
     assert cache.capacity == L
-    message = r"row 0 holds 12 tokens and is given 1 more, .* 12; make the cache with .* >= 13"
+    message = (
+        r"batch example 0 holds 12 tokens and gets 1 more, .* 12; make the cache with .* >= 13"
+    )
     with pytest.raises(caches.CacheOverflow, match=message):
         cache.append(KEY[:, :1], VALUE[:, :1])
 

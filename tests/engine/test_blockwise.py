@@ -32,7 +32,7 @@ def everything(implementation, query, key, value, v, slope, table):
         query,
         key,
         value,
-        score=partial(scores.additive, v=v),
+        score=partial(scores.additive, out_kernel=v),
         score_mod=lambda logit, i, j: (
             jnp.tanh(logit) - slope * (i - j).astype(float) ** 2 / 50 + table[i - j + S]
         ),

@@ -96,7 +96,7 @@ def test_a_score_is_refused_unless_it_is_the_dot_product():
         return dispatch.refusals(prepare(*one_head(), score=score), "cuda").get("cudnn", "")
 
     assert refusal(scores.dot) == ""
-    assert "score is given" in refusal(partial(scores.general, w=jnp.eye(H)))
+    assert "score is given" in refusal(partial(scores.general, kernel=jnp.eye(H)))
 
 
 TAKEN = {

@@ -254,19 +254,24 @@ PARTS = {
     "general without a way to the key": mistake(
         scores.general,
         PAIR,
-        *("w", zeros(3, 2), ValueError, r"w must have shape \[H E\] with H = 2, E = 3 .*\[3, 2\]"),
+        *(
+            "kernel",
+            zeros(3, 2),
+            ValueError,
+            r"kernel must have shape \[H E\] with H = 2, E = 3 .*\[3, 2\]",
+        ),
     ),
     "additive without projections": mistake(
         scores.additive,
         PAIR,
         *("key", zeros(S, 3), ValueError, r"key must have .* A = 2 .*got \[7, 3\]"),
-        v=zeros(2),
+        out_kernel=zeros(2),
     ),
     "concat of other widths": mistake(
         scores.concat,
         PAIR,
-        *("w", zeros(4, 6), ValueError, r"w must have H \+ E = 2 \+ 3 rows, .*got 4"),
-        v=zeros(6),
+        *("kernel", zeros(4, 6), ValueError, r"kernel must have H \+ E = 2 \+ 3 rows; got 4"),
+        out_kernel=zeros(6),
     ),
     "weights for other tokens": mistake(
         attn_jax.self_attention,

@@ -1,5 +1,7 @@
 """The self-attention layers: the functions they wrap, their parameters, and Flax's transforms."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,3 +156,10 @@ def test_a_batch_that_is_not_mapped_is_refused():
     layer = SelfAttention(D, rngs=nnx.Rngs(0))
     with pytest.raises((ValueError, TypeError), match="x"):
         layer(jnp.zeros((2, T, D)))
+
+
+def test_the_former_module_of_the_layers_still_has_them():
+    former = importlib.import_module("attn_jax.modules.self_attention")
+    assert former.SelfAttention is attn_jax.lecture.SelfAttention
+    assert former.CausalSelfAttention is attn_jax.lecture.CausalSelfAttention
+    assert former.MultiHeadSelfAttention is attn_jax.lecture.MultiHeadSelfAttention

@@ -28,7 +28,7 @@ def alignment_model(seed):
 
 def attention(state, annotation, w, u, v):
     """One Bahdanau attention call per decoder state."""
-    score = partial(scores.additive, v=v)
+    score = partial(scores.additive, out_kernel=v)
     return attn_jax.attend(state @ w, annotation @ u, annotation, score=score)
 
 
@@ -75,7 +75,7 @@ def test_d03_without_tanh_the_query_cancels():
 
     weights = attn_jax.attention_weights(state @ w, annotation @ u, score=linear)
     assert_close(weights, every_step(weights[0]))
-    with_tanh = partial(scores.additive, v=v)
+    with_tanh = partial(scores.additive, out_kernel=v)
     weights = attn_jax.attention_weights(state @ w, annotation @ u, score=with_tanh)
     assert_differs(weights, every_step(weights[0]))
 
@@ -99,7 +99,7 @@ def test_d06_attention_to_the_last_annotation_alone_is_the_rnn_encoder_decoder()
     last_only = (jnp.arange(S) == S - 1)[None]
 
     def contexts(annotation, mask):
-        score = partial(scores.additive, v=v)
+        score = partial(scores.additive, out_kernel=v)
         return attn_jax.attend(state @ w, annotation @ u, annotation, score=score, mask=mask)
 
     assert_equal(contexts(annotation, last_only), every_step(annotation[-1]))

@@ -79,8 +79,8 @@ def test_a07_self_attention_is_luongs_general_score_on_the_tokens():
     x, w_query, w_key, w_value = tokens_and_weights(8)
     product = w_query @ w_key.T
     out = attn_jax.self_attention(x, w_query, w_key, w_value)
-    general = partial(scores.general, w=product / np.sqrt(H))
-    unscaled = partial(scores.general, w=product)
+    general = partial(scores.general, kernel=product / np.sqrt(H))
+    unscaled = partial(scores.general, kernel=product)
     assert_close(attn_jax.attend(x, x, x @ w_value, score=general), out)
     assert_differs(attn_jax.attend(x, x, x @ w_value, score=unscaled), out)
 

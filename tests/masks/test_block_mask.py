@@ -76,9 +76,9 @@ def test_sparsity_is_the_fraction_of_empty_tiles():
 def test_printing_draws_the_tiles():
     block = attn_jax.block_mask(masks.causal(), 6, 6, tile=(2, 2))
     name, *lines = str(block).splitlines()
-    assert name == "BlockMask(causal(), T=6, S=6, tile=(2, 2)): 33% empty"
+    assert name == "BlockMask(causal(), 6, 6, tile=(2, 2)): 33% empty"
     assert lines == ["▒··", "■▒·", "■■▒"]
-    assert repr(built(lambda i, j: i < j)) == "BlockMask(Hoisted, T=11, S=13, tile=(3, 4))"
+    assert repr(built(lambda i, j: i < j)) == "BlockMask(Hoisted, 11, 13, tile=(3, 4))"
 
 
 def test_lambdas_that_do_the_same_share_a_compiled_search():
@@ -119,7 +119,10 @@ def test_the_mask_of_a_block_mask_uses_its_positions():
 
 WRONG = {
     "no alignment": (lambda: attn_jax.block_mask(masks.causal(), T, S), "query_position"),
-    "no keys": (lambda: attn_jax.block_mask(masks.causal(), 3, 0), "S must be an int >= 1; got 0"),
+    "no keys": (
+        lambda: attn_jax.block_mask(masks.causal(), 3, 0),
+        "key_length must be an int >= 1",
+    ),
     "no tile": (lambda: attn_jax.block_mask(masks.causal(), 3, 3, tile=(0, 2)), "tile"),
     "positions of another length": (
         lambda: attn_jax.block_mask(

@@ -73,7 +73,7 @@ def test_values_may_have_a_width_of_their_own():
     key, value = layer.project_memory(x)
     with pytest.raises(ValueError, match="value shape"):
         nnx.dot_product_attention(key, key, value)
-    assert layer.read_memory(x, key, value).shape == (B, T, D)
+    assert layer.attend_to_memory(x, key, value).shape == (B, T, D)
     # Values padded with zeros have the width that flax's function requires, and the same output.
     query = jnp.einsum("BTD,DNH->BTNH", x, layer.w_query[...])
     padded = jnp.pad(value, [(0, 0)] * 3 + [(0, H - 3)])

@@ -288,7 +288,7 @@ def test_a_precision_has_all_the_names_that_flax_takes(name):
 
 
 def test_a_precision_for_each_operand_of_a_matmul_is_refused():
-    with pytest.raises(NotImplementedError, match="not one name for all products"):
+    with pytest.raises(NotImplementedError, match="not one name for all matmuls"):
         flax_attention(*heads(32), precision=("high", "highest"))
 
 

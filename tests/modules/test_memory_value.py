@@ -38,7 +38,7 @@ def test_values_of_another_width_follow_the_formula():
     out = jnp.einsum("BTNV,NVD->BTD", out, layer.w_out[...])
     assert_close(layer(x, memory, source, mask=mask), out)
     steps = [
-        layer.read_memory(
+        layer.attend_to_memory(
             x[:, t : t + 1], *layer.project_memory(memory, source), mask=mask[:, :, t : t + 1]
         )
         for t in range(T)

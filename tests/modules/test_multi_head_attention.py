@@ -267,7 +267,8 @@ def test_the_keys_of_a_memory_can_be_projected_once():
     key, value = layer.project_memory(memory)
     assert (key.shape, value.shape) == ((B, S, K, H), (B, S, K, V))
     steps = [
-        layer.read_memory(x[:, t : t + 1], key, value, mask=mask[:, :, t : t + 1]) for t in range(T)
+        layer.attend_to_memory(x[:, t : t + 1], key, value, mask=mask[:, :, t : t + 1])
+        for t in range(T)
     ]
     assert_close(jnp.concatenate(steps, axis=1), layer(x, memory, mask=mask))
 
@@ -363,8 +364,8 @@ def test_gradients_reach_every_parameter():
         ({"dropout_rate": 1.0}, "dropout_rate"),
         ({"scale": 0.0}, "scale"),
         ({"qk_norm": "batch"}, "qk_norm"),
-        ({"mask": jnp.ones((1, 1, T, T), bool)}, "mask of a layer must be a rule"),
-        ({"score_mod": 3.0}, "score_mod of a layer must be a rule"),
+        ({"mask": jnp.ones((1, 1, T, T), bool)}, "mask of a layer must be a function"),
+        ({"score_mod": 3.0}, "score_mod of a layer must be a function"),
     ],
 )
 def test_invalid_options_of_a_layer_are_refused(options, message):

@@ -243,7 +243,7 @@ def test_rotations_are_those_of_transformers(layout):
         (lambda: YarnScaling(2.0, 64, beta_fast=1.0, beta_slow=1.0), "beta_slow"),
         (lambda: Llama3Scaling(8.0, 4.0, 4.0, 64), "low_freq_factor"),
         (lambda: rotate(layout="halves"), "layout"),
-        (lambda: rotate(dim=H + 2), "frequencies turn 10 features"),
+        (lambda: rotate(dim=H + 2), "frequencies rotate 10 features"),
         (lambda: rotate(position=jnp.arange(T + 1)), "position must be"),
         (lambda: rotate(position=jnp.zeros((3, T), jnp.int32)), "position must be"),
         (lambda: rotate(position=jnp.zeros(T)), "position must be integers"),

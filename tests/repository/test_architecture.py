@@ -37,7 +37,6 @@ FLOORS = [
     "positions",
     "_dropout",
     "_merge",
-    "caches",
     "_engine.call",
     "_engine.tile_shape",
     "_engine.operation",
@@ -58,9 +57,10 @@ FLOORS = [
     "_multi_head",
     "_multi_head_logsumexp",
     "_multi_head_stats",
-    "_cached",
+    "caches",
     "_explain",
-    "_self_attention",
+    "lecture.functions",
+    "lecture.layers",
     "_lineage",
     "viewer",
     "modules",
@@ -79,7 +79,7 @@ PACKAGES = {
     "viewer",
 }
 # Folders in which each file is a floor of its own.
-SPLIT = {"_base", "_engine"}
+SPLIT = {"_base", "_engine", "lecture"}
 # Files over 300 lines, each with the number of the ADR that says why.
 LONG_FILES: dict[str, str] = {}
 DEV_TOOLS = {
@@ -163,7 +163,13 @@ def test_young_parts_of_jax_stand_behind_one_file(path):
 @pytest.mark.parametrize("path", LIBRARY, ids=relative)
 def test_flax_stays_in_modules_models_and_what_measures_them(path):
     uses_flax = any(name.split(".")[0] == "flax" for name in imports(path))
-    assert not uses_flax or room(path) in {"modules", "models", "benchmark", "conftest"}
+    assert not uses_flax or room(path) in {
+        "lecture.layers",
+        "modules",
+        "models",
+        "benchmark",
+        "conftest",
+    }
 
 
 def test_importing_attn_jax_imports_no_flax_and_no_tool():
@@ -184,7 +190,10 @@ assert {*later, "attend", "__version__"} <= {*dir(attn_jax)}
 assert attn_jax.__version__[0].isdigit()
 assert not [name for name in later if f"attn_jax.{name}" in sys.modules]
 assert attn_jax.viewer.AttentionView
+assert attn_jax.lecture.self_attention
+assert "SelfAttention" in dir(attn_jax.lecture)
 assert "flax" not in sys.modules
+assert attn_jax.lecture.SelfAttention is attn_jax.modules.SelfAttention
 assert attn_jax.modules.MultiHeadAttention
 assert attn_jax.models.GPT
 assert attn_jax.benchmark is sys.modules["attn_jax.benchmark"]

@@ -14,6 +14,7 @@ import attn_jax.viewer
 NAMESPACES = [
     attn_jax,
     attn_jax.caches,
+    attn_jax.lecture,
     attn_jax.masks,
     attn_jax.positions,
     attn_jax.score_mods,

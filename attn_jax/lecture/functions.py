@@ -1,8 +1,7 @@
-"""The lecture's ladder: four self-attentions of one sequence, each adding one idea to the one
-before.
+"""Four self-attentions of one sequence; each adds one idea to the one before.
 
-Raschka, "Build a Large Language Model (From Scratch)" (2024), chapter 3, whose printed numbers are
-tests here.
+Raschka, "Build a Large Language Model (From Scratch)" (2024), chapter 3. The numbers printed there
+are tests of this library. For work, use `attn_jax.dot_product_attention`.
 """
 
 import functools
@@ -18,20 +17,20 @@ from attn_jax._base import checks
 
 @jax.jit
 def simplified_self_attention(x: Float[Array, "T D"]) -> Float[Array, "T D"]:
-    """Self-attention with nothing to learn: each token becomes a mean of all, weighted by likeness.
+    """Self-attention without parameters: the average of all tokens, weighted by their similarity.
 
     Raschka (2024), section 3.3.1.
 
       softmax(x xᵀ) x
 
     Args:
-      x: one vector a token.
+      x: one vector for each token.
 
     Returns:
-      One context vector a token.
+      One context vector for each token.
 
     Raises:
-      ValueError: x has not two axes.
+      ValueError: x does not have two axes.
 
     Numerics:
       Logits and softmax in float32 (float64 for float64).
@@ -40,8 +39,8 @@ def simplified_self_attention(x: Float[Array, "T D"]) -> Float[Array, "T D"]:
       O(T² D) time, O(T²) memory.
 
     Example:
-      >>> x = jnp.array([[9.0, 0.0], [0.0, 9.0]])   # two unlike tokens: each reads itself
-      >>> attn_jax.simplified_self_attention(x).round(3).tolist()
+      >>> x = jnp.array([[9.0, 0.0], [0.0, 9.0]])   # orthogonal: each attends to itself
+      >>> attn_jax.lecture.simplified_self_attention(x).round(3).tolist()
       [[9.0, 0.0], [0.0, 9.0]]
     """
     checks.check_shapes(x=(x, "T D"))
@@ -55,23 +54,23 @@ def self_attention(
     w_key: Float[Array, "D H"],
     w_value: Float[Array, "D V"],
 ) -> Float[Array, "T V"]:
-    """Adds trainable weights: what a token asks, offers and gives are three maps of it.
+    """Scaled dot-product self-attention with trained projections to query, key and value.
 
     Vaswani et al. (2017), eq. 1, https://arxiv.org/abs/1706.03762; Raschka (2024), section 3.4.
 
       softmax((x w_query)(x w_key)ᵀ / √H) (x w_value)
 
     Args:
-      x: one vector a token.
-      w_query: makes the queries.
-      w_key: makes the keys.
-      w_value: makes the values.
+      x: one vector for each token.
+      w_query: projects x to the queries.
+      w_key: projects x to the keys.
+      w_value: projects x to the values.
 
     Returns:
-      One context vector a token.
+      One context vector for each token.
 
     Raises:
-      ValueError: the weights do not start from x's width, or queries and keys differ in width.
+      ValueError: the first axis of a weight is not x's width, or w_query and w_key differ in width.
 
     Numerics:
       As `simplified_self_attention`.
@@ -81,7 +80,7 @@ def self_attention(
 
     Example:
       >>> x, eye = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.eye(2)
-      >>> print(attn_jax.self_attention(x, 0 * eye, eye, eye))   # no question: the mean
+      >>> print(attn_jax.lecture.self_attention(x, 0 * eye, eye, eye))   # equal logits: the mean
       [[0.5 0.5]
        [0.5 0.5]]
     """
@@ -95,7 +94,7 @@ def causal_self_attention(
     w_key: Float[Array, "D H"],
     w_value: Float[Array, "D V"],
 ) -> Float[Array, "T V"]:
-    """Adds the causal mask: a token reads itself and what came before, so it can predict.
+    """`self_attention` with a causal mask: a token attends only to itself and to earlier tokens.
 
     Vaswani et al. (2017), section 3.2.3, https://arxiv.org/abs/1706.03762; Raschka (2024), section
     3.5.
@@ -103,13 +102,13 @@ def causal_self_attention(
       softmax(where(s <= t, (x w_query)(x w_key)ᵀ / √H, -inf)) (x w_value)
 
     Args:
-      x: one vector a token.
-      w_query: makes the queries.
-      w_key: makes the keys.
-      w_value: makes the values.
+      x: one vector for each token.
+      w_query: projects x to the queries.
+      w_key: projects x to the keys.
+      w_value: projects x to the values.
 
     Returns:
-      One context vector a token; its derivative by any later token is exactly 0.
+      One context vector for each token. Its derivative with respect to a later token is exactly 0.
 
     Raises:
       ValueError: as `self_attention`.
@@ -122,7 +121,7 @@ def causal_self_attention(
 
     Example:
       >>> x, eye = jnp.array([[1.0, 0.0], [0.0, 1.0]]), jnp.eye(2)
-      >>> print(attn_jax.causal_self_attention(x, 0 * eye, eye, eye))   # a running mean
+      >>> print(attn_jax.lecture.causal_self_attention(x, 0 * eye, eye, eye))   # a running mean
       [[1.  0. ]
        [0.5 0.5]]
     """
@@ -139,7 +138,7 @@ def multi_head_self_attention(
     *,
     causal: bool = False,
 ) -> Float[Array, "T E"]:
-    """Adds heads: N self-attentions side by side, each in a subspace of its own.
+    """N self-attentions (heads) in parallel, each with its own projections, then one output matrix.
 
     Vaswani et al. (2017), section 3.2.2, https://arxiv.org/abs/1706.03762; Raschka (2024), section
     3.6.
@@ -147,30 +146,30 @@ def multi_head_self_attention(
       Σ_n head_n(x) w_out[n]   where head_n is self-attention with the n-th weights
 
     Args:
-      x: one vector a token.
-      w_query: makes the queries of each head.
-      w_key: makes the keys of each head.
-      w_value: makes the values of each head.
-      w_out: joins the heads; None concatenates them, so that E = N V.
-      causal: whether a token reads only itself and what came before.
+      x: one vector for each token.
+      w_query: projects x to the queries of each head.
+      w_key: projects x to the keys of each head.
+      w_value: projects x to the values of each head.
+      w_out: the output matrix; None concatenates the heads instead, so that E = N V.
+      causal: whether a token attends only to itself and to earlier tokens.
 
     Returns:
-      One vector a token.
+      One vector for each token.
 
     Raises:
-      ValueError: the weights do not fit x or each other.
+      ValueError: the shapes of the weights do not match x or each other.
 
     Numerics:
-      As `simplified_self_attention`, a head at a time.
+      As `simplified_self_attention`, in each head.
 
     Cost:
       O(T D N (H + V) + N T² (H + V)) time, O(N T²) memory.
 
     Example:
       >>> x = jnp.array([[1.0], [3.0]])
-      >>> w = jnp.array([[[0.0], [100.0]]])   # head 0 averages, head 1 looks
+      >>> w = jnp.array([[[0.0], [100.0]]])   # head 0 averages, head 1 selects
       >>> ones = jnp.ones((1, 2, 1))
-      >>> attn_jax.multi_head_self_attention(x, w, ones, ones).tolist()
+      >>> attn_jax.lecture.multi_head_self_attention(x, w, ones, ones).tolist()
       [[2.0, 3.0], [2.0, 3.0]]
     """
     checks.check_shapes(

@@ -1,4 +1,4 @@
-"""Attention on a cache: the positions decide who reads whom, and nothing is guessed from shapes."""
+"""Attention of new tokens over a cache; masks compare the positions that the cache returns."""
 
 import functools
 from typing import Any
@@ -29,41 +29,41 @@ def cached_attention(
     splits: int = 1,
     implementation: Implementation | None = None,
 ) -> Float[Array, "B T N V"]:
-    """What the tokens that were just appended to a cache read: themselves, and what came before.
+    """Attention of the newest tokens over the cache, including themselves.
 
-    Shazeer, "Fast Transformer Decoding" (2019), section 2.3, https://arxiv.org/abs/1911.02150. One
-    token, a chunk or a prompt are the same call. Slots that hold nothing stand later than every
-    query, so the causal rule hides them, and a walk by tiles skips those that hold nothing.
+    Shazeer, "Fast Transformer Decoding" (2019), section 2.3, https://arxiv.org/abs/1911.02150. The
+    call is the same for one token, several, or a prompt. Empty slots have a position later than
+    every query, so the causal mask excludes them, and blockwise attention skips empty tiles.
 
       dot_product_attention(query, held.key, held.value, mask=causal() & mask)
 
     Args:
-      query: of the tokens that were appended, N heads.
-      held: what `append` returned beside the cache.
-      mask: a rule beside the causal one, and beside the window of a sliding cache. The row of a
-        token is its place in the sequence that the cache holds, as in one read of the whole.
+      query: queries of the appended tokens, N heads.
+      held: the second result of `append`.
+      mask: another mask; the causal mask and the window of a sliding cache apply in any case. The
+        row of a token is its position in its sequence, as in one call on the whole sequence.
       score_mod: as `dot_product_attention`.
       scale: as `dot_product_attention`.
       sink: as `dot_product_attention`.
-      splits: how many parts of the keys to read apart and merge by log-sum-exp, so that one query
-        on a long cache keeps many cores busy (Dao et al., "Flash-Decoding" (2023),
+      splits: in how many parts of the keys to compute attention in parallel, merged by log-sum-exp:
+        so one query on a long cache uses many cores (Dao et al., "Flash-Decoding" (2023),
         https://crfm.stanford.edu/2023/10/12/flashdecoding.html).
       implementation: as `dot_product_attention`.
 
     Returns:
-      Attention output in the query's dtype; zeros for tokens that are not real.
+      The attention output in the query's dtype; zeros for tokens that are not real.
 
     Raises:
       ValueError: as `dot_product_attention`; or `splits` is below 1.
-      TypeError: `mask` is an array, which knows no positions; or as `dot_product_attention`.
+      TypeError: `mask` is an array, which has no positions; or as `dot_product_attention`.
 
     Numerics:
       As `dot_product_attention`. With `splits` each part is rounded to the query's dtype before the
       parts are summed in float32, and the sum once more.
 
     Cost:
-      O(B N T S (H + V)) for S slots, whatever they hold up to 16384 pairs of a query and a slot;
-      beyond that less the tiles that hold nothing. With `splits` that do not divide S, a copy.
+      O(B N T S (H + V)) for S slots. Empty slots are computed too up to 16384 pairs of a query and
+      a slot; above that, empty tiles are skipped. With `splits` that do not divide S, a copy.
 
     Example:
       >>> rng = jax.random.key(0)
@@ -76,11 +76,11 @@ def cached_attention(
       >>> bool(jnp.allclose(jnp.concatenate(steps, axis=1), whole, atol=1e-6))
       True
 
-    See also: `attn_jax.caches` for the kinds of caches; `merge_partials`, which merges two parts.
+    See also: `attn_jax.caches` for the kinds of caches; `merge_partials` to merge two parts.
     """
     checks.check_size("splits", splits)
     options: dict[str, Any] = {
-        "mask": _rule(mask, held.window),
+        "mask": _with_causal(mask, held.window),
         "score_mod": score_mod,
         "scale": scale,
         "query_position": held.query_position,
@@ -92,14 +92,14 @@ def cached_attention(
     if splits == 1:
         return dot_product_attention(query, held.key, held.value, sink=sink, **options)
     operands, static = checked_heads(query, held.key, held.value, sink=sink, **options)
-    return _in_parts(*operands, splits=splits, implementation=static["implementation"])
+    return _attend_in_parts(*operands, splits=splits, implementation=static["implementation"])
 
 
-def _rule(mask: masks.MaskFunction | None, window: int | None) -> masks.Mask:
+def _with_causal(mask: masks.MaskFunction | None, window: int | None) -> masks.Mask:
     if mask is not None and not callable(mask):
         raise TypeError(
-            f"mask must be a rule on positions, as those of attn_jax.masks; got "
-            f"{type(mask).__name__}: wrap an array in masks.from_array"
+            f"mask must be a function of positions, such as those of attn_jax.masks; got "
+            f"{type(mask).__name__}; wrap an array in masks.from_array"
         )
     rule: masks.Mask = masks.causal()
     if window is not None:
@@ -109,7 +109,7 @@ def _rule(mask: masks.MaskFunction | None, window: int | None) -> masks.Mask:
 
 @functools.partial(jax.jit, static_argnames=("splits", "implementation"))
 @on_automatic_axes(out_spec)
-def _in_parts(
+def _attend_in_parts(
     query: Float[Array, "B T N H"],
     key: Float[Array, "B S K H"],
     value: Float[Array, "B S K V"],
@@ -118,48 +118,49 @@ def _in_parts(
     splits: int,
     implementation: Implementation | None,
 ) -> Float[Array, "B T N V"]:
-    """`attend` on every head of every example, its keys in parts."""
+    """`attend` on every head of every batch example, with the keys in parts."""
 
     def head(query, key, value, options: dict) -> Float[Array, "T V"]:
-        sink, place = options.pop("sink"), options.pop("key_position")
-        del options["key_row"]  # of one sequence, and so the positions once more
-        parts = _cut(key, splits), _cut(value, splits), _cut(place, splits, UNUSED)
+        sink, position = options.pop("sink"), options.pop("key_position")
+        del options["key_row"]  # in a cache, the row of a key is its position
+        parts = _split(key, splits), _split(value, splits), _split(position, splits, UNUSED)
 
-        def part(key, value, place):
+        def part(key, value, position):
             return attend_with_logsumexp(
                 query,
                 key,
                 value,
-                key_position=place,
-                key_row=place,
+                key_position=position,
+                key_row=position,
                 implementation=implementation,
                 **options,
             )
 
-        return _merged(*jax.vmap(part)(*parts), sink)
+        return _merge(*jax.vmap(part)(*parts), sink)
 
     operands, inputs, outputs = lay_out(query, key, value, options)
     out = map_levels(head, inputs, outputs)(*operands)
     return with_heads(out, query, key, value)
 
 
-def _cut(rows: Array, splits: int, fill: int = 0) -> Array:
-    """[S …] as [splits S' …], the last part filled up."""
-    size = -(-rows.shape[0] // splits)
-    missing = splits * size - rows.shape[0]
-    widths = [(0, missing)] + [(0, 0)] * (rows.ndim - 1)
-    padded = jnp.pad(rows, widths, constant_values=fill) if missing else rows
-    return padded.reshape(splits, size, *rows.shape[1:])
+def _split(array: Array, splits: int, fill: int = 0) -> Array:
+    """Turns [S …] into [splits S' …]; the last part is padded with `fill`."""
+    size = -(-array.shape[0] // splits)
+    missing = splits * size - array.shape[0]
+    widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+    padded = jnp.pad(array, widths, constant_values=fill) if missing else array
+    return padded.reshape(splits, size, *array.shape[1:])
 
 
-def _merged(
+def _merge(
     outs: Float[Array, "I T V"],
     logsumexps: Float[Array, "I T"],
     sink: Float[Array, ""] | None,
 ) -> Float[Array, "T V"]:
-    """The read of all parts, by their shares of the softmax; a sink is a part with nothing in it.
+    """Merges the outputs of all parts by their shares of the softmax; a sink is a part of value 0.
 
-    Milakov & Gimelshein (2018), section 3.1, https://arxiv.org/abs/1805.02867, for any number.
+    Milakov & Gimelshein (2018), section 3.1, https://arxiv.org/abs/1805.02867, for any number of
+    parts.
     """
     parts = logsumexps.T
     if sink is not None:
