@@ -68,7 +68,7 @@ def _options(layers: list[Any], H: int) -> dict[str, Any]:
 
 
 def _as_arrays(rule: Any) -> Any:
-    """A mask or score mod, with an array in place of each nnx variable."""
+    """The mask or score mod, with each nnx variable replaced by its array."""
 
     def is_variable(node: Any) -> bool:
         return hasattr(node, "get_value") and hasattr(node, "type")

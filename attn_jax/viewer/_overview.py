@@ -30,7 +30,7 @@ def overview_side(T: int, S: int) -> int:
 
 
 def overview_of(weights: np.ndarray) -> np.ndarray:
-    """The overview of one head's weights [T S]."""
+    """One head's weights [T S], max-pooled to the size of an overview."""
     return max_pool(weights, overview_side(*weights.shape))
 
 
@@ -42,7 +42,7 @@ def overviews_to_json(overviews: np.ndarray) -> dict[str, Any]:
 
 
 def overview_notes(T: int, S: int) -> tuple[str, ...]:
-    """The page's note that its picture is an overview; none where every weight is drawn."""
+    """A tuple with the page's note about max-pooling; empty where every weight is drawn."""
     if max(T, S) <= LONG_SIDE:
         return ()
     block = f"{-(-T // LONG_SIDE)} × {-(-S // LONG_SIDE)}"

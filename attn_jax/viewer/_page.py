@@ -142,7 +142,7 @@ def _note_paragraph(note: str) -> str:
 
 
 def _footer(records: Sequence[dict[str, Any]]) -> str:
-    """The notes of all records, without repetition, and a warning about weights."""
+    """The notes of all records, without repetition, and what a weight does not show."""
     notes = dict.fromkeys(note for record in records for note in record["notes"])
     sentences = [*notes, "An attention weight shows which keys a query attends to, not why."]
     return f"<footer>{''.join(f'<p>{_text(s)}</p>' for s in sentences)}</footer>"

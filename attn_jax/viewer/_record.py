@@ -19,11 +19,12 @@ class AttentionRecord:
       key_words: the word number of each key, or None where each token is a word.
       is_self: whether queries and keys are the same tokens, so that distances are defined.
       sizes: the number of layers and of heads in a layer.
-      content: the attention arrays, ready for JSON.
+      content: the attention arrays, ready for JSON, in one of three forms: "dense" (all weights),
+        "top" (the greatest of each row) or "qk" (queries and keys).
       entropy: bits of a row, averaged over rows, [L N].
-      distance: tokens between query and key, averaged over rows, [L N]; None across sequences.
+      distance: tokens between query and key, averaged over rows, [L N]; None unless `is_self`.
       weights: a function from layer and head to weights [T S].
-      mask: a function from layer and head to the mask [T S], or None where nothing is masked.
+      mask: a function from layer and head to the mask [T S], or None without a mask.
       notes: sentences for the page's footer, such as how far numbers were rounded.
       decode: states and contexts of an encoder–decoder, ready for JSON, or None.
       measures: other quantities [T S], ready for JSON.

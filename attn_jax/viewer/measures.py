@@ -1,8 +1,8 @@
 """Quantities for the same pairs of tokens that are not attention weights.
 
 Bach et al., "On Pixel-wise Explanations" and Jain & Wallace, "Attention is not Explanation" (2019),
-https://arxiv.org/abs/1902.10186, explain why the viewer shows them beside the
-weights and not instead of them.
+https://arxiv.org/abs/1902.10186, are the reason for showing them in addition to the weights and not
+instead of them.
 """
 
 from collections.abc import Callable

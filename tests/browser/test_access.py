@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_pages import SAID, TOKENS, WORDS, keys, qk_view, rows_of, trace_view
+from test_pages import TARGET, TOKENS, SOURCE, keys, qk_view, rows_of, trace_view
 
 from attn_jax.viewer import AttentionView
 
@@ -23,7 +23,7 @@ AUDIT = (Path(__file__).parent / "audit.js").read_text(encoding="utf-8")
 def views(tmp_path):
     one, other = rows_of(0, 0)[2], rows_of(1, 1)[2]
     first, second = (AttentionView.from_weights(w, TOKENS, title=str(len(w))) for w in (one, other))
-    measures = {"leave-one-out": np.ones((len(SAID), len(WORDS)))}
+    measures = {"leave-one-out": np.ones((len(TARGET), len(SOURCE)))}
     return {
         "trace": trace_view(measures=measures).save(tmp_path / "trace.html"),
         "heads": qk_view().save(tmp_path / "heads.html"),

@@ -18,8 +18,8 @@ RNG = np.random.default_rng(3)
 L, N, T, H = 2, 3, 6, 4
 TOKENS = ["the", "cat", "that", "sat", "down", "slept"]
 QUERY, KEY = RNG.normal(size=(2, L, T, N, H)) * 1.4
-WORDS = ["A", "black", "cat", "sat", "."]
-SAID = ["Un", "chat", "noir", "<end>"]
+SOURCE = ["A", "black", "cat", "sat", "."]
+TARGET = ["Un", "chat", "noir", "<end>"]
 
 
 def qk_view(**options):
@@ -67,7 +67,7 @@ def model_trace():
 
 def trace_view(**options):
     trace, annotations = model_trace()
-    return AttentionView.from_trace(trace, WORDS, SAID, annotations=annotations, **options)
+    return AttentionView.from_trace(trace, SOURCE, TARGET, annotations=annotations, **options)
 
 
 def test_a_hovered_cell_shows_the_numbers_of_numpy(look, tmp_path):
@@ -127,7 +127,9 @@ def test_a_focused_cell_has_a_label_with_all_numbers(look, tmp_path):
     cell.focus()
     keys(page, *["ArrowUp"] * T, *["ArrowDown"] * 4, "Home", "ArrowRight")
     label = cell.get_attribute("aria-label")
-    weight = re.search(r"^query down, key cat: logit .*, weight (\S+), row sum 1\.000$", label)[1]
+    weight = re.search(r"^query “down”, key “cat”: logit .*, weight (\S+), row sum 1\.000$", label)[
+        1
+    ]
     assert number(weight) == pytest.approx(rows_of(0, 0)[2][4, 1], abs=2e-3)
     assert cell.get_attribute("role") == "gridcell"
     assert cell.get_attribute("aria-colindex") == "2"
@@ -137,8 +139,10 @@ def test_the_animation_steps_by_keyboard_through_the_traces_numbers(look, tmp_pa
     trace, _ = model_trace()
     page = look(trace_view().save(tmp_path / "page.html"))
     caption = page.locator(".caption")
-    assert page.locator(".count").text_content() == "1 / 22"  # 5 words, crossing, 4 × 4
-    assert "processes A (1 of 5)" in caption.text_content()
+    assert (
+        page.locator(".count").text_content() == "1 / 22"
+    )  # 5 source tokens, passing the states on, 4 × 4
+    assert "processes token 1 of 5, “A”" in caption.text_content()
     keys(page, *["ArrowRight"] * 5)
     assert "All 5 encoder states are kept" in caption.text_content()
     for t in range(4):
@@ -152,7 +156,7 @@ def test_the_animation_steps_by_keyboard_through_the_traces_numbers(look, tmp_pa
         within = re.search(r"within (\S+)", page.locator(".total").text_content())[1]
         assert number(within) <= 1e-6 * float(abs(trace.contexts).max())
         keys(page, "ArrowRight")
-        assert f"the decoder outputs {SAID[t]}." in caption.text_content()
+        assert f"the decoder outputs “{TARGET[t]}”." in caption.text_content()
     assert page.locator(".count").text_content() == "22 / 22"
     keys(page, "ArrowLeft", "ArrowLeft")
     assert "Step 4: softmax" in caption.text_content()
@@ -160,11 +164,13 @@ def test_the_animation_steps_by_keyboard_through_the_traces_numbers(look, tmp_pa
     assert page.locator(".count").text_content() == "1 / 22"
 
 
-@pytest.mark.parametrize(("mode", "said"), [(0, "Black box"), (1, "Unrolled, last state only")])
-def test_without_attention_only_the_last_state_is_passed_on(look, tmp_path, mode, said):
+@pytest.mark.parametrize(("mode", "label"), [(0, "Black box"), (1, "Unrolled, last state only")])
+def test_without_attention_only_the_last_state_is_passed_on(look, tmp_path, mode, label):
     page = look(trace_view().save(tmp_path / "page.html"))
-    page.get_by_role("button", name=said).click()
-    assert page.locator(".count").text_content().endswith("/ 10")  # 5 words, crossing, 4 words
+    page.get_by_role("button", name=label).click()
+    assert (
+        page.locator(".count").text_content().endswith("/ 10")
+    )  # 5 source tokens, passing the state on, 4 target tokens
     keys(page, "Home", *["ArrowRight"] * 5)
     assert "Only the last encoder state is passed on" in page.locator(".caption").text_content()
     assert "a model with attention" in page.locator(".caption").text_content()
@@ -197,7 +203,7 @@ def test_keys_choose_head_layer_theme_and_help(look, tmp_path):
     keys(page, "Escape", "/")
     page.keyboard.type("sle")
     keys(page, "Enter")
-    assert "slept attends to" in page.locator(".panel h2").text_content()
+    assert "“slept” attends to" in page.locator(".panel h2").text_content()
 
 
 def test_several_tokens_are_selected_and_summed(look, tmp_path):
@@ -206,7 +212,7 @@ def test_several_tokens_are_selected_and_summed(look, tmp_path):
     keys(page, *["ArrowUp"] * T, *["ArrowDown"] * 3, "x", "ArrowDown", "x", "Home", "c")
     weights = rows_of(0, 0)[2]
     facts = page.locator(".panel dd").all_text_contents()
-    assert "sat + down attend to (summed)" in page.locator(".panel h2").text_content()
+    assert "“sat” + “down” attend to (summed)" in page.locator(".panel h2").text_content()
     assert number(facts[1]) == pytest.approx(2, abs=1e-3)
     assert number(facts[2]) == pytest.approx(weights[3, 0] + weights[4, 0], abs=4e-3)
 
@@ -222,7 +228,7 @@ def test_subwords_are_merged_by_sum_and_mean(look, tmp_path):
     assert (
         page.locator(".cursor")
         .get_attribute("aria-label")
-        .startswith("query attention, key attention")
+        .startswith("query “attention”, key “attention”")
     )
     assert number(tooltip(page)["weight"]) == pytest.approx(merged, rel=6e-4)
 
@@ -255,8 +261,8 @@ def test_two_views_in_one_notebook_are_independent(look, tmp_path):
         assert inside[i].locator("h1").text_content() == title
     inside[1].locator(".cursor").focus()
     keys(page, "ArrowRight")
-    assert "query y, key y" in inside[1].locator(".cursor").get_attribute("aria-label")
-    assert "query sat, key the" in inside[0].locator(".cursor").get_attribute("aria-label")
+    assert "query “y”, key “y”" in inside[1].locator(".cursor").get_attribute("aria-label")
+    assert "query “sat”, key “the”" in inside[0].locator(".cursor").get_attribute("aria-label")
 
 
 def test_two_traces_are_compared_cell_by_cell(look, tmp_path):
@@ -271,8 +277,8 @@ def test_two_traces_are_compared_cell_by_cell(look, tmp_path):
     assert number(facts["B"]) == pytest.approx(other[4, 1], rel=6e-4)
     assert number(facts["A − B"]) == pytest.approx(one[4, 1] - other[4, 1], rel=2e-3)
     apart = abs(one - other).sum(axis=1).mean() / 2
-    said = page.locator(".facts").text_content()
-    assert number(re.search(r"place (\S+) of", said)[1]) == pytest.approx(apart, rel=6e-4)
+    summary = page.locator(".facts").text_content()
+    assert number(re.search(r"place (\S+) of", summary)[1]) == pytest.approx(apart, rel=6e-4)
 
 
 def test_other_measures_are_shown_with_their_names(look, tmp_path):

@@ -57,13 +57,13 @@ function animationView(record, player) {
 function captionOf({ record, onlyLast, row }, mode, { kind, j, t }) {
 	const remark = onlyLast ? "" : " (The output shown is that of a model with attention, which this diagram leaves out.)";
 	switch (kind) {
-		case "encode": return ["The encoder processes ", tokenNode(record.keys[j]), ` (${j + 1} of ${record.S}) and updates its state.`];
+		case "encode": return [`The encoder processes token ${j + 1} of ${record.S}, “`, tokenNode(record.keys[j]), "”, and updates its state."];
 		case "pass": return mode === "attention"
 			? [`All ${record.S} encoder states are kept: at every step the decoder can attend to each of them.`]
 			: [`Only the last encoder state is passed on: it must represent all ${plural(record.S, "token")}.`, remark];
 		case "score": return [`Step ${t + 1}: the decoder’s state and each encoder state give a score.`];
 		case "softmax": return [`Step ${t + 1}: softmax turns the scores into weights, which sum to ${fourDigits(row(t).sum)}.`];
 		case "sum": return [`Step ${t + 1}: each encoder state is multiplied by its weight; the sum is the context.`];
-		default: return [`Step ${t + 1}: the decoder outputs `, tokenNode(record.queries[t]), ".", mode === "attention" ? "" : remark];
+		default: return [`Step ${t + 1}: the decoder outputs “`, tokenNode(record.queries[t]), "”.", mode === "attention" ? "" : remark];
 	}
 }

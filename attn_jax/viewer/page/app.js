@@ -32,7 +32,7 @@ function headMatrix(record, name) {
 
 function matrixView(record) {
 	const matrix = headMatrix(record, `${record.name} ${headName(record, headIndex(record))}`);
-	const node = el("div", {}, el("p.facts", {}, `Rows are queries, columns are keys: ${statistics(record, headIndex(record))}.`),
+	const node = el("div", {}, el("p.facts", {}, `Rows are queries, columns are keys. This head has ${statistics(record, headIndex(record))}.`),
 		matrix.node, matrix.scale.legend(record.normalised ? "weight" : "value"));
 	const draw = () => matrix.draw(node.clientWidth);
 	return withPanel(record, { node, draw, update: (patch) => (patch.rows || patch.columns ? draw() : matrix.placeCursor()) });

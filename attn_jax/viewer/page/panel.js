@@ -31,9 +31,9 @@ function panel(record) {
 	const top = greatestKeys(row.weight, LISTED);
 	const most = Math.max(...top.map((s) => row.weight[s]), 1e-12);
 	const others = row.weight.filter((w, s) => w > 0 && !top.includes(s));
-	const names = row.of.length > 3 ? `${row.of.length} tokens` : row.of.map((t, i) => [i ? " + " : "", tokenNode(record.queries[t], 22)]);
+	const names = row.of.length > 3 ? `${row.of.length} tokens` : row.of.map((t, i) => [i ? " + “" : "“", tokenNode(record.queries[t], 22), "”"]);
 	const chosen = [...store.columns].filter((s) => s < record.S);
-	const pairs = [[`the other ${record.S - top.length}`, fourDigits(sum(others) + row.rest)], [row.of.length > 1 ? "sum of rows" : "row sum", fourDigits(row.sum)]];
+	const pairs = [[`other ${plural(record.S - top.length, "key")}`, fourDigits(sum(others) + row.rest)], [row.of.length > 1 ? "sum of rows" : "row sum", fourDigits(row.sum)]];
 	if (row.of.length === 1 && record.normalised) pairs.push(["entropy", `${fourDigits(bits(row.weight))} bits`]);
 	if (chosen.length) pairs.push([`on ${plural(chosen.length, "selected key")}`, fourDigits(sum(chosen.map((s) => row.weight[s])))]);
 	const clear = el("button", { onclick: () => change({ rows: new Set(), columns: new Set() }) }, "Clear selection");

@@ -42,5 +42,5 @@ function headName({ heads }, h) {
 
 // The statistics of a head as text.
 function statistics({ entropy, distance }, h) {
-	return `entropy ${fourDigits(entropy.flat()[h])} bits${distance ? `, mean distance ${fourDigits(distance.flat()[h])} tokens` : ""}`;
+	return `mean entropy ${fourDigits(entropy.flat()[h])} bits${distance ? `, mean distance ${fourDigits(distance.flat()[h])} tokens` : ""}`;
 }

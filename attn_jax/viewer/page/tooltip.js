@@ -37,5 +37,5 @@ function pairFacts(record, h, t, s) {
 		[record.normalised ? "weight" : "value"]: isKept ? fourDigits(weight[s]) : `at most ${fourDigits(Math.min(...kept.map((k) => weight[k])))}`,
 		"row sum": fourDigits(total),
 	};
-	return { title: ["query ", tokenNode(record.queries[t], 24), ", key ", tokenNode(record.keys[s], 24)], lines: Object.entries(lines) };
+	return { title: ["query “", tokenNode(record.queries[t], 24), "”, key “", tokenNode(record.keys[s], 24), "”"], lines: Object.entries(lines) };
 }
