@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_pages import TARGET, TOKENS, SOURCE, keys, qk_view, rows_of, trace_view
+from test_pages import SOURCE, TARGET, TOKENS, keys, qk_view, rows_of, trace_view
 
 from attn_jax.viewer import AttentionView
 
