@@ -52,7 +52,9 @@ def record_from_weights(
     if content["form"] == "top":
         if logits is not None or bias is not None:
             notes += ("Logits and bias are left out, because the page would be too large.",)
-        notes += (f"Each row has its {KEPT} greatest weights, and the sum of the others.",)
+        notes += (
+            f"This page stores the {KEPT} greatest weights of each row, and the sum of the others.",
+        )
     entropy, distance = _statistics(heads, is_self)
     query_words = as_words("words", words, queries)
     return AttentionRecord(
@@ -85,12 +87,13 @@ def _checked_mask(mask: Any, heads: np.ndarray) -> np.ndarray | None:
     check_sizes("mask", array, heads.shape, "weights")
     if array.dtype != np.bool_:
         raise TypeError(
-            f"mask must be bool (True = may attend to); got {array.dtype}; pass an additive "
+            f"mask must be bool (True = unmasked); got {array.dtype}; pass an additive "
             f"mask as bias="
         )
     if np.any(np.where(array, 0, np.nan_to_num(heads, nan=1.0)) != 0):
         raise ValueError(
-            "mask is False where a weight is not 0; True means may attend to: did you mean ~mask?"
+            "mask is False where a weight is not 0; True marks the unmasked pairs: did you mean "
+            "~mask?"
         )
     return array
 

@@ -78,8 +78,8 @@ def _mask_array(
     array = as_heads("mask", mask)
     if array.dtype != np.bool_:
         raise TypeError(
-            f"mask must be bool (True = may attend to) or a function of positions; got "
-            f"{array.dtype}; an additive mask is a bias"
+            f"mask must be bool (True = unmasked) or a function of positions; got {array.dtype}; "
+            f"pass an additive mask as bias= of from_weights, or add it in score_mod="
         )
     check_sizes("mask", array, sizes, "query and key")
     return np.broadcast_to(array, (*array.shape[:2], T, S))

@@ -87,7 +87,7 @@ def test_a_hovered_cell_shows_the_numbers_of_numpy(look, tmp_path):
         logits, bias, weights = rows_of(1, 2, slopes)
         facts = tooltip(page)
         assert number(facts["logit"]) == pytest.approx(logits[t, s], abs=4e-3)
-        assert number(facts["bias"]) == pytest.approx(bias[t, s], abs=1e-4)
+        assert number(facts["score mod adds"]) == pytest.approx(bias[t, s], abs=1e-4)
         assert number(facts["weight"]) == pytest.approx(weights[t, s], abs=2e-3)
         assert facts["mask"] == "unmasked"
         assert number(facts["row sum"]) == pytest.approx(1, abs=1e-6)

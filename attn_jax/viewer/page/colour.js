@@ -4,15 +4,15 @@ function colour(name) {
 	return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
-function parts(hex) {
+function rgbOf(hex) {
 	return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 }
 
 // Maps values to colours; `root` colours by the square root, which emphasises small weights.
 class Scale {
 	constructor({ signed = false, most = 1, root = false }) {
-		Object.assign(this, { signed, most: most || 1, root, nan: parts(colour("nan")) });
-		const stops = colour(signed ? "signed" : "weight").split(" ").map(parts);
+		Object.assign(this, { signed, most: most || 1, root, nan: rgbOf(colour("nan")) });
+		const stops = colour(signed ? "signed" : "weight").split(" ").map(rgbOf);
 		this.table = range(256).map((i) => {
 			const at = (i / 255) * 6;
 			const low = Math.min(Math.floor(at), 5);
@@ -23,8 +23,8 @@ class Scale {
 	rgb(value) {
 		if (!Number.isFinite(value)) return this.nan;
 		const share = clamp(Math.abs(value) / this.most, 0, 1);
-		const bent = this.root ? Math.sqrt(share) : share;
-		return this.table[Math.round(255 * (this.signed ? 0.5 + (Math.sign(value) * bent) / 2 : bent))];
+		const scaled = this.root ? Math.sqrt(share) : share;
+		return this.table[Math.round(255 * (this.signed ? 0.5 + (Math.sign(value) * scaled) / 2 : scaled))];
 	}
 
 	css(value) {

@@ -1,7 +1,7 @@
 // Lines from queries to keys; in a long text, the queries near the cursor and the keys with most weight.
 
 const AROUND = 48; // most names on each side
-const STEP = 26;
+const STEP = 26; // pixels between names
 
 function linesView(record) {
 	const canvas = el("canvas", { "aria-hidden": "true" });

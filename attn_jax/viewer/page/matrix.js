@@ -1,7 +1,7 @@
 // A matrix of queries (rows) and keys (columns): a canvas with all cells, and one HTML element, the
 // cursor, which has the focus and moves over them.
 
-const FEW = 96; // rows or columns that have labels
+const FEW = 96; // most rows or columns that get token labels
 const FONT = "12px ui-sans-serif, system-ui, sans-serif";
 
 class Matrix {

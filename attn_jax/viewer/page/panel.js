@@ -1,6 +1,6 @@
 // The panel beside a matrix: the keys that the selected queries attend to most.
 
-const LISTED = 8;
+const LISTED = 8; // most keys in the list
 
 // The summed weights of the selected queries, or the weights of the query under the cursor.
 function selectedRow(record) {

@@ -52,10 +52,10 @@ class AttentionRecord {
 
 	// Only the greatest weights of a row are stored, and the sum of the others.
 	topRow(h, t) {
-		const place = h * this.T + t;
+		const index = h * this.T + t;
 		const count = this.ids.shape[3];
-		const part = ({ values }) => values.subarray(place * count, (place + 1) * count);
-		const [kept, weight, rest] = [[...part(this.ids)], new Float64Array(this.S), this.rest.values[place]];
+		const part = ({ values }) => values.subarray(index * count, (index + 1) * count);
+		const [kept, weight, rest] = [[...part(this.ids)], new Float64Array(this.S), this.rest.values[index]];
 		part(this.weights).forEach((w, i) => (weight[kept[i]] = w));
 		return { weight, rest, kept };
 	}
@@ -80,8 +80,8 @@ class AttentionRecord {
 		if (!scoreMod) return null;
 		if (scoreMod.kind === "cap") return logit.map((x) => scoreMod.cap * Math.tanh(x / scoreMod.cap) - x);
 		const { values, shape } = scoreMod.values;
-		const own = (h % this.heads) % shape[0];
-		const begin = scoreMod.kind === "distance" ? own * shape[1] + this.T - 1 - t : (own * this.T + t) * this.S;
+		const modHead = (h % this.heads) % shape[0];
+		const begin = scoreMod.kind === "distance" ? modHead * shape[1] + this.T - 1 - t : (modHead * this.T + t) * this.S;
 		return values.subarray(begin, begin + this.S);
 	}
 
@@ -110,8 +110,8 @@ function pool(rows, columns, side, row) {
 	for (let y = 0; y < rows; y++) {
 		const begin = Math.floor((y * height) / rows) * width;
 		row(y).forEach((value, x) => {
-			const place = begin + Math.floor((x * width) / columns);
-			if (!(value <= values[place])) values[place] = value;
+			const index = begin + Math.floor((x * width) / columns);
+			if (!(value <= values[index])) values[index] = value;
 		});
 	}
 	return { height, width, values };

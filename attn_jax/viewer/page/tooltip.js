@@ -32,7 +32,7 @@ function pairFacts(record, h, t, s) {
 	const isKept = !kept || kept.includes(s) || (mask && !mask[s]);
 	const lines = {
 		logit: logit ? fourDigits(logit[s]) : "not stored",
-		bias: added ? fourDigits(added[s]) : logit ? "0" : "not stored",
+		[record.form === "qk" ? "score mod adds" : "bias"]: added ? fourDigits(added[s]) : logit ? "0" : "not stored",
 		mask: !mask || mask[s] ? "unmasked" : "masked",
 		[record.normalised ? "weight" : "value"]: isKept ? fourDigits(weight[s]) : `at most ${fourDigits(Math.min(...kept.map((k) => weight[k])))}`,
 		"row sum": fourDigits(total),
