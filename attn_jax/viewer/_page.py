@@ -32,7 +32,7 @@ SCRIPTS = (
 )
 LONGEST = 2_000  # most characters of a token on a page
 HEIGHT = 760  # pixels of a view in a notebook cell
-KEYS = {
+SHORTCUTS = {
     "← →": "previous or next frame, or query",
     "↑ ↓": "previous or next layer",
     "[ ]": "previous or next head",
@@ -49,7 +49,7 @@ KEYS = {
 }
 SKELETON = """\
 <div class="corner"><button value="d" title="key d" aria-label="Light or dark colours">◐</button>
-<button value="?" title="key ?" aria-label="Keys">?</button></div>
+<button value="?" title="key ?" aria-label="Keyboard shortcuts">?</button></div>
 <div class="tabs" role="tablist" aria-label="Views"></div>
 <div class="tools"></div>
 <main id="view" role="tabpanel"></main>
@@ -149,9 +149,12 @@ def _footer(records: Sequence[dict[str, Any]]) -> str:
 
 
 def _help() -> str:
-    keys = "".join(f"<dt>{_text(key)}</dt><dd>{_text(what)}</dd>" for key, what in KEYS.items())
+    shortcuts = "".join(
+        f"<dt>{_text(key)}</dt><dd>{_text(what)}</dd>" for key, what in SHORTCUTS.items()
+    )
     close = '<form method="dialog"><button>Close</button></form>'
-    return f'<dialog aria-label="Keys"><h2>Keys</h2><dl>{keys}</dl>{close}</dialog>'
+    title = "Keyboard shortcuts"
+    return f'<dialog aria-label="{title}"><h2>{title}</h2><dl>{shortcuts}</dl>{close}</dialog>'
 
 
 def _static_table(record: dict[str, Any]) -> str:

@@ -39,5 +39,5 @@ function panel(record) {
 	const clear = el("button", { onclick: () => change({ rows: new Set(), columns: new Set() }) }, "Clear selection");
 	return el("section.panel", { "aria-label": "Keys attended to" }, el("h2", {}, names, row.of.length > 1 ? " attend to (summed)" : " attends to"),
 		el("ol.bars", {}, top.map((s) => bar(tokenNode(record.keys[s], 22), row.weight[s], row.weight[s] / most))), facts(pairs),
-		el("p.hint", {}, store.rows.size + store.columns.size ? clear : "Click row or column labels (keys x, c) to sum over several tokens."));
+		el("p.hint", {}, store.rows.size + store.columns.size ? clear : "Click row or column labels, or press x or c, to sum over several tokens."));
 }
