@@ -8,11 +8,12 @@ GPU    := .gpu/.installed
 OLDEST := .venv-oldest/.installed
 ARGS   ?=
 
-# XLA on a CPU hands its buffers back to the system after every step and asks for them again; with
-# these settings the C library keeps them. The numbers are the same, training is faster.
+# On a CPU, XLA frees its buffers after every training step and allocates them again. With these settings
+# the C library keeps the memory, which makes training faster and changes no number.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=17179869184
 
-# Tests compile the same again and again, as after each clearing of JAX's caches: they find it here.
+# Tests compile the same functions many times, for example after they clear JAX's caches. JAX keeps compiled
+# functions in this folder and uses them again.
 COMPILED := JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0 \
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled
 
@@ -26,8 +27,8 @@ test: lint types unit wheel
 
 env: $(STAMP)
 
-# What is committed in experiments/results: under an hour on two cores; SEEDS="0 1 2" for more. Multi30k's
-# files (github.com/multi30k/dataset, data/task1/raw) belong in data/multi30k.
+# Makes the files in experiments/results: under an hour on two cores; SEEDS="0 1 2" runs more seeds. Put Multi30k's
+# files (github.com/multi30k/dataset, data/task1/raw) into data/multi30k first.
 SEEDS    ?= 0
 MULTI30K := --corpus multi30k --data-dir data/multi30k --rule.min-words 1 --rule.frequent-words None --vocab-size 4000
 results: $(STAMP)
@@ -42,13 +43,13 @@ results: $(STAMP)
 	done
 	$(PY) -m experiments.summarise experiments/results
 
-# The newest of the usual names that is Python 3.12 or later; made into .venv, whatever came before it.
+# Makes .venv again with the first program of this list that is Python 3.12 or later.
 $(STAMP): requirements/dev.txt
 	@python=; for name in $(PYTHON) python3.12 python3.13 python3.14 python3 python; do \
 	  if $$name -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then python=$$name; break; fi; \
 	done; \
 	if [ -z "$$python" ]; then \
-	  echo "attn_jax needs Python 3.12 or newer and found none: install it (for example 'pyenv install 3.12'), or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; \
+	  echo "attn_jax needs Python 3.12 or newer, and none was found: install it (for example 'pyenv install 3.12'), or give its path: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; \
 	fi; \
 	echo "Making $(VENV) from requirements/dev.txt (once; about 1 GB, one to three minutes) ..."; \
 	rm -rf $(VENV); \
@@ -60,7 +61,7 @@ $(STAMP): requirements/dev.txt
 	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt; \
 	fi && touch $@
 
-# The TPU compiler, in a folder of its own: inside .venv it would try to start a TPU at every import.
+# The TPU compiler, in a separate folder: inside .venv, JAX would try to start a TPU at every import.
 $(TPU): requirements/tpu.txt $(STAMP)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
 	  echo "Fetching the TPU compiler into .tpu (once; about 500 MB) ..."; \
@@ -70,7 +71,7 @@ $(TPU): requirements/tpu.txt $(STAMP)
 
 tpu: $(TPU)
 
-# NVIDIA's compiler likewise. It is no part of `make test`: 1.8 GB for half a minute of work.
+# NVIDIA's compiler, also in a separate folder. `make test` does not use it, because the download is 1.8 GB.
 $(GPU): requirements/gpu.txt $(STAMP)
 	@echo "Fetching NVIDIA's compiler into .gpu (once; about 1.8 GB) ..."; \
 	rm -rf .gpu && $(PY) -m ensurepip >/dev/null 2>&1; \
@@ -78,12 +79,12 @@ $(GPU): requirements/gpu.txt $(STAMP)
 
 gpu: $(GPU)
 
-# Attention's gradients compiled for two H100; needs Linux on x86-64 or ARM, and no GPU.
+# Compiles attention's gradients for two H100 GPUs. It needs Linux on x86-64 or ARM, and no GPU.
 test-gpu-compile: $(GPU)
 	JAX_PLATFORMS=cpu PYTHONPATH=.gpu:. $(PY) tests/programs/compile_for_gpu.py
 
-# The oldest versions that pyproject.toml allows, in an environment of their own: what a newer JAX has
-# and the oldest has not would break at import, in a trace, in a gradient, a layer or a checkpoint.
+# An environment with the oldest versions that pyproject.toml allows. The tests below find uses of newer JAX
+# features in imports, traces, gradients, layers and checkpoints.
 $(OLDEST): requirements/oldest.txt $(STAMP)
 	@echo "Making .venv-oldest from requirements/oldest.txt (once; about 700 MB) ..."; \
 	rm -rf .venv-oldest; \
@@ -99,7 +100,7 @@ ON_THE_OLDEST := $(addprefix tests/,repository/test_every_module.py engine/test_
 test-oldest: $(OLDEST)
 	$(COMPILED) .venv-oldest/bin/python -m pytest -q -p no:cacheprovider $(ON_THE_OLDEST)
 
-# The viewer's pages in a real browser: Chromium from Debian (installed where one may), or CHROMIUM=path.
+# Tests the viewer's pages in Chromium: the program that CHROMIUM names, or Debian's, which root installs here.
 test-browser: $(STAMP)
 	@if ! command -v chromium >/dev/null && [ -z "$$CHROMIUM" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  echo "Installing Debian's chromium (once; about 300 MB) ..."; \
@@ -107,9 +108,9 @@ test-browser: $(STAMP)
 	fi
 	BROWSER_TESTS=required $(PY) -m pytest -q tests/browser $(ARGS)
 
-# The attention tests of jax.nn, flax and tokamax with ours in the place of theirs; clones are given by path:
+# Runs the attention tests of jax.nn, flax and tokamax on our functions. Give the paths of their clones:
 #   make test-peers JAX=/path/to/jax FLAX=/path/to/flax TOKAMAX=/path/to/tokamax
-# Tokamax needs packages of its own: PEERS_PYTHON= is a Python that has them beside ours.
+# Tokamax needs more packages: PEERS_PYTHON= names a Python that has them and ours.
 PEERS_PYTHON ?= $(PY)
 test-peers: $(STAMP)
 	$(PEERS_PYTHON) tests/programs/peers.py $(if $(JAX),--jax $(JAX)) $(if $(FLAX),--flax $(FLAX)) $(if $(TOKAMAX),--tokamax $(TOKAMAX))
@@ -121,19 +122,20 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(PY) -m pyrefly check --summary=none
 
-# Tests of experiments kill processes in the middle of whatever they write: they share no compiled functions.
+# Runs pytest with doctests and with checks of shapes and dtypes at run time.
 PYTEST := $(PY) -m pytest -n 2 --doctest-modules --jaxtyping-packages=attn_jax,experiments,beartype.beartype
 
-# Here XLA need not make fast what runs once; the built package is tested as users compile.
+# Compiles without optimisation, because most test code runs once. The wheel is tested with the default options.
 QUICK := XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0"
 
-# A file of experiments trains once what all its tests look at, so it stays in one process.
+# Tests in a file of tests/experiments share one training run, so each file runs in one process. They kill processes
+# while these write files, so they do not use the folder of compiled functions.
 unit: $(STAMP) $(TPU)
 	$(QUICK) $(COMPILED)-quickly $(PYTEST) --ignore=tests/experiments --ignore=tests/browser $(ARGS)
 	$(QUICK) $(PYTEST) --dist loadfile tests/experiments
 
-# Where tests compare bits, once more on other kinds of CPU: XLA compiles as for one that has no more than AVX2, or
-# AVX-512, and natively. What is compiled for one is not run as another. One kind alone: make test-cpus CPUS=AVX2.
+# Runs the tests that compare bits again, with XLA compiling for CPUs with AVX2, with AVX-512, and for this CPU. Each
+# kind has its own folder of compiled functions. For one kind: make test-cpus CPUS=AVX2.
 CPUS ?= AVX2 AVX512 native
 BITS  = $(shell grep -rlE 'assert_equal|array_equal|same_bits' tests --include='test_*.py' --exclude-dir=browser \
   --exclude-dir=experiments --exclude-dir=repository --exclude-dir=viewer)
@@ -141,12 +143,12 @@ BITS  = $(shell grep -rlE 'assert_equal|array_equal|same_bits' tests --include='
 test-cpus: $(STAMP)
 	@for cpu in $(CPUS); do \
 	  case $$cpu in native) flags=;; *) flags=--xla_cpu_max_isa=$$cpu;; esac; \
-	  echo "As on a CPU with $$cpu:"; \
+	  echo "Compiled for a CPU with $$cpu:"; \
 	  XLA_FLAGS="$$XLA_FLAGS $$flags" $(COMPILED)-$$cpu $(PYTEST) -q $(BITS) $(ARGS) || exit 1; \
 	done
 
-# The built package, tested from an empty directory, without the type-checking hook and compiled as users compile:
-# all that compares numbers with the definition, and tests of each other part, for what a wheel can lack is a file.
+# Tests the built package from an empty directory, without run-time type checks and with XLA's default options: all
+# tests that compare numbers with the definition, and some of each other part, because a wheel can lack a file.
 IN_THE_WHEEL := $(addprefix tests/,repository/test_every_module.py \
   $(addprefix attention/test_,attend.py bad_input.py conformance.py explain.py guarantees.py) \
   $(addprefix caches/test_,caches.py paged_cache.py) masks/test_masks.py positions/test_rotary.py score_mods/test_score_mods.py \

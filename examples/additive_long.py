@@ -1,7 +1,7 @@
-"""Bahdanau's score on 8192 keys, with gradients, in memory that a tile of it takes.
+"""Bahdanau's score on 8192 keys, with gradients, in the memory of one tile.
 
-Bahdanau et al. (2014), appendix A.1.2, https://arxiv.org/abs/1409.0473. The hidden layer has a row
-of A numbers for every pair of query and key; "blockwise" has those of one tile at a time.
+Bahdanau et al. (2014), appendix A.1.2, https://arxiv.org/abs/1409.0473. The score of each query
+and key has a hidden layer of A units. "blockwise" computes the hidden layer of one tile at a time.
 """
 
 import functools
@@ -32,8 +32,8 @@ for implementation in ("reference", "blockwise"):
     compiled = gradient.lower(v, query, implementation).compile()
     gradients[implementation] = compiled(v, query)
     megabytes[implementation] = compiled.memory_analysis().temp_size_in_bytes / 2**20
-    print(f"{implementation}: {megabytes[implementation]:.0f} MiB besides arguments and results")
-print(f"the hidden layer, written out: {T * S * A * 4 / 2**20:.0f} MiB")
+    print(f"{implementation}: {megabytes[implementation]:.0f} MiB of temporary memory")
+print(f"the hidden layer of all pairs: {T * S * A * 4 / 2**20:.0f} MiB")
 for one, other in zip(*gradients.values(), strict=True):
     assert jnp.allclose(one, other, rtol=1e-3, atol=1e-6)
 assert megabytes["blockwise"] < T * S * A * 4 / 2**20

@@ -1,7 +1,7 @@
-"""ALiBi with slopes that are trained: each head learns how fast its attention fades with distance.
+"""ALiBi with trained slopes: each head learns how fast its attention decreases with distance.
 
-A teacher has the slopes of the paper (Press et al. 2021, https://arxiv.org/abs/2108.12409); the
-student starts with equal ones and sees nothing but the teacher's output.
+The target output uses the slopes of the paper (Press et al. 2021,
+https://arxiv.org/abs/2108.12409). Training starts from equal slopes and fits this output.
 """
 
 import jax
@@ -14,17 +14,17 @@ B, T, N, H = 2, 48, 4, 8
 query, key, value = jax.random.normal(jax.random.key(0), (3, B, T, N, H))
 
 
-def read(slopes):  # [N], one a head; the axes before it stand for batch and heads
+def attention(slopes):  # [N], one for each head; slopes[None] adds a batch axis
     return dot_product_attention(query, key, value, score_mod=alibi(slopes[None]), is_causal=True)
 
 
-target = read(alibi_slopes(N))
+target = attention(alibi_slopes(N))
 
 
 @jax.jit
-def step(log_slopes):
+def train_step(log_slopes):
     def loss(log_slopes):
-        return jnp.mean((read(jnp.exp(log_slopes)) - target) ** 2)
+        return jnp.mean((attention(jnp.exp(log_slopes)) - target) ** 2)
 
     error, gradient = jax.value_and_grad(loss)(log_slopes)
     return log_slopes - 30 * gradient, error
@@ -33,8 +33,8 @@ def step(log_slopes):
 log_slopes = jnp.log(jnp.full(N, 0.05))
 errors = []
 for _ in range(300):
-    log_slopes, error = step(log_slopes)
+    log_slopes, error = train_step(log_slopes)
     errors.append(float(error))
 print(f"loss {errors[0]:.0e} -> {errors[-1]:.0e}")
-print("learned", jnp.exp(log_slopes).round(3), "the teacher's", alibi_slopes(N).round(3))
+print("learned", jnp.exp(log_slopes).round(3), "target", alibi_slopes(N).round(3))
 assert jnp.allclose(jnp.exp(log_slopes), alibi_slopes(N), atol=5e-3)

@@ -1,7 +1,7 @@
-"""Gemma 2's local layers: grouped heads, a soft cap on the logits, a causal window.
+"""Gemma 2's local layers: grouped query heads, a soft cap on the logits, a causal window.
 
 Gemma Team (2024), section 2, https://arxiv.org/abs/2408.00118, with a cap of 50 and a window of
-4096; the sizes here are small enough to compute the same in plain jnp.
+4096; this example uses smaller sizes, and compares with plain jnp.
 """
 
 import math
@@ -15,7 +15,7 @@ from attn_jax.score_mods import soft_cap
 
 B, T, N, K, H, WINDOW, CAP = 1, 1024, 4, 2, 16, 128, 50.0
 rngs = jax.random.split(jax.random.key(0), 3)
-query = 20 * jax.random.normal(rngs[0], (B, T, N, H))  # logits far over the cap
+query = 20 * jax.random.normal(rngs[0], (B, T, N, H))  # many logits exceed the cap
 key, value = (jax.random.normal(rng, (B, T, K, H)) for rng in rngs[1:])
 
 local = causal() & sliding_window(WINDOW - 1, 0)  # the query itself and WINDOW - 1 before it

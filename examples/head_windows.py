@@ -1,7 +1,7 @@
-"""A window of its own for each head: a rule for one head, mapped over the number in it.
+"""A different window for each head: attention of one head, vmapped over heads and windows.
 
-`attend` knows one head; `jax.vmap` hands each head its window, and nobody indexes heads in a mask.
-The same goes for slopes, caps and tables.
+`attend` computes one head, and `jax.vmap` passes each head its window, so the mask function needs
+no head index. The same works for slopes, caps and tables.
 """
 
 import jax
@@ -12,7 +12,7 @@ from attn_jax.masks import causal, draw, sliding_window
 
 T, N, H = 10, 3, 4
 query, key, value = jax.random.normal(jax.random.key(0), (3, T, N, H))
-windows = jnp.array([0, 2, 9])  # how many positions before it a head may read
+windows = jnp.array([0, 2, 9])  # positions before the query that a head may attend to
 
 
 def recent(window):
@@ -30,7 +30,7 @@ for n, window in enumerate(windows.tolist()):
     expected = attend(query[:, n], key[:, n], value[:, n], mask=rule)
     assert jnp.allclose(out[:, n], expected, atol=1e-6)
 print(draw(recent(windows[1]), T, T))
-print("each head is the same as that head alone with its window", windows)
+print("each head equals attention of that head alone with its window", windows)
 
 assert jnp.all(out[:, 0] == value[:, 0])
-print("head 0 reads nothing but itself")
+print("in head 0 each query attends to itself only")

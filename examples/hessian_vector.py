@@ -1,8 +1,8 @@
-"""A Hessian-vector product through attention: forward mode over reverse mode, in linear memory.
+"""A Hessian-vector product through attention: forward over reverse mode, in linear memory.
 
 Pearlmutter, "Fast Exact Multiplication by the Hessian" (1994),
-https://doi.org/10.1162/neco.1994.6.1.147. Every derivative of a read is again a sum over its tiles,
-so neither the T×S weights nor the Hessian is ever written out.
+https://doi.org/10.1162/neco.1994.6.1.147. Derivatives of blockwise attention of any order are
+sums over tiles, so neither the T×S weights nor the Hessian is stored in full.
 """
 
 import jax
@@ -27,9 +27,9 @@ def times_hessian(vector):
 
 
 product = times_hessian(one)
-forth, back = jnp.vdot(other, product), jnp.vdot(one, times_hessian(other))
-print(f"the Hessian is symmetric: {forth:.5f} = {back:.5f}")
-assert jnp.allclose(forth, back, rtol=1e-3)
+one_way, other_way = jnp.vdot(other, product), jnp.vdot(one, times_hessian(other))
+print(f"the Hessian is symmetric: {one_way:.5f} = {other_way:.5f}")
+assert jnp.allclose(one_way, other_way, rtol=1e-3)
 
 step = 1e-2
 slopes = jax.grad(loss)(query + step * one), jax.grad(loss)(query - step * one)

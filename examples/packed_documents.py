@@ -1,7 +1,7 @@
-"""Documents packed into one row: each reads itself, as if it were alone.
+"""Documents packed into one sequence: tokens attend only within their document.
 
-Krell et al. (2021), https://arxiv.org/abs/2107.02027. The ids may be different in each example of
-a batch: `segments(ids[:, None])` has an axis for the batch and one that all heads share.
+Krell et al. (2021), https://arxiv.org/abs/2107.02027. The ids may differ between batch
+examples: `ids[:, None]` has a batch axis, and an axis of size 1 that all heads share.
 """
 
 import jax
@@ -20,11 +20,11 @@ packed = dot_product_attention(query, key, value, mask=causal() & segments(ids[:
 
 for example in range(B):
     for document in range(ids[example].max() + 1):
-        rows = jnp.flatnonzero(ids[example] == document)
-        alone = (array[example, rows] for array in (query, key, value))
+        tokens = jnp.flatnonzero(ids[example] == document)
+        alone = (array[example, tokens] for array in (query, key, value))
         expected = dot_product_attention(*alone, is_causal=True)
-        assert jnp.allclose(packed[example, rows], expected, atol=1e-6)
-print("each of 5 documents reads as it would alone")
+        assert jnp.allclose(packed[example, tokens], expected, atol=1e-6)
+print("each of 5 documents has the same output as alone")
 
 assert jnp.all(packed[ids == PADDING] == 0)
-print("padding reads nothing:", packed[0, -1, 0])
+print("padding tokens are fully masked:", packed[0, -1, 0])

@@ -1,4 +1,4 @@
-"""See attention: one page from weights, from queries and keys, from a trace or from a model."""
+"""Pages that show attention, from weights, queries and keys, a trace, or a model."""
 
 from attn_jax.viewer.measures import agreement as agreement
 from attn_jax.viewer.measures import gradient_times_input as gradient_times_input

@@ -1,4 +1,4 @@
-"""A reading of queries and keys: the page computes each row itself, so nothing is T×S."""
+"""A record that holds queries and keys: the page computes each row of weights from them."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,49 +8,57 @@ import numpy as np
 
 from attn_jax.viewer import _stats
 from attn_jax.viewer._arrays import as_numbers
-from attn_jax.viewer._effect import Effect
-from attn_jax.viewer._pack import pack, pack_masks, pool
-from attn_jax.viewer._reading import Reading, overview_side, pack_overview, pooling
-from attn_jax.viewer._rules import of_heads, one_a_layer, positions, written_masks
+from attn_jax.viewer._json_arrays import array_to_json, masks_to_json
+from attn_jax.viewer._masks_and_score_mods import (
+    mask_arrays,
+    one_per_head,
+    one_per_layer,
+    query_positions,
+)
+from attn_jax.viewer._overview import max_pool, overview_notes, overview_side, overviews_to_json
+from attn_jax.viewer._record import AttentionRecord
+from attn_jax.viewer._recorded_score_mod import RecordedScoreMod
 from attn_jax.viewer._tokens import as_tokens, as_words
 
-CELLS = 2**22  # of a head, looked at together
-LARGEST = 2.0**12  # that a query or key is scaled to, in the middle of float16's range
+CELLS = 2**22  # most weights of a head that are computed at once
+LARGEST = 2.0**12  # the greatest entry after scaling, well inside float16's range
 
 
 @dataclasses.dataclass(frozen=True)
 class Heads:
-    """Queries [L N T H], keys [L K S H], a factor for each layer, and the rules between them."""
+    """Queries [L N T H], keys [L K S H], a scale for each layer, the mask and the score mods."""
 
     query: np.ndarray
     key: np.ndarray
     scale: np.ndarray
     mask: np.ndarray | None  # [1|L 1|N 1|T 1|S]
-    effect: Sequence[Effect]  # one a layer
+    score_mods: Sequence[RecordedScoreMod]  # one for each layer
 
     @property
     def sizes(self) -> tuple[int, int, int, int]:
-        """Layers, heads, queries, keys."""
+        """The numbers of layers, heads, queries and keys."""
         return (*self.query.shape[:3], self.key.shape[2])
 
-    def may_read(self, layer: int, head: int) -> np.ndarray:
+    def head_mask(self, layer: int, head: int) -> np.ndarray:
         """The mask of one head, [T S]."""
         if self.mask is None:
             return np.ones(self.sizes[2:], bool)
         one = self.mask[layer % self.mask.shape[0], head % self.mask.shape[1]]
         return np.broadcast_to(one, self.sizes[2:])
 
-    def rows(self, layer: int, head: int, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Logits and what the score mod adds to them, of some queries."""
+    def logits_and_added(
+        self, layer: int, head: int, begin: int, end: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The logits of queries `begin` to `end`, and what the score mod adds to them."""
         group = self.query.shape[1] // self.key.shape[1]
         query, key = self.query[layer, head, begin:end], self.key[layer, head // group]
         logits = self.scale[layer] * (query @ key.T)
-        return logits, self.effect[layer].on(logits, head, begin)
+        return logits, self.score_mods[layer].added_to(logits, head, begin)
 
 
-def softmax(logits: np.ndarray, may_read: np.ndarray) -> np.ndarray:
-    """Row by row; a query that may read nothing has zeros."""
-    logits = np.where(may_read, logits, -np.inf)
+def softmax(logits: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The softmax of each row over its unmasked keys; a fully masked row is zeros."""
+    logits = np.where(mask, logits, -np.inf)
     most = logits.max(axis=-1, keepdims=True)
     with np.errstate(invalid="ignore"):
         weights = np.exp(logits - np.where(most == -np.inf, 0, most))
@@ -58,7 +66,7 @@ def softmax(logits: np.ndarray, may_read: np.ndarray) -> np.ndarray:
         return weights / np.where(total == 0, 1, total)
 
 
-def reading_of_qk(
+def record_from_qk(
     name: str,
     query: Any,
     key: Any,
@@ -71,32 +79,32 @@ def reading_of_qk(
     query_position: Any = None,
     words: Any = None,
     notes: tuple[str, ...] = (),
-) -> Reading:
-    """See `AttentionView.from_qk`."""
-    queries_of, keys_of = _layers("query", query), _layers("key", key)
-    _check_fit(queries_of, keys_of)
-    L, N, T, H = queries_of.shape
-    S = keys_of.shape[2]
+) -> AttentionRecord:
+    """The record of `AttentionView.from_qk`, which documents the arguments."""
+    queries, keys = _layers("query", query), _layers("key", key)
+    _check_fit(queries, keys)
+    L, N, T, H = queries.shape
+    S = keys.shape[2]
     is_self = key_tokens is None and T == S
     texts = as_tokens("tokens", tokens, T, f"query's axis T of {list(np.shape(query))}")
-    named = texts if is_self else key_tokens
-    key_texts = as_tokens("key_tokens", named, S, f"key's axis S of {list(np.shape(key))}")
-    place = positions(query_position, mask, score_mod, T, S)
-    mods = one_a_layer("score_mod", score_mod, L)
+    given = texts if is_self else key_tokens
+    key_texts = as_tokens("key_tokens", given, S, f"key's axis S of {list(np.shape(key))}")
+    positions = query_positions(query_position, mask, score_mod, T, S)
+    mods = one_per_layer("score_mod", score_mod, L)
     heads = Heads(
-        queries_of,
-        keys_of,
+        queries,
+        keys,
         np.broadcast_to(H**-0.5 if scale is None else as_numbers("scale", scale), L),
-        written_masks(mask, (L, N, T, S), place),
-        [Effect(of_heads("score_mod", mod, N), place) for mod in mods],
+        mask_arrays(mask, (L, N, T, S), positions),
+        [RecordedScoreMod(one_per_head("score_mod", mod, N), positions) for mod in mods],
     )
-    content, entropy, distance, error = _looked_at(heads, is_self)
+    content, entropy, distance, error = _content_and_statistics(heads, is_self)
     rounding = (
-        f"Queries and keys are kept in 16 bits (float16), each row is computed from them here; "
-        f"that changes no weight by more than {error:.1e}."
+        f"This page holds queries and keys in 16 bits (float16) and computes each row from them; "
+        f"the rounding changes no weight by more than {error:.1e}."
     )
     query_words = as_words("words", words, texts)
-    return Reading(
+    return AttentionRecord(
         name=name,
         queries=texts,
         keys=key_texts,
@@ -107,9 +115,9 @@ def reading_of_qk(
         content=content,
         entropy=entropy,
         distance=distance,
-        weights=_weights_of(heads),
-        may_read=None if heads.mask is None else heads.may_read,
-        notes=(*notes, rounding, *pooling(T, S)),
+        weights=_weights_function(heads),
+        mask=None if heads.mask is None else heads.head_mask,
+        notes=(*notes, rounding, *overview_notes(T, S)),
     )
 
 
@@ -118,22 +126,28 @@ def _layers(name: str, array: Any) -> np.ndarray:
     if isinstance(array, list | tuple) and array and np.ndim(array[0]) >= 2:
         shapes = [np.shape(layer) for layer in array]
         if len(set(shapes)) > 1:
-            raise ValueError(f"{name} is ragged: its layers have shapes {shapes}")
+            raise ValueError(
+                f"{name} is ragged: its layers have shapes {shapes}; give every layer the "
+                f"same shape"
+            )
         array = np.stack([as_numbers(f"{name}[{i}]", layer) for i, layer in enumerate(array)])
-    found = as_numbers(name, array).astype(np.float64)
-    if not 2 <= found.ndim <= 4:
+    numbers = as_numbers(name, array).astype(np.float64)
+    if not 2 <= numbers.ndim <= 4:
         raise ValueError(
-            f"{name} must be [T H], [T N H] or [L T N H]; got {list(found.shape)}; pass one "
+            f"{name} must be [T H], [T N H] or [L T N H]; got {list(numbers.shape)}; pass one "
             f"example of a batch, such as {name}[0]"
         )
-    found = found[:, None] if found.ndim == 2 else found
-    return np.swapaxes(found[(None,) * (4 - found.ndim)], 1, 2)
+    numbers = numbers[:, None] if numbers.ndim == 2 else numbers
+    return np.swapaxes(numbers[(None,) * (4 - numbers.ndim)], 1, 2)
 
 
 def _check_fit(query: np.ndarray, key: np.ndarray) -> None:
     L, N, T, H = query.shape
     if not T or not key.shape[2] or not H:
-        raise ValueError(f"query or key is empty: {list(query.shape)} and {list(key.shape)}")
+        raise ValueError(
+            f"query or key is empty: [L N T H] = {list(query.shape)} and [L K S H] = "
+            f"{list(key.shape)}; pass at least one of each"
+        )
     if key.shape[0] != L or key.shape[3] != H or N % key.shape[1]:
         raise ValueError(
             f"key must have {L} layers, a number of heads that divides {N}, and width {H}, as "
@@ -141,79 +155,83 @@ def _check_fit(query: np.ndarray, key: np.ndarray) -> None:
         )
 
 
-def _weights_of(heads: Heads) -> Callable[[int, int], np.ndarray]:
+def _weights_function(heads: Heads) -> Callable[[int, int], np.ndarray]:
     def weights(layer: int, head: int) -> np.ndarray:
-        logits, effect = heads.rows(layer, head, 0, heads.sizes[2])
-        return softmax(logits + effect, heads.may_read(layer, head))
+        logits, added = heads.logits_and_added(layer, head, 0, heads.sizes[2])
+        return softmax(logits + added, heads.head_mask(layer, head))
 
     return weights
 
 
 def _rounded(array: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[L N T H] as what float16 keeps of it, and the power of two that it was divided by, [L N]."""
+    """[L N T H] in float16, and the power of two that each head was divided by, [L N]."""
     most = np.abs(np.where(np.isfinite(array), array, 0)).max(axis=(2, 3))
     power = np.ceil(np.log2(np.where(most == 0, 1, most) / LARGEST))
     factor = 2.0**power
     return (array / factor[..., None, None]).astype(np.float16), factor
 
 
-def _looked_at(heads: Heads, is_self: bool) -> tuple[dict[str, Any], list, list | None, float]:
-    """The page's numbers, what the heads come to, and how far rounding moved a weight."""
+def _content_and_statistics(
+    heads: Heads, is_self: bool
+) -> tuple[dict[str, Any], list, list | None, float]:
+    """The page's arrays, entropy, distance, and the greatest change of a weight by rounding."""
     L, N, T, S = heads.sizes
-    (query, by_query), (key, by_key) = _rounded(heads.query), _rounded(heads.key)
-    kept = dataclasses.replace(
+    (query, query_factor), (key, key_factor) = _rounded(heads.query), _rounded(heads.key)
+    rounded = dataclasses.replace(
         heads,
-        query=query.astype(np.float64) * by_query[..., None, None],
-        key=key.astype(np.float64) * by_key[..., None, None],
+        query=query.astype(np.float64) * query_factor[..., None, None],
+        key=key.astype(np.float64) * key_factor[..., None, None],
     )
-    tables = [_Table.of(heads, kept, layer, head) for layer in range(L) for head in range(N)]
-    scale = heads.scale[:, None] * by_query * np.repeat(by_key, N // key.shape[1], axis=1)
-    pictures = np.stack([table.picture for table in tables])
-    entropy = [_stats.mean(table.entropy) for table in tables]
-    distance = [_stats.mean(table.distance) for table in tables]
+    summaries = [
+        _HeadSummary.of(heads, rounded, layer, head) for layer in range(L) for head in range(N)
+    ]
+    scale = heads.scale[:, None] * query_factor * np.repeat(key_factor, N // key.shape[1], axis=1)
+    overviews = np.stack([summary.overview for summary in summaries])
+    entropy = [_stats.finite_mean(summary.entropy) for summary in summaries]
+    distance = [_stats.finite_mean(summary.distance) for summary in summaries]
     content = {
         "form": "qk",
-        "query": pack(query, "f16"),
-        "key": pack(key, "f16"),
+        "query": array_to_json(query, "f16"),
+        "key": array_to_json(key, "f16"),
         "scale": scale.ravel().tolist(),
-        "effect": [effect.as_json(N, T, S) for effect in heads.effect],
-        "masks": pack_masks(heads.mask, L, N, T, S),
-        "overview": pack_overview(pictures.reshape(L, N, *pictures.shape[1:])),
+        "score_mods": [score_mod.as_json(N, T, S) for score_mod in heads.score_mods],
+        "masks": masks_to_json(heads.mask, L, N, T, S),
+        "overview": overviews_to_json(overviews.reshape(L, N, *overviews.shape[1:])),
         "normalised": True,
     }
     return (
         content,
         [entropy[i * N : (i + 1) * N] for i in range(L)],
         [distance[i * N : (i + 1) * N] for i in range(L)] if is_self else None,
-        max(table.error for table in tables),
+        max(summary.error for summary in summaries),
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Table:
-    """What one head comes to."""
+class _HeadSummary:
+    """The overview of one head, statistics of its rows, and the greatest change by rounding."""
 
-    picture: np.ndarray
+    overview: np.ndarray
     entropy: np.ndarray
     distance: np.ndarray
     error: float
 
     @classmethod
-    def of(cls, heads: Heads, kept: Heads, layer: int, head: int) -> "_Table":
+    def of(cls, heads: Heads, rounded: Heads, layer: int, head: int) -> "_HeadSummary":
         _, _, T, S = heads.sizes
-        side, together = overview_side(T, S), max(1, CELLS // S)
-        may_read = heads.may_read(layer, head)
-        columns, entropy, distance, error = [], [], [], 0.0
-        for begin in range(0, T, together):
-            end = min(begin + together, T)
-            readable = may_read[begin:end]
-            logits, effect = heads.rows(layer, head, begin, end)
-            heads.effect[layer].note(effect, logits, head, begin, T)
-            weights = softmax(logits + effect, readable)
-            approximate = softmax(np.add(*kept.rows(layer, head, begin, end)), readable)
-            columns.append(pool(weights.T, side).T if side < S else weights)
+        side, rows_at_once = overview_side(T, S), max(1, CELLS // S)
+        mask = heads.head_mask(layer, head)
+        pooled, entropy, distance, error = [], [], [], 0.0
+        for begin in range(0, T, rows_at_once):
+            end = min(begin + rows_at_once, T)
+            logits, added = heads.logits_and_added(layer, head, begin, end)
+            heads.score_mods[layer].record(added, logits, head, begin, T)
+            weights = softmax(logits + added, mask[begin:end])
+            approximate_logits = np.add(*rounded.logits_and_added(layer, head, begin, end))
+            approximate = softmax(approximate_logits, mask[begin:end])
+            pooled.append(max_pool(weights.T, side).T if side < S else weights)
             entropy.append(_stats.row_entropy(weights))
             distance.append(_stats.row_distance(weights, begin))
             error = max(error, float(np.nanmax(np.abs(weights - approximate), initial=0)))
-        picture = pool(np.concatenate(columns), side)
-        return cls(picture, np.concatenate(entropy), np.concatenate(distance), error)
+        overview = max_pool(np.concatenate(pooled), side)
+        return cls(overview, np.concatenate(entropy), np.concatenate(distance), error)

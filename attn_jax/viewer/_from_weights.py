@@ -1,4 +1,4 @@
-"""A reading of weights that are there already: whole, or of each row the greatest."""
+"""A record that holds given weights: all of them, or the greatest of each row."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,16 +7,17 @@ import numpy as np
 
 from attn_jax.viewer import _stats
 from attn_jax.viewer._arrays import as_heads, check_sizes
-from attn_jax.viewer._pack import pack, pack_masks
-from attn_jax.viewer._reading import Reading, pack_overview, pooled, pooling
+from attn_jax.viewer._json_arrays import array_to_json, masks_to_json
+from attn_jax.viewer._overview import overview_notes, overview_of, overviews_to_json
+from attn_jax.viewer._record import AttentionRecord
 from attn_jax.viewer._tokens import as_tokens, as_words
 
-WHOLE = 2**21  # numbers of a page's weights, beyond which it keeps the greatest of each row
-KEPT = 32
-TOLERANCE = 1e-2  # of a row's sum: weights in bfloat16 are a few thousandths off
+LARGEST = 2**21  # most weights that a page stores in full; of more, the greatest of each row
+KEPT = 32  # weights stored of each row beyond that
+TOLERANCE = 1e-2  # of a row's sum: bfloat16 weights sum to 1 within a few thousandths
 
 
-def reading_of_weights(
+def record_from_weights(
     name: str,
     weights: Any,
     tokens: Any,
@@ -29,32 +30,34 @@ def reading_of_weights(
     words: Any = None,
     key_words: Any = None,
     notes: tuple[str, ...] = (),
-) -> Reading:
-    """See `AttentionView.from_weights`."""
+) -> AttentionRecord:
+    """The record of `AttentionView.from_weights`, which documents the arguments."""
     heads = as_heads("weights", weights)
     L, N, T, S = heads.shape
     is_self = key_tokens is None and T == S
     queries = as_tokens("tokens", tokens, T, f"weights' axis T (queries) of {list(heads.shape)}")
     if key_tokens is None and not is_self and tokens is not None:
         raise ValueError(
-            f"key_tokens is needed: weights has T={T} queries and S={S} keys, and tokens names "
-            f"the queries"
+            f"key_tokens is needed: weights has T={T} queries and S={S} keys, and tokens are "
+            f"the texts of the queries; pass {S} key_tokens"
         )
-    named = queries if is_self else key_tokens
-    keys = as_tokens("key_tokens", named, S, f"weights' axis S (keys) of {list(heads.shape)}")
-    may_read = _mask(mask, heads)
+    given = queries if is_self else key_tokens
+    keys = as_tokens("key_tokens", given, S, f"weights' axis S (keys) of {list(heads.shape)}")
+    mask_array = _checked_mask(mask, heads)
     if normalised:
         _check_rows("weights", heads)
-    content = _whole(heads, logits, bias) if heads.size <= WHOLE else _greatest(heads)
-    content["masks"] = pack_masks(may_read, *heads.shape)
+    content = _dense(heads, logits, bias) if heads.size <= LARGEST else _greatest(heads)
+    content["masks"] = masks_to_json(mask_array, *heads.shape)
     content["normalised"] = normalised
     if content["form"] == "top":
         if logits is not None or bias is not None:
-            notes += ("Logits and bias were left out: the page would be too large.",)
-        notes += (f"Of each row the {KEPT} greatest weights are kept; the rest is one number.",)
-    entropy, distance = _of_heads(heads, is_self)
+            notes += ("Logits and bias are left out, because the page would be too large.",)
+        notes += (
+            f"This page stores the {KEPT} greatest weights of each row, and the sum of the others.",
+        )
+    entropy, distance = _statistics(heads, is_self)
     query_words = as_words("words", words, queries)
-    return Reading(
+    return AttentionRecord(
         name=name,
         queries=queries,
         keys=keys,
@@ -66,32 +69,37 @@ def reading_of_weights(
         entropy=entropy,
         distance=distance,
         weights=lambda layer, head: heads[layer, head],
-        may_read=None if may_read is None else _one_head(may_read, heads.shape),
-        notes=(*notes, *pooling(T, S)),
+        mask=None if mask_array is None else _mask_function(mask_array, heads.shape),
+        notes=(*notes, *overview_notes(T, S)),
     )
 
 
-def _one_head(mask: np.ndarray, sizes: tuple[int, ...]) -> Callable[[int, int], np.ndarray]:
-    whole = np.broadcast_to(mask, sizes)
-    return lambda layer, head: whole[layer, head]
+def _mask_function(mask: np.ndarray, sizes: tuple[int, ...]) -> Callable[[int, int], np.ndarray]:
+    full = np.broadcast_to(mask, sizes)
+    return lambda layer, head: full[layer, head]
 
 
-def _mask(mask: Any, heads: np.ndarray) -> np.ndarray | None:
+def _checked_mask(mask: Any, heads: np.ndarray) -> np.ndarray | None:
+    """The mask as an array; False only where the weight is 0."""
     if mask is None:
         return None
-    may_read = as_heads("mask", mask)
-    check_sizes("mask", may_read, heads.shape, "weights")
-    if may_read.dtype != np.bool_:
-        raise TypeError("mask must be bool (True = may read); an additive mask is a bias=")
-    if np.any(np.where(may_read, 0, np.nan_to_num(heads, nan=1.0)) != 0):
-        raise ValueError(
-            "mask is False where a weight is not 0; True means may read: did you mean ~mask?"
+    array = as_heads("mask", mask)
+    check_sizes("mask", array, heads.shape, "weights")
+    if array.dtype != np.bool_:
+        raise TypeError(
+            f"mask must be bool (True = unmasked); got {array.dtype}; pass an additive "
+            f"mask as bias="
         )
-    return may_read
+    if np.any(np.where(array, 0, np.nan_to_num(heads, nan=1.0)) != 0):
+        raise ValueError(
+            "mask is False where a weight is not 0; True marks the unmasked pairs: did you mean "
+            "~mask?"
+        )
+    return array
 
 
 def _check_rows(name: str, heads: np.ndarray) -> None:
-    """Every row sums to 1, is all zeros, or has a number that is none, which the page marks."""
+    """Checks that no weight is negative, and that a finite row sums to 1 or is all zeros."""
     sums = heads.sum(axis=-1)
     if not heads.shape[-1] or not heads.shape[-2]:
         return
@@ -109,37 +117,40 @@ def _check_rows(name: str, heads: np.ndarray) -> None:
             f"row {row} has sum {sums[layer, head, row]:.4g}; {advice}"
         )
     if (np.nan_to_num(heads) < 0).any():
-        raise ValueError(f"{name} is negative somewhere; pass normalised=False to show it as it is")
+        raise ValueError(
+            f"{name} has negative entries; pass normalised=False to show them as they are"
+        )
 
 
-def _whole(heads: np.ndarray, logits: Any, bias: Any) -> dict[str, Any]:
-    content = {"form": "dense", "weights": pack(heads, "f32")}
+def _dense(heads: np.ndarray, logits: Any, bias: Any) -> dict[str, Any]:
+    content = {"form": "dense", "weights": array_to_json(heads, "f32")}
     for name, given in (("logits", logits), ("bias", bias)):
         if given is not None:
             values = as_heads(name, given)
             check_sizes(name, values, heads.shape, "weights")
-            content[name] = pack(np.broadcast_to(values, heads.shape), "f32")
+            content[name] = array_to_json(np.broadcast_to(values, heads.shape), "f32")
     return content
 
 
 def _greatest(heads: np.ndarray) -> dict[str, Any]:
     count = min(KEPT, heads.shape[-1])
-    order = np.where(np.isfinite(heads), heads, np.inf)  # a NaN is kept first of all
+    order = np.where(np.isfinite(heads), heads, np.inf)  # NaN and ∞ are kept first
     ids = np.argpartition(-order, count - 1, axis=-1)[..., :count]
     kept = np.take_along_axis(heads, ids, axis=-1)
-    pictures = np.stack([[pooled(head) for head in layer] for layer in heads])
+    overviews = np.stack([[overview_of(head) for head in layer] for layer in heads])
     return {
         "form": "top",
-        "ids": pack(ids, "u32"),
-        "weights": pack(kept, "f32"),
-        "rest": pack(heads.sum(axis=-1) - kept.sum(axis=-1), "f32"),
-        "overview": pack_overview(pictures),
+        "ids": array_to_json(ids, "u32"),
+        "weights": array_to_json(kept, "f32"),
+        "rest": array_to_json(heads.sum(axis=-1) - kept.sum(axis=-1), "f32"),
+        "overview": overviews_to_json(overviews),
     }
 
 
-def _of_heads(heads: np.ndarray, is_self: bool) -> tuple[list, list | None]:
-    """Entropy and distance, in the mean over rows."""
-    entropy = [[_stats.mean(_stats.row_entropy(head)) for head in layer] for layer in heads]
-    if not is_self:
-        return entropy, None
-    return entropy, [[_stats.mean(_stats.row_distance(head)) for head in layer] for layer in heads]
+def _statistics(heads: np.ndarray, is_self: bool) -> tuple[list, list | None]:
+    """Entropy and distance of each head, averaged over rows."""
+
+    def of_heads(statistic: Callable[[np.ndarray], np.ndarray]) -> list:
+        return [[_stats.finite_mean(statistic(head)) for head in layer] for layer in heads]
+
+    return of_heads(_stats.row_entropy), of_heads(_stats.row_distance) if is_self else None

@@ -1,4 +1,4 @@
-"""The page: data, script and style in one HTML file that may load nothing from anywhere."""
+"""The page: one HTML file with data, script and style, whose policy lets it load nothing."""
 
 import base64
 import hashlib
@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from attn_jax.viewer._pack import unpack
+from attn_jax.viewer._json_arrays import array_from_json
 
 SOURCES = Path(__file__).parent / "page"
 SCRIPTS = (
     "numbers.js",
     "text.js",
-    "reading.js",
+    "record.js",
     "colour.js",
     "store.js",
     "tooltip.js",
@@ -25,60 +25,60 @@ SCRIPTS = (
     "panel.js",
     "lines.js",
     "heads.js",
-    "sides.js",
-    "stage.js",
+    "side_by_side.js",
+    "diagram.js",
     "animation.js",
     "app.js",
 )
-LONGEST = 2_000  # characters of a token that a page is given
-HEIGHT = 760  # pixels of a view in a notebook
-KEYS = {
-    "← →": "frame, or token",
-    "↑ ↓": "layer",
-    "[ ]": "head",
+LONGEST = 2_000  # most characters of a token on a page
+HEIGHT = 760  # pixels of a view in a notebook cell
+SHORTCUTS = {
+    "← →": "previous or next frame, or query",
+    "↑ ↓": "previous or next layer",
+    "[ ]": "previous or next head",
     "space": "play or pause",
     "Home End": "first or last frame",
-    "1 … 6": "views",
-    "Tab, then arrows": "cells of a matrix",
-    "x, c": "select row, column",
-    "m": "whole words",
-    "s": "spread small weights",
+    "1 … 6": "open a tab",
+    "Tab, then arrows": "move between cells of a matrix",
+    "x, c": "select a query, a key",
+    "m": "merge subwords into words",
+    "s": "emphasise small weights",
     "/": "find a token",
-    "d": "light or dark",
-    "?": "this help",
+    "d": "light or dark colours",
+    "?": "open or close this help",
 }
 SKELETON = """\
-<div class="corner"><button value="d" title="key d" aria-label="Light or dark">◐</button>
-<button value="?" title="key ?" aria-label="Keys">?</button></div>
+<div class="corner"><button value="d" title="key d" aria-label="Light or dark colours">◐</button>
+<button value="?" title="key ?" aria-label="Keyboard shortcuts">?</button></div>
 <div class="tabs" role="tablist" aria-label="Views"></div>
 <div class="tools"></div>
 <main id="view" role="tabpanel"></main>
 <div class="tooltip" role="tooltip" hidden></div>
-<div class="aloud" aria-live="polite"></div>"""
+<div class="announcer" aria-live="polite"></div>"""
 CAUTION = (
-    "These are different quantities. A weight says what was read; it does not say why a word was "
-    "written. τ compares the order of the keys with that of the weights, row by row: 1 is the same "
-    "order, 0 is none."
+    "These are different quantities. A weight shows which keys a query attends to; it does not "
+    "explain the output. τ compares a quantity with the weights, row by row: 1 means the same "
+    "order of the keys, 0 no relation, −1 the reverse order."
 )
-STATIC = 24  # rows and columns of the table for readers without scripts
+STATIC = 24  # most rows or columns of the table that is shown where scripts do not run
 
 
 @cache
 def script() -> str:
-    """All of the page's JavaScript."""
+    """The page's JavaScript: all files, in one function."""
     parts = [(SOURCES / name).read_text(encoding="utf-8") for name in SCRIPTS]
     return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
 
 
 @cache
 def style() -> str:
-    """All of the page's CSS."""
+    """The page's CSS."""
     return (SOURCES / "style.css").read_text(encoding="utf-8")
 
 
-def as_page(title: str, note: str, readings: Sequence[dict[str, Any]]) -> str:
-    """The whole file."""
-    data = {"readings": [_short(reading) for reading in readings], "caution": CAUTION}
+def page_html(title: str, note: str, records: Sequence[dict[str, Any]]) -> str:
+    """The page as HTML text; each record is what `AttentionRecord.as_json` returns."""
+    data = {"records": [_with_short_texts(record) for record in records], "caution": CAUTION}
     policy = (
         f"default-src 'none'; script-src '{_digest(script())}'; style-src '{_digest(style())}'; "
         "base-uri 'none'; form-action 'none'"
@@ -88,16 +88,16 @@ def as_page(title: str, note: str, readings: Sequence[dict[str, Any]]) -> str:
         f'<meta HTTP-EQUIV="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{_text(title)}</title>\n<style>{style()}</style>\n</head>\n<body>\n"
-        f"<header><div><h1><bdi>{_text(title)}</bdi></h1>{_lead(note)}</div></header>\n"
-        f'<div id="app">{_static(readings[0])}</div>\n{_footer(readings)}\n'
+        f"<header><div><h1><bdi>{_text(title)}</bdi></h1>{_note_paragraph(note)}</div></header>\n"
+        f'<div id="app">{_static_table(records[0])}</div>\n{_footer(records)}\n'
         f"<template>{SKELETON}{_help()}</template>\n"
         f'<script type="application/json" id="data">{_json(data)}</script>\n'
         f"<script>{script()}</script>\n</body>\n</html>\n"
     )
 
 
-def as_frame(title: str, page: str) -> str:
-    """The page inside a notebook, in a frame of its own: nothing of it can clash."""
+def notebook_frame(title: str, page: str) -> str:
+    """The page in an iframe for a notebook, so that its script and style stay separate."""
     style = f"width:100%;height:{HEIGHT}px;border:0"
     inside = html.escape(page, quote=True)
     return (
@@ -106,19 +106,14 @@ def as_frame(title: str, page: str) -> str:
     )
 
 
-def data_of(page: str) -> dict[str, Any]:
-    """The data of a page, as it was before it was packed into text."""
-    begin = page.index('id="data">') + len('id="data">')
-    return json.loads(page[begin : page.index("</script>", begin)])
-
-
 def _digest(text: str) -> str:
+    """The hash by which the page's policy allows a script or style."""
     digest = hashlib.sha256(text.encode("utf-8")).digest()
     return f"sha256-{base64.b64encode(digest).decode('ascii')}"
 
 
 def _json(data: Any) -> str:
-    """JSON in ASCII without a character that HTML could take for markup."""
+    """JSON in ASCII, with <, > and & escaped so that HTML finds no markup in it."""
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -126,7 +121,7 @@ def _json(data: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """Text inside HTML; characters that are not to be seen are written as their numbers."""
+    """Text escaped for HTML; unprintable characters become their code points."""
     shown = "".join(c if c.isprintable() else f"[{ord(c):X}]" for c in _cut(text))
     return html.escape(shown, quote=True)
 
@@ -137,34 +132,37 @@ def _cut(text: str) -> str:
     return f"{text[:LONGEST]}… ({len(text):,} characters)"
 
 
-def _short(reading: dict[str, Any]) -> dict[str, Any]:
-    texts = {name: [_cut(text) for text in reading[name]] for name in ("queries", "keys")}
-    return {**reading, **texts, "name": _cut(reading["name"])}
+def _with_short_texts(record: dict[str, Any]) -> dict[str, Any]:
+    texts = {name: [_cut(text) for text in record[name]] for name in ("queries", "keys")}
+    return {**record, **texts, "name": _cut(record["name"])}
 
 
-def _lead(note: str) -> str:
+def _note_paragraph(note: str) -> str:
     return f'<p class="lead">{_text(note)}</p>' if note else ""
 
 
-def _footer(readings: Sequence[dict[str, Any]]) -> str:
-    """What a reader must know of the numbers, each sentence once."""
-    notes = dict.fromkeys(note for reading in readings for note in reading["notes"])
-    sentences = [*notes, "An attention weight says what was read, not why."]
+def _footer(records: Sequence[dict[str, Any]]) -> str:
+    """The notes of all records, without repetition, and what a weight does not show."""
+    notes = dict.fromkeys(note for record in records for note in record["notes"])
+    sentences = [*notes, "An attention weight shows which keys a query attends to, not why."]
     return f"<footer>{''.join(f'<p>{_text(s)}</p>' for s in sentences)}</footer>"
 
 
 def _help() -> str:
-    keys = "".join(f"<dt>{_text(key)}</dt><dd>{_text(what)}</dd>" for key, what in KEYS.items())
+    shortcuts = "".join(
+        f"<dt>{_text(key)}</dt><dd>{_text(what)}</dd>" for key, what in SHORTCUTS.items()
+    )
     close = '<form method="dialog"><button>Close</button></form>'
-    return f'<dialog aria-label="Keys"><h2>Keys</h2><dl>{keys}</dl>{close}</dialog>'
+    title = "Keyboard shortcuts"
+    return f'<dialog aria-label="{title}"><h2>{title}</h2><dl>{shortcuts}</dl>{close}</dialog>'
 
 
-def _static(reading: dict[str, Any]) -> str:
-    """The first head as a table, for readers whose notebook or browser runs no script."""
-    content, queries, keys = reading["content"], reading["queries"], reading["keys"]
+def _static_table(record: dict[str, Any]) -> str:
+    """The first head as a table, for a notebook or browser that runs no script."""
+    content, queries, keys = record["content"], record["queries"], record["keys"]
     if content["form"] != "dense" or max(len(queries), len(keys)) > STATIC:
-        return "<p>This page draws attention with its own script, which did not run.</p>"
-    weights = unpack(content["weights"])[0, 0]
+        return "<p>This page needs JavaScript, which did not run.</p>"
+    weights = array_from_json(content["weights"])[0, 0]
     head = "".join(f"<th scope=col>{_text(key[:40])}</th>" for key in keys)
     rows = "".join(
         f"<tr><th scope=row>{_text(query[:40])}</th>"

@@ -1,10 +1,10 @@
-"""What a head's weights come to: entropy, and how far away it reads."""
+"""Statistics of a head's weights: entropy, and mean distance between query and key."""
 
 import numpy as np
 
 
 def row_entropy(weights: np.ndarray) -> np.ndarray:
-    """Bits, row by row; rows of zeros have entropy 0.
+    """The entropy of each row in bits; a row of zeros has entropy 0.
 
     -Σ_s weights[t, s] log₂ weights[t, s]
     """
@@ -13,16 +13,16 @@ def row_entropy(weights: np.ndarray) -> np.ndarray:
 
 
 def row_distance(weights: np.ndarray, first: int = 0) -> np.ndarray:
-    """Tokens between query and key, in the mean of a row's weights; `first` is its first query.
+    """The weighted mean distance of each row in tokens; `first` is the index of the first row.
 
     Σ_s weights[t, s] |t - s|
     """
     T, S = weights.shape[-2:]
-    apart = np.abs(np.arange(first, first + T)[:, None] - np.arange(S)[None, :])
-    return (weights * apart).sum(axis=-1)
+    distance = np.abs(np.arange(first, first + T)[:, None] - np.arange(S)[None, :])
+    return (weights * distance).sum(axis=-1)
 
 
-def mean(rows: np.ndarray) -> float | None:
-    """The mean of the rows that are numbers, or None."""
-    rows = rows[np.isfinite(rows)]
-    return float(rows.mean()) if rows.size else None
+def finite_mean(values: np.ndarray) -> float | None:
+    """The mean of the finite values, or None if there are none."""
+    values = values[np.isfinite(values)]
+    return float(values.mean()) if values.size else None

@@ -1,33 +1,33 @@
-"""Names of rows and columns: any text at all, and which pieces make a word."""
+"""The texts of tokens, and the word number of each token."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-WORD_BEGINS = ("▁", "Ġ", " ")
-WORD_GOES_ON = "##"
+WORD_STARTS = ("▁", "Ġ", " ")
+WORD_CONTINUES = "##"
 
 
 def as_tokens(name: str, tokens: Any, count: int, of: str) -> list[str]:
-    """The names as a list of texts; None numbers them.
+    """The texts of the tokens as a list; None gives the numbers 0, 1, 2, … as texts.
 
     Args:
-      name: of the argument.
-      tokens: texts, or anything that `str` writes.
-      count: how many there must be.
-      of: what they are the names of, for the message.
+      name: the name of the argument, for error messages.
+      tokens: texts, or objects that `str` converts.
+      count: the expected number of tokens.
+      of: the axis that the tokens belong to, for error messages.
 
     Raises:
-      ValueError: there is nothing to name, or not one name each.
-      TypeError: the tokens are one text.
+      ValueError: `count` is 0, or there are not `count` tokens.
+      TypeError: `tokens` is a single text.
     """
     if count == 0:
         raise ValueError(f"{of} is empty (size 0); a view needs at least one query and one key")
     if tokens is None:
         return [str(i) for i in range(count)]
     if isinstance(tokens, str | bytes):
-        raise TypeError(f"{name} is one text; pass a list of texts, such as {name}.split()")
+        raise TypeError(f"{name} is a single text; pass a list of texts, such as {name}.split()")
     texts = [token if isinstance(token, str) else str(token) for token in tokens]
     if len(texts) != count:
         raise ValueError(
@@ -37,13 +37,13 @@ def as_tokens(name: str, tokens: Any, count: int, of: str) -> list[str]:
 
 
 def as_words(name: str, words: Sequence[int] | None, tokens: Sequence[str]) -> list[int] | None:
-    """The number of the word that each token belongs to, 0, 0, 1, 2, …; None where all are words.
+    """The word number of each token, 0, 0, 1, 2, …; None where each token is a word.
 
-    Where nothing is given, pieces are known by how tokenizers mark them: `▁` or `Ġ` before the
-    first piece of a word, or `##` before the others.
+    By default, subwords are recognised by the marks of tokenizers: `▁` or `Ġ` before the first
+    subword of a word, or `##` before the others.
 
     Raises:
-      ValueError: the numbers do not count the words of these tokens in order.
+      ValueError: the numbers do not start at 0 and rise by 0 or 1, one for each token.
     """
     if words is None:
         starts = _marked_starts(tokens)
@@ -59,10 +59,10 @@ def as_words(name: str, words: Sequence[int] | None, tokens: Sequence[str]) -> l
 
 
 def _marked_starts(tokens: Sequence[str]) -> list[bool] | None:
-    if any(token.startswith(WORD_GOES_ON) and token != WORD_GOES_ON for token in tokens[1:]):
-        starts = [not token.startswith(WORD_GOES_ON) for token in tokens]
-    elif any(token.startswith(WORD_BEGINS) for token in tokens):
-        starts = [token.startswith(WORD_BEGINS) or not token[:1].isalnum() for token in tokens]
+    if any(token.startswith(WORD_CONTINUES) and token != WORD_CONTINUES for token in tokens[1:]):
+        starts = [not token.startswith(WORD_CONTINUES) for token in tokens]
+    elif any(token.startswith(WORD_STARTS) for token in tokens):
+        starts = [token.startswith(WORD_STARTS) or not token[:1].isalnum() for token in tokens]
     else:
         return None
     starts[0] = True

@@ -1,7 +1,8 @@
-"""Quantities that are not attention, for the same pairs of tokens: each says something else.
+"""Quantities for the same pairs of tokens that are not attention weights.
 
 Bach et al., "On Pixel-wise Explanations" and Jain & Wallace, "Attention is not Explanation" (2019),
-https://arxiv.org/abs/1902.10186, are why they stand beside the weights and not in their place.
+https://arxiv.org/abs/1902.10186, are the reason for showing them in addition to the weights and not
+instead of them.
 """
 
 from collections.abc import Callable
@@ -15,15 +16,15 @@ from attn_jax.viewer._arrays import as_heads, as_numbers
 
 
 def rollout(weights: Any) -> np.ndarray:
-    """How much of each token arrives at each token, through all layers and the ways around them.
+    """The share of each input token in each output token, through layers and residual connections.
 
     Abnar & Zuidema, "Quantifying Attention Flow in Transformers" (2020), section 3,
-    https://arxiv.org/abs/2005.00928; heads are averaged, as they do.
+    https://arxiv.org/abs/2005.00928; heads are averaged, as in the paper.
 
       rollout = Â_L … Â_1,  Â = (mean_n weights[n] + I) / 2, each row divided by its sum
 
     Args:
-      weights: of self-attention, [L N T T] or a list of layers, the first one first.
+      weights: self-attention weights, [L N T T] or a list of layers in order.
 
     Returns:
       Shares [T T] in float64; each row sums to 1.
@@ -44,32 +45,32 @@ def rollout(weights: Any) -> np.ndarray:
     heads = as_heads("weights", weights)
     if heads.shape[2] != heads.shape[3]:
         raise ValueError(
-            f"weights must be of self-attention, [L N T T]; got {list(heads.shape)}: rollout "
-            f"follows a token through layers"
+            f"weights must be of self-attention, [L N T T], for rollout; got {list(heads.shape)}; "
+            f"pass layers whose queries and keys are the same tokens"
         )
-    arrived = np.eye(heads.shape[2])
+    shares = np.eye(heads.shape[2])
     for layer in heads.mean(axis=1):
         step = layer + np.eye(len(layer))
-        arrived = (step / step.sum(axis=1, keepdims=True)) @ arrived
-    return arrived
+        shares = (step / step.sum(axis=1, keepdims=True)) @ shares
+    return shares
 
 
 def gradient_times_input(
     function: Callable[[jax.Array], jax.Array], inputs: jax.Array
 ) -> np.ndarray:
-    """How much each output would change, to first order, with the length of each input's vector.
+    """The first-order change of each output as each input vector grows.
 
     Shrikumar et al., "Not Just a Black Box" (2016), https://arxiv.org/abs/1605.01713.
 
       out[t, s] = Σ_e ∂function(inputs)[t] / ∂inputs[s, e] · inputs[s, e]
 
     Args:
-      function: from vectors [S E] to one number an output [T], such as the log-probability of each
-        word that was said.
+      function: from vectors [S E] to one number for each output, [T], such as the log-probability
+        of each target token.
       inputs: the vectors, such as embeddings.
 
     Returns:
-      Signed importances [T S]: positive where more of the input makes the output greater.
+      Signed importances [T S]: positive where a longer input vector increases the output.
 
     Raises:
       ValueError: the inputs are not [S E], or the function does not return [T].
@@ -88,14 +89,14 @@ def gradient_times_input(
     slopes = jax.jacrev(function)(inputs)
     if slopes.ndim != 3:
         raise ValueError(
-            f"function must return one number an output, [T]; its derivative has shape "
+            f"function must return one number for each output, [T]; its derivative has shape "
             f"{list(slopes.shape)}"
         )
     return np.asarray(jnp.einsum("TSE,SE->TS", slopes, inputs), np.float64)
 
 
 def leave_one_out(function: Callable[[jax.Array], jax.Array], S: int) -> np.ndarray:
-    """How much each output loses when one input may not be read.
+    """How much each output decreases when one input is masked.
 
     Li et al., "Understanding Neural Networks through Representation Erasure" (2016),
     https://arxiv.org/abs/1612.08220.
@@ -103,17 +104,17 @@ def leave_one_out(function: Callable[[jax.Array], jax.Array], S: int) -> np.ndar
       out[t, s] = function(all True)[t] - function(all True but s)[t]
 
     Args:
-      function: from a mask [S], True where an input may be read, to one number an output [T].
-      S: how many inputs there are.
+      function: from a mask [S], False where an input is masked, to one number for each output, [T].
+      S: the number of inputs.
 
     Returns:
-      Signed importances [T S]: positive where the output is greater with the input.
+      Signed importances [T S]: positive where the input increases the output.
 
     Raises:
       ValueError: S is not an int >= 1, or the function does not return [T].
 
     Cost:
-      S + 1 calls, mapped together.
+      S + 1 evaluations of `function`, S of them under `jax.vmap`.
 
     Example:
       >>> from attn_jax.viewer import leave_one_out
@@ -125,16 +126,18 @@ def leave_one_out(function: Callable[[jax.Array], jax.Array], S: int) -> np.ndar
         raise ValueError(f"S must be an int >= 1, the number of inputs; got {S!r}")
     whole = function(jnp.ones(S, bool))
     if jnp.ndim(whole) != 1:
-        raise ValueError(f"function must return one number an output, [T]; got {jnp.shape(whole)}")
+        raise ValueError(
+            f"function must return one number for each output, [T]; got {jnp.shape(whole)}"
+        )
     without = jax.vmap(function)(~jnp.eye(S, dtype=bool))
     return np.asarray(whole[:, None] - without.T, np.float64)
 
 
 def agreement(measure: Any, weights: Any) -> float | None:
-    """Whether a measure puts the keys in the order in which the weights do: Kendall's τ-b.
+    """How far a measure and the weights order the keys alike: Kendall's τ-b, averaged over rows.
 
-    In the mean over the rows in which both have an order. What is compared is the size of the
-    measure, whatever its sign. Kendall (1938), "A New Measure of Rank Correlation".
+    The absolute value of the measure is compared. Rows in which all values of one side are equal
+    are left out. Kendall (1938), "A New Measure of Rank Correlation".
 
       τ = Σ_{i<j} sign(a_i - a_j) sign(b_i - b_j) / √(pairs untied in a · pairs untied in b)
 
@@ -143,7 +146,7 @@ def agreement(measure: Any, weights: Any) -> float | None:
       weights: [T S].
 
     Returns:
-      Between −1 (the other way round) and 1 (the same order); None where no row has an order.
+      From −1 (the reverse order) to 1 (the same order); None if every row is left out.
 
     Cost:
       O(T S²).

@@ -1,4 +1,4 @@
-"""A view of attention: made from arrays, traces or models, and written as one page."""
+"""AttentionView: a view of attention from arrays, a trace or a model, saved as one HTML page."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -6,25 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from attn_jax.viewer import _measured
-from attn_jax.viewer._decode import reading_of_trace
-from attn_jax.viewer._from_qk import reading_of_qk
-from attn_jax.viewer._from_weights import reading_of_weights
-from attn_jax.viewer._model import asked_of
-from attn_jax.viewer._saved import Saved
+from attn_jax.viewer._attach_measures import with_measures
+from attn_jax.viewer._export import Exports
+from attn_jax.viewer._from_model import layer_inputs
+from attn_jax.viewer._from_qk import record_from_qk
+from attn_jax.viewer._from_trace import record_from_trace
+from attn_jax.viewer._from_weights import record_from_weights
 
 
 @dataclasses.dataclass(frozen=True)
-class AttentionView(Saved):
-    """Attention to look at: heads, alignments, and the steps of a translation, on one page.
+class AttentionView(Exports):
+    """An interactive page that shows attention: heads, alignments, and a translation step by step.
 
-    The last line of a notebook's cell shows it; `save` writes a file that needs no network and no
-    Python. Make one with `from_weights`, `from_qk`, `from_trace` or `from_model`; `compare` puts
-    two on one page.
+    Make a view with `from_weights`, `from_qk`, `from_trace` or `from_model`. In a notebook, a view
+    on the last line of a cell is displayed. `save` writes an HTML file that needs no network and
+    no Python. `compare` puts two views on one page.
 
     Attributes:
-      readings: what is shown; two can be compared, of more the page shows one at a time.
-      title: of the page.
+      readings: the attention records, one for each model and input. A page of two compares them.
+      title: the title of the page.
       note: a sentence under the title.
 
     Example:
@@ -53,37 +53,37 @@ class AttentionView(Saved):
         title: str = "Attention",
         note: str = "",
     ) -> "AttentionView":
-        """A view of weights that are there already.
+        """A view of attention weights that you computed.
 
-        Up to two million of them are kept in float32; of more, the 32 greatest of each row, the sum
-        of the rest, and a picture in which every spike is seen.
+        The page stores up to two million weights in float32. Of more weights it stores the 32
+        greatest of each row, the sum of the others, and a picture that hides no large weight.
 
         Args:
-          weights: [T S], [N T S], [L N T S], or a list of layers [N T S]; any array.
-          tokens: one text a query.
-          key_tokens: one text a key; the same tokens where T = S and nothing is given.
-          logits: before bias, mask and softmax, of the same shape, each axis full or 1.
-          bias: what was added to them.
-          mask: True where a query may read a key; where it is False the page is hatched.
-          normalised: whether each row sums to one; False shows them as they are, and says so.
-          words: the number of each query's word, 0, 0, 1, …, for the page to merge pieces; by the
-            marks of common tokenizers (▁, Ġ, ##) where nothing is given.
+          weights: [T S], [N T S], [L N T S], or a list of layers [N T S]; any array type.
+          tokens: the text of each query; numbers by default.
+          key_tokens: the text of each key; by default the same as `tokens`, if T = S.
+          logits: before bias, mask and softmax; each axis as in the weights or 1.
+          bias: added to the logits; each axis as in the weights or 1.
+          mask: True where a query may attend to a key. The page hatches masked pairs.
+          normalised: whether each row must sum to one; False shows any numbers, without that check.
+          words: the word number of each query, 0, 0, 1, …, with which the page merges subwords; by
+            default from the marks of common tokenizers (▁, Ġ, ##).
           key_words: the same for the keys.
-          measures: other quantities [T S] by name, as those of `attn_jax.viewer`, shown beside.
-          title: of the page.
-          note: a sentence under it.
+          measures: other quantities [T S] by name, such as `leave_one_out`, shown in their own tab.
+          title: the title of the page.
+          note: a sentence under the title.
 
         Returns:
           The view.
 
         Raises:
-          ValueError: rows do not sum to one, tokens are not one a row or column, heads are ragged,
-            something is empty, or the mask forbids what was read.
-          TypeError: an array is complex or not of numbers, the mask is not boolean, or the tokens
-            are one text.
+          ValueError: a row does not sum to one, the number of tokens is wrong, heads are ragged, an
+            array is empty, or a masked pair has a weight other than 0.
+          TypeError: an array is complex or does not hold numbers, the mask is not boolean, or
+            `tokens` is a single text.
 
         Cost:
-          O(L N T S); a page of 4 bytes a weight, or of 256 a row.
+          O(L N T S); the page holds 4 bytes for each weight, or 260 for each row.
 
         Example:
           >>> from attn_jax.viewer import AttentionView
@@ -91,10 +91,10 @@ class AttentionView(Saved):
           >>> view.readings[0].entropy      # bits, by layer and head
           [[1.0]]
         """
-        beside = {"logits": logits, "bias": bias, "mask": mask, "normalised": normalised}
-        named = {"words": words, "key_words": key_words}
-        reading = reading_of_weights(title, weights, tokens, key_tokens, **beside, **named)
-        return cls((_measured.beside(reading, measures),), title, note)
+        options = {"logits": logits, "bias": bias, "mask": mask, "normalised": normalised}
+        words_of = {"words": words, "key_words": key_words}
+        record = record_from_weights(title, weights, tokens, key_tokens, **options, **words_of)
+        return cls((with_measures(record, measures),), title, note)
 
     @classmethod
     def from_qk(
@@ -113,37 +113,39 @@ class AttentionView(Saved):
         title: str = "Attention",
         note: str = "",
     ) -> "AttentionView":
-        """A view of queries and keys, for thousands of tokens: the page computes each row itself.
+        """A view of queries and keys, up to thousands of tokens: the page computes the weights.
 
           weights = softmax(where(mask, score_mod(scale * query · key), -inf))
 
         Args:
-          query: [T H], [T N H], [L T N H], or a list of layers; positions already turned in.
-          key: [S H], [S K H], [L S K H] or layers; each head serves N/K query heads in order.
+          query: [T H], [T N H], [L T N H], or a list of layers; rotary positions already applied.
+          key: [S H], [S K H], [L S K H], or a list; N/K consecutive query heads share a key head.
           tokens: as `from_weights`.
           key_tokens: as `from_weights`.
-          mask: as in `dot_product_attention`: an array, or a rule on positions, such as those of
-            `attn_jax.masks`; a list is one a layer.
-          score_mod: as in `dot_product_attention`; a list is one a layer.
-          scale: factor on the dot products, one number or one a layer; 1/√H by default.
-          query_position: where each query stands, for rules where T ≠ S.
+          mask: as in `dot_product_attention`: an array, or a function of positions such as those of
+            `attn_jax.masks`. A list has one mask for each layer.
+          score_mod: as in `dot_product_attention`. A list has one score mod for each layer.
+          scale: factor on the dot products, one number or one for each layer; 1/√H by default.
+          query_position: the position of each query; needed where T ≠ S and the mask or score mod
+            uses positions.
           words: as `from_weights`.
           measures: as `from_weights`.
-          title: of the page.
-          note: a sentence under it.
+          title: the title of the page.
+          note: a sentence under the title.
 
         Returns:
-          The view. Queries and keys are rounded to float16; the page says how much that changes a
-          weight at most, measured on all of them.
+          The view. Queries and keys are rounded to float16. The page states the greatest change of
+          a weight by this rounding, measured over all weights.
 
         Raises:
-          ValueError: sizes do not fit; a rule needs `query_position`; or a score mod that depends
-            on more than distance is to be written out for too many pairs.
+          ValueError: sizes do not match; `query_position` is missing; or the score mod depends on
+            more than distance, and T·S is above 2²⁰.
           TypeError: as `from_weights`.
 
         Cost:
-          O(L N T S H) here, in pieces; the page holds 2 H bytes a query and key and head, and a
-          picture of 256 kB a head: 1.3 MB a head of 4,096 tokens and H = 64, as text 1.8 MB.
+          O(L N T S H) time in Python, a block of rows at a time. The page holds 2 H bytes for each
+          query and key, and at most 256 kB for the picture of a head: 1.8 MB of text for a head
+          of 4,096 tokens and H = 64.
 
         Example:
           >>> from attn_jax.viewer import AttentionView
@@ -152,10 +154,10 @@ class AttentionView(Saved):
           >>> view.readings[0].weights(0, 0)[0].tolist()
           [1.0, 0.0, 0.0]
         """
-        rules = {"mask": mask, "score_mod": score_mod, "query_position": query_position}
-        options = {"scale": scale, "words": words, **rules}
-        reading = reading_of_qk(title, query, key, tokens, key_tokens, **options)
-        return cls((_measured.beside(reading, measures),), title, note)
+        options = {"mask": mask, "score_mod": score_mod, "query_position": query_position}
+        options |= {"scale": scale, "words": words}
+        record = record_from_qk(title, query, key, tokens, key_tokens, **options)
+        return cls((with_measures(record, measures),), title, note)
 
     @classmethod
     def from_trace(
@@ -172,30 +174,33 @@ class AttentionView(Saved):
         title: str = "Translation",
         note: str = "",
     ) -> "AttentionView":
-        """A view of one translation: its alignment, and its steps as an animation.
+        """A view of one translation: its alignment, and an animation of its decode steps.
 
         Args:
-          trace: a `Trace` of `attn_jax.models`, or anything with its fields, of one sentence.
-          source_tokens: one text a source token; those of padding may be there or not.
-          target_tokens: one text a token that was said.
-          annotations: what the decoder could read, [S E], such as `encode(…).annotations`; with
-            them the page shows each weighted vector, and that they sum to the context.
-          word: the text of a target id, for the likeliest words of each step; numbers otherwise.
-          source_words: the number of each source token's word, as `words` of `from_weights`.
-          target_words: the same for what was said.
-          measures: other quantities [T S] by name, for the tokens that are shown.
-          title: of the page.
-          note: a sentence under it.
+          trace: a `Trace` of `attn_jax.models` of one sentence, or an object or mapping with the
+            same fields.
+          source_tokens: the text of each source token, with or without padding.
+          target_tokens: the text of each target token.
+          annotations: the encoder states [S E] that the decoder attends to, such as
+            `encode(…).annotations`. With them the page shows each weighted state, and checks
+            that their sum is the context.
+          word: a function from a target id to its text, for the most likely tokens of each step;
+            by default the page shows ids.
+          source_words: the word number of each source token, as `words` of `from_weights`.
+          target_words: the same for the target tokens.
+          measures: other quantities [T S] by name, without padding.
+          title: the title of the page.
+          note: a sentence under the title.
 
         Returns:
-          The view; padding is left out.
+          The view, without padding.
 
         Raises:
-          ValueError: a field is missing, has a batch axis, or sizes do not fit.
+          ValueError: a field is missing or has a batch axis, or sizes do not match.
           TypeError: as `from_weights`.
 
         Cost:
-          A page of 4 bytes for each number of the trace and the annotations, as text a third more.
+          The page holds 4 bytes, as text 5.3, for each number of the trace and the annotations.
 
         Example:
           >>> from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, greedy_search
@@ -206,7 +211,7 @@ class AttentionView(Saved):
           >>> AttentionView.from_trace(trace, ["A", "cat", "."]).readings[0].keys
           ['A', 'cat', '.']
         """
-        reading = reading_of_trace(
+        record = record_from_trace(
             title,
             trace,
             source_tokens,
@@ -216,7 +221,7 @@ class AttentionView(Saved):
             source_words=source_words,
             target_words=target_words,
         )
-        return cls((_measured.beside(reading, measures),), title, note)
+        return cls((with_measures(record, measures),), title, note)
 
     @classmethod
     def from_model(
@@ -233,24 +238,24 @@ class AttentionView(Saved):
         """A view of all layers and heads of a language model on one text.
 
         Args:
-          model: a `GPT` of `attn_jax.models`, or a module built as it is: `embedding`, `position`
-            and `blocks`, each with an `attention` and its `attention_residual`.
+          model: a `GPT` of `attn_jax.models`, or a module with the same attributes: `embedding`,
+            `position` and `blocks`, and each block with `attention` and `attention_residual`.
           tokens: ids, [T].
-          labels: one text a token; the ids by default.
+          labels: the text of each token; the ids by default.
           words: as `from_weights`.
           measures: as `from_weights`.
-          title: of the page.
-          note: a sentence under it.
+          title: the title of the page.
+          note: a sentence under the title.
 
         Returns:
-          The view, as `from_qk` makes it of the layers' queries, keys, masks and score mods.
+          The view that `from_qk` makes from the layers' queries, keys, masks and score mods.
 
         Raises:
           ValueError: the tokens are not [T], or the model's layers have sinks.
-          TypeError: the model is built in another way.
+          TypeError: the model has no `embedding` or no `blocks`.
 
         Cost:
-          One forward pass, and that of `from_qk`.
+          One forward pass, and the cost of `from_qk`.
 
         Example:
           >>> from attn_jax.models import DecoderConfig, GPT
@@ -260,25 +265,26 @@ class AttentionView(Saved):
           >>> view.readings[0].sizes
           (2, 2)
         """
-        found = asked_of(model, tokens)
-        names = [str(i) for i in np.asarray(tokens)] if labels is None else labels
-        reading = reading_of_qk(title, *found.operands, names, None, words=words, **found.rules)
-        return cls((_measured.beside(reading, measures),), title, note)
+        inputs = layer_inputs(model, tokens)
+        texts = [str(i) for i in np.asarray(tokens)] if labels is None else labels
+        pair = inputs.query_and_key
+        record = record_from_qk(title, *pair, texts, None, words=words, **inputs.options)
+        return cls((with_measures(record, measures),), title, note)
 
     def compare(self, other: "AttentionView") -> "AttentionView":
-        """Both on one page, side by side, with their difference where they have the same tokens.
+        """Both views on one page, side by side, with their difference if the tokens are the same.
 
         Args:
-          other: a view of one reading, as this one.
+          other: a view of one attention record; this view must have one too.
 
         Returns:
-          A view of two readings, each named by its title.
+          A view of two attention records, each named by its title.
 
         Raises:
-          ValueError: one of them has two already.
+          ValueError: one of the views already has two records.
 
         Cost:
-          The sum of both pages.
+          The size of both pages together.
 
         Example:
           >>> from attn_jax.viewer import AttentionView
@@ -287,6 +293,8 @@ class AttentionView(Saved):
           '[1, 0] and [0, 1]'
         """
         if len(self.readings) + len(other.readings) > 2:
-            raise ValueError("other cannot be compared: a page has room for two readings")
+            raise ValueError(
+                "other cannot be compared: a page compares two records; pass views of one record"
+            )
         title = f"{self.title} and {other.title}"
         return AttentionView(self.readings + other.readings, title, self.note or other.note)

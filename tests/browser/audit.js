@@ -1,4 +1,4 @@
-// Rules of axe that matter here, by hand. Each function returns what is wrong, as texts.
+// A few rules of the accessibility checker axe. Each function returns the faults as texts.
 
 function faults() {
   const all = (selector) => [...document.querySelectorAll(selector)];
@@ -24,7 +24,7 @@ function faults() {
   ];
 }
 
-// Texts with less than 4.5 : 1 of contrast with what lies behind them (WCAG 2, level AA).
+// Texts whose contrast with their background is below 4.5 : 1 (WCAG 2, level AA).
 function faint() {
   const numbers = (colour) => colour.match(/[\d.]+/g).map(Number);
   const linear = (c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);

@@ -1,7 +1,7 @@
-"""A real browser over file://, in which no console error and no request goes unseen.
+"""A real browser that opens file:// pages and records console errors and requests.
 
-Chromium is looked for where Debian puts it, or where CHROMIUM says; `make test-browser` installs
-nothing and says what to install. Without it, or without Playwright, every test here is skipped.
+The browser is Debian's Chromium, or the program that CHROMIUM names. Without a browser or without
+Playwright, every test here is skipped; with BROWSER_TESTS=required a missing browser is a failure.
 """
 
 import os
@@ -14,7 +14,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
 def found_browser() -> str | None:
-    """The path of a Chromium."""
+    """The path of a Chromium, or None."""
     named = os.environ.get("CHROMIUM")
     return named or next(filter(None, map(shutil.which, NAMES)), None)
 
@@ -36,7 +36,7 @@ def chromium():
 
 
 class Seen:
-    """A page, with everything that went wrong on it."""
+    """A page, with its console messages, errors and requests."""
 
     def __init__(self, browser, **options):
         self.context = browser.new_context(
@@ -49,7 +49,7 @@ class Seen:
         self.page.on("request", lambda request: self.requests.append(request.url))
 
     def open(self, path):
-        """Opens a file and waits until it is drawn."""
+        """Opens a file and waits until its tabs are drawn."""
         self.page.goto(path.resolve().as_uri())
         self.page.wait_for_selector("[role=tab]")
         return self.page
@@ -57,7 +57,7 @@ class Seen:
 
 @pytest.fixture
 def look(chromium):
-    """Opens a file; at the end there was no console message and no request but for the file."""
+    """Opens a file; after the test, checks that no console message or other request occurred."""
     seen = []
 
     def opened(path, **options):

@@ -1,4 +1,4 @@
-"""Everybody can use the page: names, contrast, small screens, no motion, paper, and any text."""
+"""Accessibility: labels, contrast, small screens, keyboard, reduced motion, print, any text."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from attn_jax.viewer import AttentionView
-from tests.browser.test_pages import SAID, TOKENS, WORDS, keys, qk_view, rows_of, trace_view
+from tests.browser.test_pages import SOURCE, TARGET, TOKENS, keys, qk_view, rows_of, trace_view
 
 NASTY = [
     "</script><script>document.title='bad'</script>",
@@ -23,7 +23,7 @@ AUDIT = (Path(__file__).parent / "audit.js").read_text(encoding="utf-8")
 def views(tmp_path):
     one, other = rows_of(0, 0)[2], rows_of(1, 1)[2]
     first, second = (AttentionView.from_weights(w, TOKENS, title=str(len(w))) for w in (one, other))
-    measures = {"leave-one-out": np.ones((len(SAID), len(WORDS)))}
+    measures = {"leave-one-out": np.ones((len(TARGET), len(SOURCE)))}
     return {
         "trace": trace_view(measures=measures).save(tmp_path / "trace.html"),
         "heads": qk_view().save(tmp_path / "heads.html"),
@@ -50,7 +50,7 @@ def test_no_view_is_wider_than_the_screen(look, tmp_path, width):
             assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_keyboard_reaches_everything_and_is_seen(look, tmp_path):
+def test_the_keyboard_reaches_everything_with_visible_focus(look, tmp_path):
     page = look(views(tmp_path)["heads"])
     seen = set()
     for _ in range(14):
@@ -64,7 +64,7 @@ def test_the_keyboard_reaches_everything_and_is_seen(look, tmp_path):
     assert any(name.startswith("cell ") for name in seen)
 
 
-def test_tabs_are_walked_by_arrows_and_the_focus_stays(look, tmp_path):
+def test_arrow_keys_change_tabs_and_keep_the_focus(look, tmp_path):
     page = look(views(tmp_path)["heads"])
     page.locator("#tab-matrix").focus()
     keys(page, "ArrowRight")
@@ -75,7 +75,7 @@ def test_tabs_are_walked_by_arrows_and_the_focus_stays(look, tmp_path):
     assert page.evaluate("document.activeElement.id") == "layer"
 
 
-def test_who_wants_no_motion_gets_none(look, tmp_path):
+def test_reduced_motion_stops_animations(look, tmp_path):
     page = look(views(tmp_path)["trace"], reduced_motion="reduce")
     keys(page, *["ArrowRight"] * 5)
     assert page.evaluate("document.getAnimations().length") == 0
@@ -85,7 +85,7 @@ def test_who_wants_no_motion_gets_none(look, tmp_path):
     assert durations == "none"
 
 
-def test_on_paper_there_is_no_dark_page_and_no_button(look, tmp_path):
+def test_a_printed_page_is_light_and_has_no_buttons(look, tmp_path):
     page = look(views(tmp_path)["heads"], color_scheme="dark")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")

@@ -1,4 +1,4 @@
-"""What a reader sees in a real browser is what numpy computes from the same arrays."""
+"""The numbers on a page in a real browser equal those that numpy computes from the arrays."""
 
 import math
 import re
@@ -18,8 +18,8 @@ RNG = np.random.default_rng(3)
 L, N, T, H = 2, 3, 6, 4
 TOKENS = ["the", "cat", "that", "sat", "down", "slept"]
 QUERY, KEY = RNG.normal(size=(2, L, T, N, H)) * 1.4
-WORDS = ["A", "black", "cat", "sat", "."]
-SAID = ["Un", "chat", "noir", "<end>"]
+SOURCE = ["A", "black", "cat", "sat", "."]
+TARGET = ["Un", "chat", "noir", "<end>"]
 
 
 def qk_view(**options):
@@ -37,12 +37,12 @@ def rows_of(layer, head, slopes=None):
 
 
 def number(text):
-    """What the page writes, as a number."""
+    """A number from the text that the page shows."""
     return float(text.replace("−", "-").replace(">", "").replace("<", ""))
 
 
-def told(page):
-    """The tooltip, as names and values."""
+def tooltip(page):
+    """The names and values in the tooltip."""
     assert page.locator(".tooltip").is_visible()
     names = page.locator(".tooltip dt").all_text_contents()
     return dict(zip(names, page.locator(".tooltip dd").all_text_contents(), strict=True))
@@ -67,7 +67,7 @@ def model_trace():
 
 def trace_view(**options):
     trace, annotations = model_trace()
-    return AttentionView.from_trace(trace, WORDS, SAID, annotations=annotations, **options)
+    return AttentionView.from_trace(trace, SOURCE, TARGET, annotations=annotations, **options)
 
 
 def test_a_hovered_cell_shows_the_numbers_of_numpy(look, tmp_path):
@@ -85,12 +85,12 @@ def test_a_hovered_cell_shows_the_numbers_of_numpy(look, tmp_path):
         cell.evaluate("node => node.blur()")
         page.mouse.move(target["x"] + 5, target["y"] + 5)
         logits, bias, weights = rows_of(1, 2, slopes)
-        facts = told(page)
+        facts = tooltip(page)
         assert number(facts["logit"]) == pytest.approx(logits[t, s], abs=4e-3)
-        assert number(facts["bias"]) == pytest.approx(bias[t, s], abs=1e-4)
+        assert number(facts["score mod adds"]) == pytest.approx(bias[t, s], abs=1e-4)
         assert number(facts["weight"]) == pytest.approx(weights[t, s], abs=2e-3)
-        assert facts["mask"] == "may read"
-        assert number(facts["row’s sum"]) == pytest.approx(1, abs=1e-6)
+        assert facts["mask"] == "unmasked"
+        assert number(facts["row sum"]) == pytest.approx(1, abs=1e-6)
 
 
 def test_weights_in_float32_are_shown_to_four_digits(look, tmp_path):
@@ -99,7 +99,7 @@ def test_weights_in_float32_are_shown_to_four_digits(look, tmp_path):
     page.locator(".cursor").focus()
     keys(page, *["ArrowDown"] * T, "Home")
     for s in range(T):
-        assert number(told(page)["weight"]) == pytest.approx(weights[-1, s], rel=6e-4)
+        assert number(tooltip(page)["weight"]) == pytest.approx(weights[-1, s], rel=6e-4)
         keys(page, "ArrowRight")
 
 
@@ -107,8 +107,8 @@ def test_a_masked_cell_is_named_and_hatched(look, tmp_path):
     page = look(qk_view().save(tmp_path / "page.html"))
     page.locator(".cursor").focus()
     keys(page, *["ArrowUp"] * T, "End")
-    assert told(page)["mask"] == "may not read"
-    assert told(page)["weight"] == "0"
+    assert tooltip(page)["mask"] == "masked"
+    assert tooltip(page)["weight"] == "0"
     box = page.locator(".cursor").bounding_box()
     colours = page.evaluate(
         """([x, y]) => {
@@ -127,7 +127,9 @@ def test_a_focused_cell_has_a_label_with_all_numbers(look, tmp_path):
     cell.focus()
     keys(page, *["ArrowUp"] * T, *["ArrowDown"] * 4, "Home", "ArrowRight")
     label = cell.get_attribute("aria-label")
-    weight = re.search(r"^down reads cat: logit .*, weight (\S+), row’s sum 1\.000$", label)[1]
+    weight = re.search(r"^query “down”, key “cat”: logit .*, weight (\S+), row sum 1\.000$", label)[
+        1
+    ]
     assert number(weight) == pytest.approx(rows_of(0, 0)[2][4, 1], abs=2e-3)
     assert cell.get_attribute("role") == "gridcell"
     assert cell.get_attribute("aria-colindex") == "2"
@@ -137,10 +139,12 @@ def test_the_animation_steps_by_keyboard_through_the_traces_numbers(look, tmp_pa
     trace, _ = model_trace()
     page = look(trace_view().save(tmp_path / "page.html"))
     caption = page.locator(".caption")
-    assert page.locator(".count").text_content() == "1 / 22"  # 5 words, crossing, 4 × 4
-    assert "reads A (1 of 5)" in caption.text_content()
+    assert (
+        page.locator(".count").text_content() == "1 / 22"
+    )  # 5 source tokens, passing the states on, 4 × 4
+    assert "processes token 1 of 5, “A”" in caption.text_content()
     keys(page, *["ArrowRight"] * 5)
-    assert "All 5 states are kept" in caption.text_content()
+    assert "All 5 encoder states are kept" in caption.text_content()
     for t in range(4):
         keys(page, "ArrowRight")
         scores = page.locator(".score").all_text_contents()
@@ -152,7 +156,7 @@ def test_the_animation_steps_by_keyboard_through_the_traces_numbers(look, tmp_pa
         within = re.search(r"within (\S+)", page.locator(".total").text_content())[1]
         assert number(within) <= 1e-6 * float(abs(trace.contexts).max())
         keys(page, "ArrowRight")
-        assert f"the decoder says {SAID[t]}." in caption.text_content()
+        assert f"the decoder outputs “{TARGET[t]}”." in caption.text_content()
     assert page.locator(".count").text_content() == "22 / 22"
     keys(page, "ArrowLeft", "ArrowLeft")
     assert "Step 4: softmax" in caption.text_content()
@@ -160,14 +164,16 @@ def test_the_animation_steps_by_keyboard_through_the_traces_numbers(look, tmp_pa
     assert page.locator(".count").text_content() == "1 / 22"
 
 
-@pytest.mark.parametrize(("mode", "said"), [(0, "Black box"), (1, "Unrolled, last state only")])
-def test_without_attention_only_the_last_state_crosses(look, tmp_path, mode, said):
+@pytest.mark.parametrize(("mode", "label"), [(0, "Black box"), (1, "Unrolled, last state only")])
+def test_without_attention_only_the_last_state_is_passed_on(look, tmp_path, mode, label):
     page = look(trace_view().save(tmp_path / "page.html"))
-    page.get_by_role("button", name=said).click()
-    assert page.locator(".count").text_content().endswith("/ 10")  # 5 words, crossing, 4 words
+    page.get_by_role("button", name=label).click()
+    assert (
+        page.locator(".count").text_content().endswith("/ 10")
+    )  # 5 source tokens, passing the state on, 4 target tokens
     keys(page, "Home", *["ArrowRight"] * 5)
-    assert "Only the last state crosses" in page.locator(".caption").text_content()
-    assert "did look back" in page.locator(".caption").text_content()
+    assert "Only the last encoder state is passed on" in page.locator(".caption").text_content()
+    assert "a model with attention" in page.locator(".caption").text_content()
     if mode:
         assert page.locator(".gate").all_text_contents() == ["✕", "✕", "✕", "✕", "▼"]
 
@@ -197,7 +203,7 @@ def test_keys_choose_head_layer_theme_and_help(look, tmp_path):
     keys(page, "Escape", "/")
     page.keyboard.type("sle")
     keys(page, "Enter")
-    assert "slept reads" in page.locator(".panel h2").text_content()
+    assert "“slept” attends to" in page.locator(".panel h2").text_content()
 
 
 def test_several_tokens_are_selected_and_summed(look, tmp_path):
@@ -206,23 +212,25 @@ def test_several_tokens_are_selected_and_summed(look, tmp_path):
     keys(page, *["ArrowUp"] * T, *["ArrowDown"] * 3, "x", "ArrowDown", "x", "Home", "c")
     weights = rows_of(0, 0)[2]
     facts = page.locator(".panel dd").all_text_contents()
-    assert "sat + down read, summed" in page.locator(".panel h2").text_content()
+    assert "“sat” + “down” attend to (summed)" in page.locator(".panel h2").text_content()
     assert number(facts[1]) == pytest.approx(2, abs=1e-3)
     assert number(facts[2]) == pytest.approx(weights[3, 0] + weights[4, 0], abs=4e-3)
 
 
-def test_word_pieces_are_merged_by_sum_and_mean(look, tmp_path):
-    pieces = ["▁at", "tent", "ion", "▁is", "▁ours", "▁now"]
+def test_subwords_are_merged_by_sum_and_mean(look, tmp_path):
+    subwords = ["▁at", "tent", "ion", "▁is", "▁ours", "▁now"]
     weights = rows_of(0, 0)[2]
-    page = look(AttentionView.from_weights(weights, pieces).save(tmp_path / "page.html"))
+    page = look(AttentionView.from_weights(weights, subwords).save(tmp_path / "page.html"))
     keys(page, "m")
     page.locator(".cursor").focus()
     keys(page, *["ArrowUp"] * T, "Home")
     merged = weights[:3, :3].sum(axis=1).mean()
     assert (
-        page.locator(".cursor").get_attribute("aria-label").startswith("attention reads attention")
+        page.locator(".cursor")
+        .get_attribute("aria-label")
+        .startswith("query “attention”, key “attention”")
     )
-    assert number(told(page)["weight"]) == pytest.approx(merged, rel=6e-4)
+    assert number(tooltip(page)["weight"]) == pytest.approx(merged, rel=6e-4)
 
 
 def test_nan_and_infinity_are_marked(look, tmp_path):
@@ -235,12 +243,12 @@ def test_nan_and_infinity_are_marked(look, tmp_path):
     )
     page.locator(".cursor").focus()
     keys(page, *["ArrowUp"] * T, *["ArrowDown"] * 3, "Home")
-    assert told(page)["weight"] == "NaN"
+    assert tooltip(page)["weight"] == "NaN"
     keys(page, "ArrowRight")
-    assert told(page)["logit"] == "∞"
+    assert tooltip(page)["logit"] == "∞"
 
 
-def test_two_views_on_one_page_do_not_meet(look, tmp_path):
+def test_two_views_in_one_notebook_are_independent(look, tmp_path):
     views = [qk_view(), AttentionView.from_weights(np.eye(2), ["x", "y"], title="Two")]
     path = tmp_path / "notebook.html"
     frames = "".join(view._repr_html_() for view in views)
@@ -253,8 +261,8 @@ def test_two_views_on_one_page_do_not_meet(look, tmp_path):
         assert inside[i].locator("h1").text_content() == title
     inside[1].locator(".cursor").focus()
     keys(page, "ArrowRight")
-    assert "y reads y" in inside[1].locator(".cursor").get_attribute("aria-label")
-    assert "sat reads the" in inside[0].locator(".cursor").get_attribute("aria-label")
+    assert "query “y”, key “y”" in inside[1].locator(".cursor").get_attribute("aria-label")
+    assert "query “sat”, key “the”" in inside[0].locator(".cursor").get_attribute("aria-label")
 
 
 def test_two_traces_are_compared_cell_by_cell(look, tmp_path):
@@ -264,28 +272,28 @@ def test_two_traces_are_compared_cell_by_cell(look, tmp_path):
     page.get_by_role("tab", name="Compare").click()
     page.locator(".cursor").nth(2).focus()
     keys(page, *["ArrowUp"] * T, *["ArrowDown"] * 4, "Home", "ArrowRight")
-    facts = told(page)
+    facts = tooltip(page)
     assert number(facts["A"]) == pytest.approx(one[4, 1], rel=6e-4)
     assert number(facts["B"]) == pytest.approx(other[4, 1], rel=6e-4)
     assert number(facts["A − B"]) == pytest.approx(one[4, 1] - other[4, 1], rel=2e-3)
     apart = abs(one - other).sum(axis=1).mean() / 2
-    said = page.locator(".facts").text_content()
-    assert number(re.search(r"mean (\S+) of", said)[1]) == pytest.approx(apart, rel=6e-4)
+    summary = page.locator(".facts").text_content()
+    assert number(re.search(r"place (\S+) of", summary)[1]) == pytest.approx(apart, rel=6e-4)
 
 
-def test_other_quantities_stand_beside_the_weights_by_name(look, tmp_path):
+def test_other_measures_are_shown_with_their_names(look, tmp_path):
     measures = {"leave-one-out": RNG.normal(size=(4, 5)), "gradient × input": np.ones((4, 5))}
     page = look(trace_view(measures=measures).save(tmp_path / "page.html"))
-    page.get_by_role("tab", name="Beside weights").click()
+    page.get_by_role("tab", name="Other measures").click()
     names = page.locator("figcaption b").all_text_contents()
     assert names == ["weights", "leave-one-out", "gradient × input"]
     page.locator(".cursor").first.focus()
     keys(page, *["ArrowUp"] * 4, "ArrowDown", "Home")
-    got = number(told(page)["leave-one-out"])
+    got = number(tooltip(page)["leave-one-out"])
     assert got == pytest.approx(measures["leave-one-out"][1, 0], rel=6e-4)
 
 
-def test_four_thousand_tokens_open_at_once_and_answer_a_hover(look, tmp_path):
+def test_a_page_of_four_thousand_tokens_is_fast(look, tmp_path):
     count, H = 4096, 64
     query, key = RNG.normal(size=(2, count, H)).astype(np.float32)
     view = AttentionView.from_qk(query, key, [f"t{i}" for i in range(count)], mask=masks.causal())
@@ -305,5 +313,5 @@ def test_four_thousand_tokens_open_at_once_and_answer_a_hover(look, tmp_path):
     assert time.monotonic() - began < 4
     row = query[int(t)].astype(float) @ key[: int(t) + 1].astype(float).T / 8
     weights = np.exp(row - row.max())
-    assert number(told(page)["weight"]) == pytest.approx((weights / weights.sum())[7], rel=2e-2)
-    assert number(told(page)["logit"]) == pytest.approx(row[7], abs=4e-3)
+    assert number(tooltip(page)["weight"]) == pytest.approx((weights / weights.sum())[7], rel=2e-2)
+    assert number(tooltip(page)["logit"]) == pytest.approx(row[7], abs=4e-3)

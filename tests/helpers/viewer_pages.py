@@ -1,15 +1,15 @@
-"""What a page says, read as a browser reads it: the data by the parser of HTML, then by JSON."""
+"""Helpers that parse a page as a browser does: its HTML, then the JSON data inside."""
 
 import json
 from html.parser import HTMLParser
 
 import numpy as np
 
-from attn_jax.viewer._pack import unpack, unpack_mask
+from attn_jax.viewer._json_arrays import array_from_json, mask_from_json
 
 
 class Page(HTMLParser):
-    """Scripts, metas, texts and data of a page."""
+    """The scripts, meta tags, texts and data of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -40,31 +40,33 @@ class Page(HTMLParser):
 
     @property
     def data(self):
-        """The payload, decoded."""
+        """The JSON data of the page."""
         [text] = [text for attributes, text in self.scripts if attributes.get("id") == "data"]
         return json.loads(text)
 
     @property
     def policy(self) -> str:
-        """What the page forbids itself."""
+        """The content security policy of the page."""
         [policy] = [m["content"] for m in self.metas if "http-equiv" in m]
         return policy
 
 
 def contents(view, which=0):
-    """The numbers of a page's reading: packed arrays unpacked, masks written out by head."""
-    reading = Page(view.to_html()).data["readings"][which]
+    """The arrays of one record of a page: decoded from JSON, with one mask for each head."""
+    record = Page(view.to_html()).data["records"][which]
     found = {}
-    for name, value in reading["content"].items():
-        found[name] = unpack(value) if isinstance(value, dict) and "data" in value else value
+    for name, value in record["content"].items():
+        found[name] = (
+            array_from_json(value) if isinstance(value, dict) and "data" in value else value
+        )
     if found.get("masks"):
-        masks = [unpack_mask(mask) for mask in found["masks"]["list"]]
+        masks = [mask_from_json(mask) for mask in found["masks"]["list"]]
         found["masks"] = np.stack([masks[i] for i in found["masks"]["of"]])
     return found
 
 
 def softmax(logits, mask=None):
-    """By the definition, in float64."""
+    """The softmax by its definition, in float64."""
     logits = np.asarray(logits, np.float64)
     logits = logits if mask is None else np.where(mask, logits, -np.inf)
     weights = np.exp(logits - logits.max(axis=-1, keepdims=True))

@@ -32,13 +32,13 @@ ENVIRONMENT = {
 STRICT = {"jax_numpy_dtype_promotion": "strict", "jax_numpy_rank_promotion": "raise"}
 # A pattern of the output of each example; asserts in the example check the numbers.
 FACTS = {
-    "additive_long": r"blockwise: \d MiB .*\nthe hidden layer, written out: 64 MiB",
+    "additive_long": r"blockwise: \d MiB .*\nthe hidden layer of all pairs: 64 MiB",
     "alibi_slopes": r"loss \de-02 -> \de-0[5-9]\nlearned \[0\.25",
     "gemma": r"differs from plain jnp by \de-0[5-9]\n.*82% empty\n▒·{15}\n■▒",
-    "graph": r"same as sums over edges\nnode 6 has no edge and reads \[0\. 0\. 0\. 0\.\]",
-    "head_windows": r"■■■·······\n·■■■······\n(.*\n)+head 0 reads nothing but itself",
+    "graph": r"equals sums over edges\nnode 6 has no edges and its output is \[0\. 0\. 0\. 0\.\]",
+    "head_windows": r"■■■·······\n·■■■······\n(.*\n)+in head 0 each query attends to itself only",
     "hessian_vector": r"symmetric: (-?\d+\.\d{4})\d = \1\d\n.*within \de-0[4-9] of at most 0\.\d+",
-    "packed_documents": r"···■■■■·\n·{8}\neach of 5 documents reads .*\npadding reads nothing: \[0",
+    "packed_documents": r"···■■■■·\n·{8}\neach of 5 documents has .*\npadding .* fully masked: \[0",
     "t5_bias": r"differ by (0e\+00|\de-0[6-9])\n25 of 32 buckets have a gradient",
 }
 

@@ -1,4 +1,4 @@
-"""Bad input is refused by name, with what to do; nothing is half written."""
+"""Errors name the bad argument and what to do; no partial file is left."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,11 +13,11 @@ NAMES = {"tokens": ["a", "b"], "key_tokens": list("wxyz")}
 CASES = {
     "rows that do not sum": (EVEN * 0.9, {}, "weights does not sum to one.*normalised=False"),
     "columns that do": (np.full((2, 4), 0.5), {}, "its columns do.*swapaxes"),
-    "negative": (np.array([[2.0, -1.0, 0, 0]] * 2), {}, "weights is negative"),
+    "negative": (np.array([[2.0, -1.0, 0, 0]] * 2), {}, "weights has negative entries"),
     "too few tokens": (EVEN, {"tokens": ["a"]}, "tokens has 1 entries.*one text for each"),
     "too many keys": (EVEN, {"key_tokens": list("vwxyz")}, "key_tokens has 5 entries"),
     "no keys named": (EVEN, {"key_tokens": None}, "key_tokens is needed"),
-    "one text": (EVEN, {"tokens": "ab"}, r"tokens is one text.*split"),
+    "one text": (EVEN, {"tokens": "ab"}, r"tokens is a single text.*split"),
     "nothing": (np.zeros((0, 4)), {"tokens": []}, "empty"),
     "no keys": (np.zeros((2, 0)), {"key_tokens": []}, "empty"),
     "a vector": (np.ones(4), {}, r"weights must be \[T S\]"),
@@ -69,7 +69,7 @@ def test_bad_queries_and_keys_are_refused_by_name(case):
 @pytest.mark.parametrize("method", ["save", "to_png", "to_svg"])
 def test_an_unwritable_path_is_named_and_nothing_is_left(method, tmp_path):
     view = AttentionView.from_weights(EVEN, **NAMES)
-    with pytest.raises(OSError, match=r"path=.*cannot be written.*a folder"):
+    with pytest.raises(OSError, match=r"path=.*cannot be written.*existing folder"):
         getattr(view, method)(tmp_path / "missing" / "page")
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="cannot be written"):
@@ -77,23 +77,23 @@ def test_an_unwritable_path_is_named_and_nothing_is_left(method, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_a_third_reading_does_not_fit():
+def test_a_third_record_cannot_be_compared():
     view = AttentionView.from_weights(EVEN, **NAMES)
-    with pytest.raises(ValueError, match="two readings"):
+    with pytest.raises(ValueError, match="two records"):
         view.compare(view).compare(view)
 
 
-def test_a_head_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"layer=1, head=0 is not there"):
+def test_a_missing_head_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"layer=1, head=0 does not exist"):
         AttentionView.from_weights(EVEN, **NAMES).to_png(tmp_path / "x.png", layer=1)
 
 
-def test_rollout_and_importances_name_what_is_wrong():
+def test_rollout_and_importances_name_the_wrong_argument():
     with pytest.raises(ValueError, match="self-attention"):
         rollout(np.ones((2, 1, 2, 3)))
     with pytest.raises(ValueError, match=r"inputs must be \[S E\]"):
         gradient_times_input(lambda x: x, jnp.ones(3))
-    with pytest.raises(ValueError, match="one number an output"):
+    with pytest.raises(ValueError, match="one number for each output"):
         leave_one_out(lambda mask: mask.sum(), 2)
 
 

@@ -1,10 +1,10 @@
-"""A picture for a paper hatches the cells that may not be read, and no other."""
+"""A picture for a paper hatches the masked cells and no others."""
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from attn_jax.viewer._figure import hatch
+from attn_jax.viewer._figure import hatch_masked
 
 MASKS = {
     "causal": ~np.tri(4, dtype=bool),
@@ -14,11 +14,11 @@ MASKS = {
 
 
 @pytest.mark.parametrize("name", MASKS)
-def test_the_cells_that_may_not_be_read_are_hatched(name):
-    hidden, axes = MASKS[name], Figure().subplots()
-    hatch(axes, hidden)
+def test_the_masked_cells_are_hatched(name):
+    masked, axes = MASKS[name], Figure().subplots()
+    hatch_masked(axes, masked)
     (drawn,) = axes.collections
     assert drawn.get_hatch()
-    for t, s in np.ndindex(*hidden.shape):
+    for t, s in np.ndindex(*masked.shape):
         is_hatched = any(path.contains_point((s, t)) for path in drawn.get_paths())
-        assert is_hatched == hidden[t, s]
+        assert is_hatched == masked[t, s]

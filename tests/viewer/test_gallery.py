@@ -1,4 +1,4 @@
-"""The gallery holds the numbers that it names, with the script of today."""
+"""The gallery pages hold the numbers that they name, and the present script and style."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attn_jax.viewer._pack import unpack, unpack_mask
+from attn_jax.viewer._json_arrays import array_from_json, mask_from_json
 from attn_jax.viewer._page import script, style
 from tests.helpers.viewer_pages import Page, softmax
 
@@ -19,8 +19,8 @@ if not GALLERY.exists():
     pytest.skip("the wheel has no guides and no gallery", allow_module_level=True)
 
 
-def reading(name, which=0):
-    return Page((GALLERY / name).read_text(encoding="utf-8")).data["readings"][which]
+def record(name, which=0):
+    return Page((GALLERY / name).read_text(encoding="utf-8")).data["records"][which]
 
 
 def test_the_gallery_is_complete_and_listed():
@@ -30,7 +30,7 @@ def test_the_gallery_is_complete_and_listed():
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_a_page_of_the_gallery_has_todays_script_and_leads_nowhere(path):
+def test_a_page_of_the_gallery_has_the_present_script_and_no_links(path):
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.scripts[1][1] == script(), "run python -m experiments.gallery"
@@ -39,23 +39,23 @@ def test_a_page_of_the_gallery_has_todays_script_and_leads_nowhere(path):
 
 
 @pytest.mark.parametrize("name", ["lecture.html", "word-order.html", "mechanisms.html"])
-def test_every_frame_of_the_gallery_can_be_replayed(name):
+def test_the_stored_scores_weights_states_and_contexts_agree(name):
     page = Page((GALLERY / name).read_text(encoding="utf-8"))
-    for one in page.data["readings"]:
+    for one in page.data["records"]:
         content, decode = one["content"], one["decode"]
-        weights = unpack(content["weights"])[0, 0].astype(float)
+        weights = array_from_json(content["weights"])[0, 0].astype(float)
         if not decode["only_last"]:
-            scores = unpack(content["logits"])[0, 0].astype(float)
+            scores = array_from_json(content["logits"])[0, 0].astype(float)
             half_a_bit = 2.0**-24 * abs(scores).max()  # the model rounds its scores to float32
             assert abs(softmax(scores) - weights).max() <= max(1e-6, half_a_bit)
-        contexts = unpack(decode["contexts"])
-        read = weights @ unpack(decode["annotations"])
-        assert abs(read[:, : contexts.shape[1]] - contexts).max() <= 1e-6
+        contexts = array_from_json(decode["contexts"])
+        sums = weights @ array_from_json(decode["annotations"])
+        assert abs(sums[:, : contexts.shape[1]] - contexts).max() <= 1e-6
 
 
-def test_figure_3a_is_the_digitised_one():
+def test_figure_3a_has_the_digitised_weights():
     figure = json.loads((GALLERY / "bahdanau_fig3a_alignment.json").read_text())
-    shown = unpack(reading("figure-3a.html")["content"]["weights"])[0, 0]
+    shown = array_from_json(record("figure-3a.html")["content"]["weights"])[0, 0]
     assert np.array_equal(shown, np.array(figure["weights_grey"], np.float32))
 
 
@@ -68,17 +68,20 @@ def test_the_worked_example_has_the_numbers_of_the_book():
         ("worked-example-causal.html", 1): ("multi_head_attention", 1),
     }
     for (name, which), (section, scale) in sections.items():
-        content = reading(name, which)["content"]
+        content = record(name, which)["content"]
         weights = np.array(book[section]["weights"])
-        assert np.allclose(unpack(content["weights"])[0], weights, atol=1e-6), section
-        logits, scores = unpack(content["logits"])[0], scale * np.array(book[section]["scores"])
+        assert np.allclose(array_from_json(content["weights"])[0], weights, atol=1e-6), section
+        logits, scores = (
+            array_from_json(content["logits"])[0],
+            scale * np.array(book[section]["scores"]),
+        )
         seen = np.isfinite(scores) & (weights > 0)
         assert np.allclose(np.where(seen, logits, 0), np.where(seen, scores, 0), atol=1e-6), section
-    causal = reading("worked-example-causal.html")["content"]["masks"]
-    assert np.array_equal(unpack_mask(causal["list"][0]), np.tril(np.ones((6, 6), bool)))
+    causal = record("worked-example-causal.html")["content"]["masks"]
+    assert np.array_equal(mask_from_json(causal["list"][0]), np.tril(np.ones((6, 6), bool)))
 
 
-def test_the_sort_gpt_shows_all_its_heads_and_rollout():
-    sort = reading("sort.html")
+def test_the_page_of_the_sort_gpt_has_all_heads_and_rollout():
+    sort = record("sort.html")
     assert sort["sizes"] == [3, 3]
     assert "rollout" in [measure["name"] for measure in sort["measures"]]

@@ -1,4 +1,4 @@
-"""Models, measures, pictures and the command line: each against its definition."""
+"""Views of models, measures, pictures and the command line, compared with their definitions."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from attn_jax.viewer import (
     rollout,
 )
 from attn_jax.viewer.__main__ import main
-from attn_jax.viewer._pack import unpack
+from attn_jax.viewer._json_arrays import array_from_json
 from tests.helpers.viewer_pages import Page, contents, softmax
 
 RNG = np.random.default_rng(7)
@@ -41,7 +41,7 @@ def gpt(choices):
 
 
 def first_layer_out(model, view):
-    """What the first layer's attention gives, from the view's weights and the layer's values."""
+    """The first layer's attention output: from the view's weights, and from the layer itself."""
     attention, residual = model.blocks[0].attention, model.blocks[0].attention_residual
     x = model.embedding(TOKENS)
     if model.position is not None:
@@ -50,13 +50,13 @@ def first_layer_out(model, view):
     _, value = attention.project_memory(x)
     N, K = attention.num_heads, attention.num_kv_heads
     weights = np.stack([view.readings[0].weights(0, head) for head in range(N)])
-    read = np.einsum("NTS,SNV->TNV", weights, np.repeat(value, N // K, axis=1))
+    heads = np.einsum("NTS,SNV->TNV", weights, np.repeat(value, N // K, axis=1))
     bias = 0 if attention.b_out is None else np.asarray(attention.b_out[...])
-    return np.einsum("TNV,NVD->TD", read, attention.w_out[...]) + bias, attention(x)
+    return np.einsum("TNV,NVD->TD", heads, attention.w_out[...]) + bias, attention(x)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_heads_of_a_gpt_are_those_that_it_computes_with(kind):
+def test_the_weights_of_a_gpts_heads_give_its_attention_output(kind):
     model = gpt(KINDS[kind])
     view = AttentionView.from_model(model, TOKENS)
     ours, layers = first_layer_out(model, view)
@@ -65,13 +65,13 @@ def test_the_heads_of_a_gpt_are_those_that_it_computes_with(kind):
     assert contents(view)["masks"].shape == (8, 5, 5)
 
 
-def test_a_gpts_tokens_have_their_names_and_rollout_stands_beside():
+def test_a_gpts_tokens_have_their_labels_and_rollout_is_a_measure():
     view = AttentionView.from_model(gpt({}), TOKENS, list("abcde"))
     assert view.readings[0].keys == list("abcde")
     assert [m["name"] for m in view.readings[0].measures] == ["weights", "rollout"]
 
 
-def test_what_is_no_such_model_is_named():
+def test_an_unsuitable_model_is_named():
     with pytest.raises(TypeError, match=r"model has no embedding.*from_qk"):
         AttentionView.from_model(object(), TOKENS)
     with pytest.raises(ValueError, match="tokens must be ids"):
@@ -107,21 +107,21 @@ def test_agreement_is_kendalls_tau_of_sizes():
 def test_measures_come_with_meaning_and_agreement():
     values = {"leave-one-out": -EVEN}
     view = AttentionView.from_weights(EVEN, ["a", "b"], key_tokens=list("wxyz"), measures=values)
-    weights, other = Page(view.to_html()).data["readings"][0]["measures"]
+    weights, other = Page(view.to_html()).data["records"][0]["measures"]
     assert weights["name"] == "weights"
-    assert np.allclose(unpack(weights["values"]), EVEN, atol=1e-7)
+    assert np.allclose(array_from_json(weights["values"]), EVEN, atol=1e-7)
     assert other["agreement"] == pytest.approx(1)
-    assert "may not be read" in other["meaning"]
+    assert "is masked" in other["meaning"]
 
 
 def test_two_views_on_one_page_keep_their_names():
     one = AttentionView.from_weights(EVEN, ["a", "b"], key_tokens=list("wxyz"), title="One")
     both = one.compare(AttentionView.from_weights(np.eye(2), title="Two"))
-    assert [reading["name"] for reading in Page(both.to_html()).data["readings"]] == ["One", "Two"]
+    assert [record["name"] for record in Page(both.to_html()).data["records"]] == ["One", "Two"]
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
-def test_a_picture_for_a_paper_is_drawn_and_repeats(kind, tmp_path):
+def test_a_picture_for_a_paper_has_the_same_bytes_each_time(kind, tmp_path):
     names = {"key_tokens": ["$x$", "\0", "z", "w"], "mask": np.ones((2, 4), bool)}
     view = AttentionView.from_weights(EVEN, ["a", "b"], **names, title="A & $b$")
     paths = [getattr(view, f"to_{kind}")(tmp_path / f"{i}.{kind}") for i in range(2)]
@@ -153,9 +153,9 @@ def test_the_command_makes_a_page_of_each_kind_of_file(tmp_path):
     for name, arrays in files.items():
         output = tmp_path / f"{name}.html"
         assert main([saved(tmp_path / f"{name}.npz", **arrays), "-o", str(output)]) == 0
-        reading = Page(output.read_text()).data["readings"][0]
-        assert reading["queries"] == list(arrays["tokens"])
-        assert reading["name"] == name
+        record = Page(output.read_text()).data["records"][0]
+        assert record["queries"] == list(arrays["tokens"])
+        assert record["name"] == name
 
 
 def test_the_command_compares_two_files_and_runs_as_a_module(tmp_path):
@@ -165,7 +165,7 @@ def test_the_command_compares_two_files_and_runs_as_a_module(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert f"{output}: " in run.stdout
-    assert len(Page(output.read_text()).data["readings"]) == 2
+    assert len(Page(output.read_text()).data["records"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_the_command_compares_two_files_and_runs_as_a_module(tmp_path):
         ({"weights": np.array([[None]])}, "allow_pickle"),
     ],
 )
-def test_the_command_says_what_is_wrong_with_a_file(arrays, message, tmp_path, capsys):
+def test_the_command_names_what_is_wrong_with_a_file(arrays, message, tmp_path, capsys):
     output = tmp_path / "page.html"
     assert main([saved(tmp_path / "x.npz", **arrays), "-o", str(output)]) == 2
     assert message in capsys.readouterr().err
@@ -198,9 +198,9 @@ def test_a_saved_trace_makes_a_page(tmp_path):
     }  # fmt: skip
     output = tmp_path / "page.html"
     assert main([saved(tmp_path / "t.npz", **fields), "-o", str(output)]) == 0
-    reading = Page(output.read_text()).data["readings"][0]
-    assert reading["queries"] == ["x", "y"]
-    assert unpack(reading["decode"]["annotations"]).shape == (3, 5)
+    record = Page(output.read_text()).data["records"][0]
+    assert record["queries"] == ["x", "y"]
+    assert array_from_json(record["decode"]["annotations"]).shape == (3, 5)
 
 
 def test_the_viewer_loads_no_model_and_no_picture_library():
@@ -213,7 +213,7 @@ def test_the_viewer_loads_no_model_and_no_picture_library():
     assert not [n for n in loaded if n.startswith(("attn_jax.models", "flax", "matplotlib"))]
 
 
-def test_jax_is_not_needed_to_hand_in_arrays():
+def test_arrays_need_not_be_jax_arrays():
     class Own:
         def __array__(self, dtype=None, copy=None):
             return np.eye(2)

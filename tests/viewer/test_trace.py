@@ -1,4 +1,4 @@
-"""A trace's page can be replayed: scores give weights, weights and states give contexts."""
+"""The page of a trace is consistent: scores give weights; weights and states give contexts."""
 
 import types
 
@@ -11,7 +11,7 @@ from flax import nnx
 from attn_jax.models import EncoderDecoder, EncoderDecoderConfig, Transformer, TransformerConfig
 from attn_jax.models import force as forced
 from attn_jax.viewer import AttentionView
-from attn_jax.viewer._pack import unpack
+from attn_jax.viewer._json_arrays import array_from_json
 from tests.helpers.viewer_pages import Page, contents, softmax
 
 SOURCE = jnp.array([4, 8, 5, 6, 2, 0, 0])
@@ -44,27 +44,27 @@ def view_of(model, **options):
 
 
 @pytest.mark.parametrize("choices", [{}, LUONG, {"context": "final"}], ids=str)
-def test_every_frame_can_be_replayed(choices):
+def test_the_stored_scores_weights_states_and_contexts_agree(choices):
     view = view_of(random_model(**choices))
     found = contents(view)
-    decode = Page(view.to_html()).data["readings"][0]["decode"]
+    decode = Page(view.to_html()).data["records"][0]["decode"]
     weights, logits = found["weights"][0, 0], found["logits"][0, 0]
     if "context" not in choices:
         assert abs(softmax(logits) - weights).max() <= 1e-6
-    read = weights.astype(float) @ unpack(decode["annotations"])
-    contexts = unpack(decode["contexts"])
-    width = min(read.shape[1], contexts.shape[1])
-    assert abs(read[:, :width] - contexts[:, :width]).max() <= 1e-6 * abs(contexts).max()
+    sums = weights.astype(float) @ array_from_json(decode["annotations"])
+    contexts = array_from_json(decode["contexts"])
+    width = min(sums.shape[1], contexts.shape[1])
+    assert abs(sums[:, :width] - contexts[:, :width]).max() <= 1e-6 * abs(contexts).max()
 
 
-def test_padding_is_left_out_and_rows_are_the_words_that_were_said():
-    reading = view_of(random_model()).readings[0]
-    assert reading.keys == WORDS
-    assert reading.queries == ["Un", "chat", "noir", "<end>"]
-    assert reading.weights(0, 0).shape == (4, 5)
+def test_padding_is_left_out_and_rows_are_the_target_tokens():
+    record = view_of(random_model()).readings[0]
+    assert record.keys == WORDS
+    assert record.queries == ["Un", "chat", "noir", "<end>"]
+    assert record.weights(0, 0).shape == (4, 5)
 
 
-def test_the_likeliest_words_have_their_texts():
+def test_the_most_likely_tokens_have_their_texts():
     view = view_of(random_model(), word=lambda i: f"w{i}")
     trace, _ = traced(random_model())
     candidates = view.readings[0].decode["candidates"]
@@ -72,11 +72,11 @@ def test_the_likeliest_words_have_their_texts():
 
 
 @pytest.mark.parametrize(("choices", "is_last"), [({}, False), ({"context": "final"}, True)])
-def test_the_page_knows_whether_only_the_last_state_was_read(choices, is_last):
+def test_the_page_holds_whether_only_the_last_state_has_weight(choices, is_last):
     assert view_of(random_model(**choices)).readings[0].decode["only_last"] is is_last
 
 
-def test_saved_arrays_and_objects_with_the_fields_of_a_trace_serve_as_well():
+def test_mappings_and_objects_with_the_fields_of_a_trace_are_accepted():
     trace, _ = traced(random_model())
     fields = trace._asdict()
     views = [
@@ -86,7 +86,7 @@ def test_saved_arrays_and_objects_with_the_fields_of_a_trace_serve_as_well():
     assert views[0].to_html() == views[1].to_html() == views[2].to_html()
 
 
-def test_a_transformers_trace_can_be_seen_too():
+def test_a_transformers_trace_gives_a_view():
     config = TransformerConfig(9, 7, model_dim=8, num_heads=2, num_layers=2, hidden_dim=16)
     model = Transformer(config, rngs=nnx.Rngs(0))
     view = AttentionView.from_trace(forced(model, SOURCE, SOURCE > 0, TARGET), WORDS)
@@ -100,7 +100,7 @@ def test_a_missing_field_is_named():
         AttentionView.from_trace(fields)
 
 
-def test_a_batch_is_refused_with_what_to_do():
+def test_a_batch_is_refused_with_advice():
     batch = jax.tree.map(lambda x: x[None], traced(random_model())[0])
     with pytest.raises(ValueError, match="one example"):
         AttentionView.from_trace(batch)

@@ -1,46 +1,46 @@
-// The page: tabs, tools, keys, and which view is shown.
+// The page: its tabs, tools and keys, and the view in the open tab.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-store.readings = data.readings.map((json) => new Reading(json));
-const film = {}; // the animation's own state
-const [tabs, tools, room, help] = [".tabs", ".tools", "main", "dialog"].map((name) => document.querySelector(name));
-const find = el("input", { id: "find", type: "search", placeholder: "Find a token", "aria-label": "Find a token", onkeydown: (e) => e.key === "Enter" && seek(find.value) });
-const dark = matchMedia("(prefers-color-scheme: dark)");
+store.records = data.records.map((json) => new AttentionRecord(json));
+const player = {}; // the state of the animation
+const [tabs, tools, main, help] = [".tabs", ".tools", "main", "dialog"].map((name) => document.querySelector(name));
+const searchField = el("input", { id: "find", type: "search", placeholder: "Find a token", "aria-label": "Find a token", onkeydown: (e) => e.key === "Enter" && findToken(searchField.value) });
+const darkScheme = matchMedia("(prefers-color-scheme: dark)");
 let [view, tab] = [null, null];
 
-const base = () => store.readings[store.which];
-const decoded = () => [base(), ...store.readings].find((reading) => reading.decode);
-// Its tab, whether there is one, and the view.
+const shownRecord = () => store.records[store.which];
+const recordWithTrace = () => [shownRecord(), ...store.records].find((record) => record.decode);
+// For each view: the label of its tab, whether the tab is shown, and the function that makes it.
 const VIEWS = {
-	animation: ["Animation", decoded, () => animationView(decoded(), film)],
+	animation: ["Animation", recordWithTrace, () => animationView(recordWithTrace(), player)],
 	matrix: ["Matrix", () => true, () => matrixView(current())],
 	lines: ["Lines", () => true, () => withPanel(current(), linesView(current()))],
-	heads: ["Heads", () => store.readings.some((r) => r.layers * r.heads > 1), () => headsView(current(), open)],
-	compare: ["Compare", () => store.readings.length === 2, () => compareView(room.clientWidth)],
-	measures: ["Beside weights", () => base().measures.length, () => measuresView(base(), room.clientWidth)],
+	heads: ["Heads", () => store.records.some((r) => r.layers * r.heads > 1), () => headsView(current(), open)],
+	compare: ["Compare", () => store.records.length === 2, () => compareView(main.clientWidth)],
+	measures: ["Other measures", () => shownRecord().measures.length, () => measuresView(shownRecord(), main.clientWidth)],
 };
 const viewNames = () => Object.keys(VIEWS).filter((name) => VIEWS[name][1]());
 
-// The scale ends at 1, or in a long text at the greatest weight.
-function headMatrix(reading, name) {
-	const h = chosenHead(reading);
-	const picture = reading.picture(h);
-	const most = reading.S > FEW || !reading.normalised ? greatestOf(picture.values) : 1;
-	return new Matrix({ name, reading, picture, scale: new Scale({ most, root: store.root }), maskRow: (t) => reading.mask(h, t),
-		strongest: (t, from, to) => reading.strongest(h, t, from, to), facts: (t, s) => pairFacts(reading, h, t, s) });
+// The colour scale ends at 1, or at the greatest weight if the text is long.
+function headMatrix(record, name) {
+	const h = headIndex(record);
+	const picture = record.picture(h);
+	const most = record.S > FEW || !record.normalised ? greatestOf(picture.values) : 1;
+	return new Matrix({ name, record, picture, scale: new Scale({ most, root: store.root }), maskRow: (t) => record.mask(h, t),
+		strongest: (t, from, to) => record.strongest(h, t, from, to), facts: (t, s) => pairFacts(record, h, t, s) });
 }
 
-function matrixView(reading) {
-	const matrix = headMatrix(reading, `${reading.name} ${headName(reading, chosenHead(reading))}`);
-	const node = el("div", {}, el("p.facts", {}, `Rows read, columns are read: ${figures(reading, chosenHead(reading))}.`),
-		matrix.node, matrix.scale.legend(reading.normalised ? "weight" : "value as it was given"));
+function matrixView(record) {
+	const matrix = headMatrix(record, `${record.name} ${headName(record, headIndex(record))}`);
+	const node = el("div", {}, el("p.facts", {}, `Rows are queries, columns are keys. This head has ${statistics(record, headIndex(record))}.`),
+		matrix.node, matrix.scale.legend(record.normalised ? "weight" : "value"));
 	const draw = () => matrix.draw(node.clientWidth);
-	return withPanel(reading, { node, draw, moved: (patch) => (patch.rows || patch.columns ? draw() : matrix.place()) });
+	return withPanel(record, { node, draw, update: (patch) => (patch.rows || patch.columns ? draw() : matrix.placeCursor()) });
 }
 
-function withPanel(reading, inner) {
-	const side = el("aside", {}, panel(reading));
-	return { node: el("div.split", {}, inner.node, side), draw: inner.draw, moved(patch) { inner.moved(patch); fill(side, panel(reading)); } };
+function withPanel(record, inner) {
+	const side = el("aside", {}, panel(record));
+	return { node: el("div.split", {}, inner.node, side), draw: inner.draw, update(patch) { inner.update(patch); fill(side, panel(record)); } };
 }
 
 function select(label, name, names) {
@@ -48,7 +48,7 @@ function select(label, name, names) {
 	return names.length > 1 && el("label", {}, label, " ", el("select", { id: name, onchange: (e) => change({ [name]: e.target.selectedIndex }) }, options));
 }
 
-function flag(name, label, key) {
+function toggleButton(name, label, key) {
 	return el("button", { id: name, "aria-pressed": String(store[name]), title: `key ${key}`, onclick: ACTIONS[key] }, label);
 }
 
@@ -56,17 +56,17 @@ function drawTools() {
 	const numbers = (count) => range(count).map((i) => i + 1);
 	const within = (...names) => names.includes(tab);
 	const oneHead = within("matrix", "lines", "compare");
-	fill(tools, !within("compare") && select("Show", "which", store.readings.map((r) => short(r.name, 40))),
-		oneHead && [select("Layer", "layer", numbers(current().layers)), select("Head", "head", numbers(current().heads)), store.readings.some((r) => r.canMerge) && flag("merged", "Whole words", "m")],
-		within("matrix", "heads", "compare") && flag("root", "Spread small weights", "s"), within("matrix", "lines") && find);
+	fill(tools, !within("compare") && select("Show", "which", store.records.map((r) => short(r.name, 40))),
+		oneHead && [select("Layer", "layer", numbers(current().layers)), select("Head", "head", numbers(current().heads)), store.records.some((r) => r.canMerge) && toggleButton("merged", "Merge subwords", "m")],
+		within("matrix", "heads", "compare") && toggleButton("root", "Emphasise small weights", "s"), within("matrix", "lines") && searchField);
 }
 
 function drawTabs() {
 	fill(tabs, viewNames().map((name) => el("button", { role: "tab", id: `tab-${name}`, "aria-controls": "view", "aria-selected": String(name === tab),
-		tabindex: name === tab ? 0 : -1, onclick: () => open(name), onkeydown: walkTabs }, VIEWS[name][0])));
+		tabindex: name === tab ? 0 : -1, onclick: () => open(name), onkeydown: onTabKey }, VIEWS[name][0])));
 }
 
-function walkTabs(event) {
+function onTabKey(event) {
 	const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
 	if (!step) return;
 	event.stopPropagation();
@@ -80,34 +80,34 @@ function open(name) {
 	redraw();
 }
 
-// Another view, head, theme or size; the focus stays where it can.
+// Draws the open tab again and keeps the focus.
 function redraw() {
-	film.stop?.();
-	hush();
+	player.stop?.();
+	hideTooltip();
 	if (!viewNames().includes(tab)) tab = viewNames()[0];
 	const { id } = document.activeElement;
 	drawTabs();
 	drawTools();
 	view = VIEWS[tab][2]();
-	room.setAttribute("aria-labelledby", `tab-${tab}`);
-	fill(room, view.node);
+	main.setAttribute("aria-labelledby", `tab-${tab}`);
+	fill(main, view.node);
 	view.draw();
 	if (id) document.getElementById(id)?.focus({ preventScroll: true });
 }
 
-// The next query that has the text, or else the first key.
-function seek(text) {
+// Moves the cursor to the next query that contains the text, or else to the first such key.
+function findToken(text) {
 	const { queries, keys, T } = current();
 	const has = (token) => text && token.toLowerCase().includes(text.toLowerCase());
 	const next = queries.map((_, i) => (store.row + 1 + i) % T).find((t) => has(queries[t]));
 	const key = keys.findIndex(has);
-	if (next === undefined && key < 0) say(`no token has ${text}`);
-	else moveTo(next ?? store.row, next === undefined ? key : store.column);
+	if (next === undefined && key < 0) announce(`no token contains ${text}`);
+	else moveCursor(next ?? store.row, next === undefined ? key : store.column);
 }
 
 store.listeners.push((patch) => {
 	if (/layer|head|which|merged|root/.test(Object.keys(patch))) redraw();
-	else view.moved(patch);
+	else view.update(patch);
 });
 
 function setTheme(isDark) {
@@ -115,18 +115,18 @@ function setTheme(isDark) {
 	if (tab) redraw();
 }
 
-const onFilm = (step, otherwise = () => {}) => () => (tab === "animation" ? film.step(step) : otherwise());
+const playerOr = (step, otherwise = () => {}) => () => (tab === "animation" ? player.step(step) : otherwise());
 const ACTIONS = {
-	ArrowLeft: onFilm(-1, () => moveTo(store.row - 1, store.column)),
-	ArrowRight: onFilm(1, () => moveTo(store.row + 1, store.column)),
+	ArrowLeft: playerOr(-1, () => moveCursor(store.row - 1, store.column)),
+	ArrowRight: playerOr(1, () => moveCursor(store.row + 1, store.column)),
 	ArrowUp: () => change({ layer: store.layer - 1 }),
 	ArrowDown: () => change({ layer: store.layer + 1 }),
 	"[": () => change({ head: store.head - 1 }),
 	"]": () => change({ head: store.head + 1 }),
-	" ": () => tab === "animation" && film.toggle(),
-	Home: onFilm(-Infinity),
-	End: onFilm(Infinity),
-	"/": () => { if (tab !== "lines") open("matrix"); find.focus(); },
+	" ": () => tab === "animation" && player.toggle(),
+	Home: playerOr(-Infinity),
+	End: playerOr(Infinity),
+	"/": () => { if (tab !== "lines") open("matrix"); searchField.focus(); },
 	"?": () => (help.open ? help.close() : help.showModal()),
 	d: () => setTheme(document.documentElement.dataset.theme === "light"),
 	m: () => change({ merged: !store.merged, rows: new Set(), columns: new Set() }),
@@ -146,11 +146,11 @@ onkeydown = (event) => {
 
 function start() {
 	for (const button of document.querySelectorAll(".corner button")) button.onclick = ACTIONS[button.value];
-	store.root = store.readings.some((r) => r.T * r.S > 4096);
-	if (base().is_self) store.row = base().T >> 1;
-	setTheme(dark.matches);
+	store.root = store.records.some((r) => r.T * r.S > 4096);
+	if (shownRecord().is_self) store.row = shownRecord().T >> 1;
+	setTheme(darkScheme.matches);
 	open(viewNames()[0]);
-	dark.onchange = onafterprint = () => setTheme(dark.matches);
+	darkScheme.onchange = onafterprint = () => setTheme(darkScheme.matches);
 	onbeforeprint = () => setTheme(false);
 	let wide = innerWidth;
 	onresize = () => { if (innerWidth !== wide) { wide = innerWidth; redraw(); } };

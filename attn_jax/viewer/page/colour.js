@@ -1,18 +1,18 @@
-// Colours are the style sheet's; here they become scales, pictures and stripes.
+// Colour scales, pictures and hatching, with the colours of the style sheet.
 
 function colour(name) {
 	return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
-function parts(hex) {
+function rgbOf(hex) {
 	return [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 }
 
-// From values to colours. `root` spreads small weights; the legend says so.
+// Maps values to colours; `root` colours by the square root, which emphasises small weights.
 class Scale {
 	constructor({ signed = false, most = 1, root = false }) {
-		Object.assign(this, { signed, most: most || 1, root, nothing: parts(colour("nothing")) });
-		const stops = colour(signed ? "signed" : "weight").split(" ").map(parts);
+		Object.assign(this, { signed, most: most || 1, root, nan: rgbOf(colour("nan")) });
+		const stops = colour(signed ? "signed" : "weight").split(" ").map(rgbOf);
 		this.table = range(256).map((i) => {
 			const at = (i / 255) * 6;
 			const low = Math.min(Math.floor(at), 5);
@@ -21,36 +21,36 @@ class Scale {
 	}
 
 	rgb(value) {
-		if (!Number.isFinite(value)) return this.nothing;
+		if (!Number.isFinite(value)) return this.nan;
 		const share = clamp(Math.abs(value) / this.most, 0, 1);
-		const bent = this.root ? Math.sqrt(share) : share;
-		return this.table[Math.round(255 * (this.signed ? 0.5 + (Math.sign(value) * bent) / 2 : bent))];
+		const scaled = this.root ? Math.sqrt(share) : share;
+		return this.table[Math.round(255 * (this.signed ? 0.5 + (Math.sign(value) * scaled) / 2 : scaled))];
 	}
 
 	css(value) {
 		return `rgb(${this.rgb(value).join(" ")})`;
 	}
 
-	// What can be read on the colour of a value.
-	ink(value) {
+	// A text colour with contrast on the colour of a value.
+	textColour(value) {
 		const [r, g, b] = this.rgb(value);
 		return 0.299 * r + 0.587 * g + 0.114 * b > 135 ? "#10161c" : "#fff";
 	}
 
 	legend(label) {
 		const value = (at) => this.most * (this.signed ? 2 * at - 1 : this.root ? at * at : at);
-		const ends = [0, 0.5, 1].map((at) => four(value(at)));
+		const ends = [0, 0.5, 1].map((at) => fourDigits(value(at)));
 		return el("div.legend", { role: "img", "aria-label": `${label}: ${ends.join(", ")}` }, el("span", {}, label + (this.root ? " (colour by its square root)" : "")),
 			el("div.ramp", { style: { background: `linear-gradient(to right, ${range(17).map((i) => this.css(value(i / 16)))})` } }),
 			el("div.ends", {}, ends.map((end) => el("span", {}, end))));
 	}
 }
 
-// A canvas of so many pixels of CSS, sharp on every screen.
-function sharpen(canvas, pen, width, height) {
+// Sizes a canvas in CSS pixels, at the resolution of the screen.
+function sizeCanvas(canvas, pen, width, height) {
 	const ratio = devicePixelRatio || 1;
 	[canvas.width, canvas.height] = [width * ratio, height * ratio];
-	box(canvas, 0, 0, width, height);
+	setBox(canvas, 0, 0, width, height);
 	pen.scale(ratio, ratio);
 }
 
@@ -63,8 +63,8 @@ function paint(pen, picture, scale, x, y, width, height) {
 	pen.drawImage(buffer, x, y, width, height);
 }
 
-// Stripes where nothing may be read, so that it is not taken for weights of zero.
-function hatch(pen, { T, S }, maskRow, x, y, width, height) {
+// Hatches masked pairs, to tell them from weights of zero.
+function hatchMasked(pen, { T, S }, maskRow, x, y, width, height) {
 	const area = new Path2D();
 	const [w, h, step] = [width / S, height / T, Math.ceil(T / 512)];
 	for (let t = 0; t < T; t += step) {

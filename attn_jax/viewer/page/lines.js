@@ -1,39 +1,39 @@
-// Lines from queries to keys; of a long text, queries around the cursor, and what it reads most.
+// Lines from queries to keys; in a long text, the queries near the cursor and the keys with most weight.
 
-const AROUND = 48; // rows on each side
-const STEP = 26;
+const AROUND = 48; // most names on each side
+const STEP = 26; // pixels between names
 
-function linesView(reading) {
+function linesView(record) {
 	const canvas = el("canvas", { "aria-hidden": "true" });
 	const left = el("div", { role: "listbox", "aria-label": "Queries", "aria-multiselectable": "true" });
 	const right = el("div", { role: "list", "aria-label": "Keys" });
 	const node = el("div.lines", {}, left, canvas, right);
-	const few = reading.S <= AROUND;
-	let [first, ids] = [0, range(reading.S)];
+	const few = record.S <= AROUND;
+	let [first, ids] = [0, range(record.S)];
 
-	function names() {
-		first = clamp(store.row - AROUND / 2, 0, Math.max(0, reading.T - AROUND)) | 0;
-		fill(left, range(Math.min(AROUND, reading.T)).map((i) => el("div.name", { role: "option", onpointerenter: () => moveTo(first + i, store.column),
-			onclick: () => toggle("rows", first + i), onkeydown: (event) => lineKey(event, left, first + i) }, quoted(reading.queries[first + i], 20))));
+	function drawQueryNames() {
+		first = clamp(store.row - AROUND / 2, 0, Math.max(0, record.T - AROUND)) | 0;
+		fill(left, range(Math.min(AROUND, record.T)).map((i) => el("div.name", { role: "option", onpointerenter: () => moveCursor(first + i, store.column),
+			onclick: () => toggle("rows", first + i), onkeydown: (event) => lineKey(event, left, first + i) }, tokenNode(record.queries[first + i], 20))));
 	}
 
-	function keyNames(weight) {
-		if (!few) ids = greatest(weight, AROUND).sort((a, b) => a - b);
-		fill(right, ids.map((s) => el("div.name", { role: "listitem" }, quoted(reading.keys[s], 20), el("b", {}, weight[s] <= 0 ? "" : two(weight[s])))));
+	function drawKeyNames(weight) {
+		if (!few) ids = greatestKeys(weight, AROUND).sort((a, b) => a - b);
+		fill(right, ids.map((s) => el("div.name", { role: "listitem" }, tokenNode(record.keys[s], 20), el("b", {}, weight[s] <= 0 ? "" : twoDigits(weight[s])))));
 		const most = few ? store.rows.size || 1 : Math.max(...weight);
 		[...right.children].forEach((name, j) => name.style.setProperty("--share", `${clamp((100 * weight[ids[j]]) / most, 0, 100) || 0}%`));
 	}
 
 	function draw() {
-		keyNames(chosenRow(reading).weight);
+		drawKeyNames(selectedRow(record).weight);
 		const height = STEP * Math.max(left.children.length, right.children.length);
 		const width = clamp(node.clientWidth - left.clientWidth - right.clientWidth, 60, 460);
 		const pen = canvas.getContext("2d");
-		sharpen(canvas, pen, width, height);
+		sizeCanvas(canvas, pen, width, height);
 		const chosen = store.rows.size ? store.rows : new Set([store.row]);
 		for (const strong of [false, true]) {
 			for (let i = 0; i < left.children.length; i++) {
-				if (chosen.has(first + i) === strong) fan(pen, i, width, strong);
+				if (chosen.has(first + i) === strong) drawLines(pen, i, width, strong);
 			}
 		}
 		[...left.children].forEach((name, i) => {
@@ -43,8 +43,8 @@ function linesView(reading) {
 		});
 	}
 
-	function fan(pen, i, width, strong) {
-		const { weight } = reading.row(chosenHead(reading), first + i);
+	function drawLines(pen, i, width, strong) {
+		const { weight } = record.row(headIndex(record), first + i);
 		pen.strokeStyle = strong ? colour("accent") : colour("hatch");
 		const most = few ? 1 : Math.max(...weight);
 		ids.forEach((s, j) => {
@@ -60,16 +60,16 @@ function linesView(reading) {
 		});
 	}
 
-	names();
-	return { node, draw, moved() {
-		if (store.row < first || store.row >= first + AROUND) names();
+	drawQueryNames();
+	return { node, draw, update() {
+		if (store.row < first || store.row >= first + AROUND) drawQueryNames();
 		draw();
 	} };
 }
 
 function lineKey(event, list, t) {
 	const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-	if (step) moveTo(t + step, store.column);
+	if (step) moveCursor(t + step, store.column);
 	else if (event.key === "Enter" || event.key === "x") toggle("rows", t);
 	else return;
 	event.preventDefault();

@@ -1,14 +1,14 @@
-// A matrix: cells on a canvas, and one real cell that takes the focus and moves over them. Rows are
-// queries, columns are keys.
+// A matrix of queries (rows) and keys (columns): a canvas with all cells, and one HTML element, the
+// cursor, which has the focus and moves over them.
 
-const FEW = 96; // rows or columns that have labels
+const FEW = 96; // most rows or columns that get token labels
 const FONT = "12px ui-sans-serif, system-ui, sans-serif";
 
 class Matrix {
-	// name, reading, picture, scale, maskRow(t), facts(t, s), strongest(t, from, to)
+	// Options: name, record, picture, scale, maskRow(t), facts(t, s), strongest(t, from, to).
 	constructor(options) {
 		Object.assign(this, options);
-		const { T, S, queries, keys } = this.reading;
+		const { T, S, queries, keys } = this.record;
 		this.axes = [{ names: queries, count: T, chosen: "rows" }, { names: keys, count: S, chosen: "columns" }];
 		this.canvas = el("canvas", { "aria-hidden": "true" });
 		this.cell = el("div.cursor", { id: `cell ${this.name}`, role: "gridcell", tabindex: 0 });
@@ -19,21 +19,21 @@ class Matrix {
 		this.box = el("div.matrix", {}, this.canvas, this.bands, this.tags, grid);
 		this.node = el("div.scroller", {}, this.box);
 		this.box.onpointermove = (event) => this.hover(event);
-		this.box.onpointerleave = hush;
+		this.box.onpointerleave = hideTooltip;
 		this.box.onpointerdown = (event) => this.press(event);
-		this.cell.onkeydown = (event) => this.key(event);
-		this.cell.onfocus = () => this.tell(true);
-		this.cell.onblur = hush;
+		this.cell.onkeydown = (event) => this.onKey(event);
+		this.cell.onfocus = () => this.showFacts(true);
+		this.cell.onblur = hideTooltip;
 	}
 
-	// Room for labels and cells, in the width that there is.
+	// Computes the size of labels and cells from the width of the page.
 	measure(width, pen) {
 		pen.font = FONT;
 		const [rows, columns] = this.axes;
 		const widest = ({ names, count }) => count > FEW ? 80 : Math.max(...names.map((name) => pen.measureText(short(name, 16)).width));
 		const left = widest(rows) + 22;
-		this.leans = columns.count <= FEW && widest(columns) > 14;
-		const [top, right] = this.leans ? [widest(columns) * 0.82 + 24, widest(columns) * 0.6 + 8] : [24, 8];
+		this.slanted = columns.count <= FEW && widest(columns) > 14;
+		const [top, right] = this.slanted ? [widest(columns) * 0.82 + 24, widest(columns) * 0.6 + 8] : [24, 8];
 		const room = Math.min(width, 880) - left - right;
 		const w = columns.count > FEW ? Math.max(room, 180) / columns.count : clamp(room / columns.count, 15, 46);
 		const h = rows.count > FEW ? clamp(room, 180, 640) / rows.count : clamp(w, 15, 34);
@@ -45,19 +45,19 @@ class Matrix {
 		this.measure(width, pen);
 		const { left, top, right } = this.size;
 		const [across, down] = [left + this.size.width + right, top + this.size.height + 6].map(Math.ceil);
-		sharpen(this.canvas, pen, across, down);
+		sizeCanvas(this.canvas, pen, across, down);
 		Object.assign(this.box.style, { width: `${across}px`, height: `${down}px` });
 		paint(pen, this.picture, this.scale, left, top, this.size.width, this.size.height);
-		hatch(pen, this.reading, this.maskRow, left, top, this.size.width, this.size.height);
-		if (this.axes.every(({ count }) => count <= FEW)) this.inside(pen);
+		hatchMasked(pen, this.record, this.maskRow, left, top, this.size.width, this.size.height);
+		if (this.axes.every(({ count }) => count <= FEW)) this.drawCells(pen);
 		pen.strokeStyle = colour("line");
 		pen.strokeRect(left - 0.5, top - 0.5, this.size.width + 1, this.size.height + 1);
-		this.labels(pen);
-		this.place();
+		this.drawLabels(pen);
+		this.placeCursor();
 	}
 
-	// Lines between few cells, and their numbers where there is room.
-	inside(pen) {
+	// Lines between cells, and numbers in cells that are wide enough.
+	drawCells(pen) {
 		const { left, top, w, h } = this.size;
 		pen.strokeStyle = colour("line");
 		pen.lineWidth = 0.4;
@@ -65,50 +65,50 @@ class Matrix {
 		pen.textBaseline = "middle";
 		pen.font = FONT.replace("12", w >= 38 ? 11 : 9.5);
 		this.picture.values.forEach((value, i) => {
-			const [t, s] = [Math.floor(i / this.reading.S), i % this.reading.S];
+			const [t, s] = [Math.floor(i / this.record.S), i % this.record.S];
 			pen.strokeRect(left + s * w, top + t * h, w, h);
 			const mask = this.maskRow(t);
 			if ((mask && !mask[s]) || (w < 30 && Number.isFinite(value))) return;
-			pen.fillStyle = this.scale.ink(value);
-			pen.fillText(Number.isNaN(value) ? "✕" : two(value), left + (s + 0.5) * w, top + (t + 0.5) * h);
+			pen.fillStyle = this.scale.textColour(value);
+			pen.fillText(Number.isNaN(value) ? "✕" : twoDigits(value), left + (s + 0.5) * w, top + (t + 0.5) * h);
 		});
 	}
 
-	labels(pen) {
+	drawLabels(pen) {
 		const { left, top, w, h } = this.size;
 		pen.font = FONT;
 		pen.fillStyle = colour("ink");
 		pen.textBaseline = "middle";
 		this.axes.forEach(({ names, count, chosen }, axis) => {
-			pen.textAlign = axis === 0 ? "right" : this.leans ? "left" : "center";
+			pen.textAlign = axis === 0 ? "right" : this.slanted ? "left" : "center";
 			for (const i of ticks(count)) {
 				const text = (store[chosen].has(i) ? "● " : "") + (count > FEW ? i : short(names[i], 16));
 				pen.save();
 				if (axis === 0) pen.translate(left - 6, top + (i + 0.5) * h);
 				else pen.translate(left + (i + 0.5) * w, top - 8);
-				if (axis === 1 && this.leans) pen.rotate(-0.96);
+				if (axis === 1 && this.slanted) pen.rotate(-0.96);
 				pen.fillText(text, 0, 0);
 				pen.restore();
 			}
 		});
 	}
 
-	// Row and column under a point of the window; -1 where the labels are.
-	at(event) {
+	// Row and column under the pointer; -1 over the labels.
+	cellAt(event) {
 		const rect = this.box.getBoundingClientRect();
 		const steps = [(event.clientY - rect.top - this.size.top) / this.size.h, (event.clientX - rect.left - this.size.left) / this.size.w];
 		return steps.map((step, axis) => (step < 0 ? -1 : Math.min(Math.floor(step), this.axes[axis].count - 1)));
 	}
 
 	hover(event) {
-		const [t, s] = this.at(event);
-		if (t < 0 || s < 0) return hush();
+		const [t, s] = this.cellAt(event);
+		if (t < 0 || s < 0) return hideTooltip();
 		this.move(t, s);
-		this.tell(false);
+		this.showFacts(false);
 	}
 
 	press(event) {
-		const [t, s] = this.at(event);
+		const [t, s] = this.cellAt(event);
 		if (t >= 0 && s >= 0) {
 			event.preventDefault();
 			this.move(t, s);
@@ -117,47 +117,47 @@ class Matrix {
 		else if (s >= 0) toggle("columns", s);
 	}
 
-	// A point of a long head is many cells: the strongest is told.
+	// In a long text a point is many cells: the cursor goes to the greatest weight of them.
 	move(t, s) {
 		const block = Math.ceil(1 / this.size.w);
-		moveTo(t, block > 1 && this.strongest ? this.strongest(t, s, Math.min(s + block, this.reading.S)) : s);
+		moveCursor(t, block > 1 && this.strongest ? this.strongest(t, s, Math.min(s + block, this.record.S)) : s);
 	}
 
-	key(event) {
+	onKey(event) {
 		const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0], PageUp: [-16, 0], PageDown: [16, 0],
 			Home: [0, -Infinity], End: [0, Infinity] }[event.key];
 		if (!step) return;
 		event.preventDefault();
 		event.stopPropagation();
-		moveTo(store.row + step[0], store.column + step[1]);
-		this.tell(true);
+		moveCursor(store.row + step[0], store.column + step[1]);
+		this.showFacts(true);
 	}
 
-	tell(aloud) {
+	showFacts(isSpoken) {
 		const facts = this.facts(store.row, store.column);
-		tell(facts, this.cell.getBoundingClientRect());
-		if (aloud) say(spoken(facts));
+		showTooltip(facts, this.cell.getBoundingClientRect());
+		if (isSpoken) announce(spokenText(facts));
 	}
 
-	// Puts all that marks the cursor where it is.
-	place() {
+	// Moves the cursor's marks and labels to its row and column.
+	placeCursor() {
 		if (!this.size) return;
 		const { left, top, w, h, width, height } = this.size;
 		const at = [store.row, store.column];
 		const [x, y] = [left + at[1] * w, top + at[0] * h];
-		box(this.cell, x, y, Math.max(w, 4), Math.max(h, 4));
-		box(this.bands[0], left, y, width, Math.max(h, 4));
-		box(this.bands[1], x, top, Math.max(w, 4), height);
+		setBox(this.cell, x, y, Math.max(w, 4), Math.max(h, 4));
+		setBox(this.bands[0], left, y, width, Math.max(h, 4));
+		setBox(this.bands[1], x, top, Math.max(w, 4), height);
 		this.axes.forEach(({ names, count }, axis) => fill(this.tags[axis], count > FEW ? `${at[axis]} ${short(names[at[axis]], 14)}` : ""));
-		box(this.tags[0], left, y + h / 2);
-		box(this.tags[1], x + w / 2, top);
+		setBox(this.tags[0], left, y + h / 2);
+		setBox(this.tags[1], x + w / 2, top);
 		this.line.setAttribute("aria-rowindex", store.row + 1);
 		this.cell.setAttribute("aria-colindex", store.column + 1);
-		this.cell.setAttribute("aria-label", spoken(this.facts(store.row, store.column)));
+		this.cell.setAttribute("aria-label", spokenText(this.facts(store.row, store.column)));
 	}
 }
 
-function box(node, left, top, width, height) {
+function setBox(node, left, top, width, height) {
 	const sides = Object.entries({ left, top, width, height }).filter(([, side]) => side !== undefined);
 	for (const [name, side] of sides) node.style[name] = `${side}px`;
 }

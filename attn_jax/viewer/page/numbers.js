@@ -1,15 +1,15 @@
-// Numbers: out of base64, through softmax, and into text that does not mislead.
+// Numbers: decoding from base64, softmax, entropy, and rounded text.
 
 const TYPES = { f32: Float32Array, u8: Uint8Array, u32: Uint32Array, f16: globalThis.Float16Array };
 
-function unpack(packed) {
+function arrayFromJson(packed) {
 	const text = atob(packed.data);
 	const bytes = Uint8Array.from(text, (c) => c.charCodeAt(0));
 	const values = new TYPES[packed.type](bytes.buffer);
 	return { shape: packed.shape, values: packed.type === "f16" ? Float32Array.from(values) : values };
 }
 
-// Of the logits whose mask is not 0; zeros where there is none, as the library has it.
+// The softmax over unmasked keys; zeros for a fully masked query, as in the library.
 function softmax(logits, mask) {
 	const may = (s) => !mask || mask[s];
 	const most = logits.reduce((a, x, s) => (may(s) && !(x <= a) ? x : a), -Infinity);
@@ -26,8 +26,8 @@ function bits(weights) {
 	return sum(weights.map((w) => (w > 0 ? -w * Math.log2(w) : 0)));
 }
 
-// Four digits, and never a 1 that is none (float32 sums may be 1e-6 away).
-function four(x) {
+// Four digits; only a 1, up to float32 error (1e-6), is written as 1.
+function fourDigits(x) {
 	if (!Number.isFinite(x)) return Number.isNaN(x) ? "NaN" : x > 0 ? "∞" : "−∞";
 	const size = Math.abs(x);
 	if (size < 1 - 1e-6 && Number(size.toPrecision(4)) === 1) return x > 0 ? ">0.9999" : "<−0.9999";
@@ -35,10 +35,10 @@ function four(x) {
 	return text.replace(/^-/, "−");
 }
 
-// Two digits for the inside of a cell, and no 0 or 1 that is none.
-function two(x) {
+// Two digits for a cell; only a 0 or 1 is written as 0 or 1.
+function twoDigits(x) {
 	const size = Math.abs(x);
-	if (!Number.isFinite(x)) return four(x);
+	if (!Number.isFinite(x)) return fourDigits(x);
 	if (size > 0 && size < 0.005) return x > 0 ? "<.01" : ">−.01";
 	if (size < 1 && size >= 0.995) return x > 0 ? ">.99" : "<−.99";
 	const text = size === 0 || size === 1 || size >= 10 ? size.toFixed(0) : size.toFixed(2).replace(/^0/, "");

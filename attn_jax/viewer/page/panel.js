@@ -1,15 +1,15 @@
-// The pane beside a matrix: what one query reads, or several together.
+// The panel beside a matrix: the keys that the selected queries attend to most.
 
-const LISTED = 8;
+const LISTED = 8; // most keys in the list
 
-// The chosen queries' weights, summed; or the cursor's.
-function chosenRow(reading) {
-	const chosen = [...store.rows].filter((t) => t < reading.T);
-	if (!chosen.length) return { ...reading.row(chosenHead(reading), store.row), of: [store.row] };
-	const weight = new Float64Array(reading.S);
+// The summed weights of the selected queries, or the weights of the query under the cursor.
+function selectedRow(record) {
+	const chosen = [...store.rows].filter((t) => t < record.T);
+	if (!chosen.length) return { ...record.row(headIndex(record), store.row), of: [store.row] };
+	const weight = new Float64Array(record.S);
 	let [total, rest] = [0, 0];
 	for (const t of chosen) {
-		const row = reading.row(chosenHead(reading), t);
+		const row = record.row(headIndex(record), t);
 		row.weight.forEach((w, s) => (weight[s] += w));
 		total += row.sum;
 		rest += row.rest;
@@ -17,27 +17,27 @@ function chosenRow(reading) {
 	return { weight, sum: total, rest, of: chosen };
 }
 
-function greatest(weight, count) {
+function greatestKeys(weight, count) {
 	const order = range(weight.length).filter((s) => !(weight[s] <= 0));
 	return order.sort((a, b) => weight[b] - weight[a] || a - b).slice(0, count);
 }
 
 function bar(name, value, share) {
-	return el("li", {}, name, el("span.bar", {}, el("i", { style: { width: `${clamp(100 * share, 0, 100) || 0}%` } })), el("b", {}, four(value)));
+	return el("li", {}, name, el("span.bar", {}, el("i", { style: { width: `${clamp(100 * share, 0, 100) || 0}%` } })), el("b", {}, fourDigits(value)));
 }
 
-function panel(reading) {
-	const row = chosenRow(reading);
-	const top = greatest(row.weight, LISTED);
+function panel(record) {
+	const row = selectedRow(record);
+	const top = greatestKeys(row.weight, LISTED);
 	const most = Math.max(...top.map((s) => row.weight[s]), 1e-12);
 	const others = row.weight.filter((w, s) => w > 0 && !top.includes(s));
-	const names = row.of.length > 3 ? `${row.of.length} tokens` : row.of.map((t, i) => [i ? " + " : "", quoted(reading.queries[t], 22)]);
-	const chosen = [...store.columns].filter((s) => s < reading.S);
-	const pairs = [[`the other ${reading.S - top.length}`, four(sum(others) + row.rest)], [row.of.length > 1 ? "rows’ sum" : "row’s sum", four(row.sum)]];
-	if (row.of.length === 1 && reading.normalised) pairs.push(["entropy", `${four(bits(row.weight))} bits`]);
-	if (chosen.length) pairs.push([`on ${plural(chosen.length, "selected key")}`, four(sum(chosen.map((s) => row.weight[s])))]);
+	const names = row.of.length > 3 ? `${row.of.length} tokens` : row.of.map((t, i) => [i ? " + “" : "“", tokenNode(record.queries[t], 22), "”"]);
+	const chosen = [...store.columns].filter((s) => s < record.S);
+	const pairs = [[`other ${plural(record.S - top.length, "key")}`, fourDigits(sum(others) + row.rest)], [row.of.length > 1 ? "sum of rows" : "row sum", fourDigits(row.sum)]];
+	if (row.of.length === 1 && record.normalised) pairs.push(["entropy", `${fourDigits(bits(row.weight))} bits`]);
+	if (chosen.length) pairs.push([`on ${plural(chosen.length, "selected key")}`, fourDigits(sum(chosen.map((s) => row.weight[s])))]);
 	const clear = el("button", { onclick: () => change({ rows: new Set(), columns: new Set() }) }, "Clear selection");
-	return el("section.panel", { "aria-label": "What the row reads" }, el("h2", {}, names, row.of.length > 1 ? " read, summed" : " reads"),
-		el("ol.bars", {}, top.map((s) => bar(quoted(reading.keys[s], 22), row.weight[s], row.weight[s] / most))), facts(pairs),
-		el("p.hint", {}, store.rows.size + store.columns.size ? clear : "Click labels (x, c) to sum several tokens."));
+	return el("section.panel", { "aria-label": "Keys attended to" }, el("h2", {}, names, row.of.length > 1 ? " attend to (summed)" : " attends to"),
+		el("ol.bars", {}, top.map((s) => bar(tokenNode(record.keys[s], 22), row.weight[s], row.weight[s] / most))), facts(pairs),
+		el("p.hint", {}, store.rows.size + store.columns.size ? clear : "Click row or column labels, or press x or c, to sum over several tokens."));
 }

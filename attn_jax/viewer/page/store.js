@@ -1,10 +1,10 @@
-// What is being looked at, and who must know when that changes.
+// The state of the page, and the listeners that are called when it changes.
 
 const store = {
-	readings: [],
-	which: 0, layer: 0, head: 0, row: 0, column: 0, // reading, head, and the pair under the cursor
+	records: [],
+	which: 0, layer: 0, head: 0, row: 0, column: 0, // the shown record, layer and head, and the cursor’s query and key
 	rows: new Set(), columns: new Set(), // selected queries and keys
-	merged: false, root: false, // whole words; colour by the square root of a weight
+	merged: false, root: false, // whether subwords are merged; whether colours show square roots
 	listeners: [],
 };
 
@@ -16,12 +16,12 @@ function change(patch) {
 }
 
 function current(which = store.which) {
-	const base = store.readings[which];
+	const base = store.records[which];
 	if (!store.merged || !base.canMerge) return base;
-	return (base.merged ??= new MergedReading(base));
+	return (base.merged ??= new MergedRecord(base));
 }
 
-function moveTo(row, column) {
+function moveCursor(row, column) {
 	change({ row, column });
 }
 
@@ -31,8 +31,8 @@ function toggle(name, i) {
 	change({ [name]: chosen });
 }
 
-// Heads are numbered through all layers.
-function chosenHead({ layers, heads }) {
+// The index of the shown head, counted through all layers.
+function headIndex({ layers, heads }) {
 	return Math.min(store.layer, layers - 1) * heads + Math.min(store.head, heads - 1);
 }
 
@@ -40,7 +40,7 @@ function headName({ heads }, h) {
 	return `layer ${Math.floor(h / heads) + 1}, head ${(h % heads) + 1}`;
 }
 
-// What a head comes to, in words.
-function figures({ entropy, distance }, h) {
-	return `entropy ${four(entropy.flat()[h])} bits${distance ? `, mean distance ${four(distance.flat()[h])} tokens` : ""}`;
+// The statistics of a head as text.
+function statistics({ entropy, distance }, h) {
+	return `mean entropy ${fourDigits(entropy.flat()[h])} bits${distance ? `, mean distance ${fourDigits(distance.flat()[h])} tokens` : ""}`;
 }

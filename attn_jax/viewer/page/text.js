@@ -1,9 +1,9 @@
-// The page takes the place of the table for no script.
+// The page replaces the table that is shown without scripts.
 const app = document.getElementById("app");
 app.replaceChildren(document.querySelector("template").content);
 
-// Text and elements. Tokens can be anything: they only ever become text nodes, and what cannot be
-// seen, or would turn the line around, is written as its number.
+// Text and elements. Tokens only become text nodes, never markup. Characters that are invisible or
+// change the direction of text are shown as their code points.
 
 const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\u115f\u3164]/gu;
 
@@ -37,13 +37,13 @@ function fill(node, ...children) {
 	return node;
 }
 
-// [name, value] pairs as a list of facts.
+// [name, value] pairs as a definition list.
 function facts(pairs) {
 	return el("dl", {}, pairs.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]));
 }
 
-// A token in a sentence: its own direction stays inside.
-function quoted(token, most = 40) {
+// A token as an element, which isolates the direction of its text.
+function tokenNode(token, most = 40) {
 	return el("bdi", { title: token.length > most ? shown(token.slice(0, 2000)) : null }, short(token, most));
 }
 

@@ -1,4 +1,4 @@
-"""What the layers of a language model ask and are asked, without knowing which model it is."""
+"""The queries, keys, masks and score mods of all layers of a language model on one text."""
 
 import dataclasses
 from typing import Any
@@ -9,19 +9,19 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """Queries and keys of all layers, and the rules between them, as arguments of `from_qk`."""
+class LayerInputs:
+    """The arguments of `from_qk`: queries and keys of all layers, masks, score mods and scales."""
 
-    operands: tuple[list[np.ndarray], list[np.ndarray]]
-    rules: dict[str, Any]
+    query_and_key: tuple[list[np.ndarray], list[np.ndarray]]
+    options: dict[str, Any]
 
 
-def asked_of(model: Any, tokens: Any) -> Asked:
-    """Runs the model on one text and takes down what each layer's attention compares.
+def layer_inputs(model: Any, tokens: Any) -> LayerInputs:
+    """Runs the model on one text and returns what each layer's attention was given.
 
     Raises:
       ValueError: the tokens are not [T], or a layer has sinks.
-      TypeError: the model has no such parts.
+      TypeError: the model has no `embedding` or no `blocks`.
     """
     ids = jnp.asarray(tokens)
     if ids.ndim != 1 or not ids.size or not jnp.issubdtype(ids.dtype, jnp.integer):
@@ -32,23 +32,24 @@ def asked_of(model: Any, tokens: Any) -> Asked:
                 f"model has no {part}, so its layers cannot be found; pass their queries and keys "
                 f"to from_qk, or their weights to from_weights; got {type(model).__name__}"
             )
-    x, queries, keys, layers = _embedded(model, ids), [], [], []
+    x, queries, keys, layers = _embed(model, ids), [], [], []
     for block in model.blocks:
         attention = block.attention
         if getattr(attention, "sink", None) is not None:
             raise ValueError(
-                "model has sinks, which take weight from all keys; the page knows none"
+                "model has sinks, which take weight from all keys; the page cannot show sinks; "
+                "pass the layers' weights to from_weights, with normalised=False"
             )
-        entered = block.attention_residual.enter(x)
-        queries.append(np.asarray(attention.project_query(entered), np.float64))
-        keys.append(np.asarray(attention.project_memory(entered)[0], np.float64))
+        normed = block.attention_residual.enter(x)
+        queries.append(np.asarray(attention.project_query(normed), np.float64))
+        keys.append(np.asarray(attention.project_memory(normed)[0], np.float64))
         layers.append(attention)
         x = block(x)
-    return Asked((queries, keys), _rules(layers, queries[0].shape[-1]))
+    return LayerInputs((queries, keys), _options(layers, queries[0].shape[-1]))
 
 
-def _embedded(model: Any, ids: jax.Array) -> jax.Array:
-    """The tokens' vectors before the first block."""
+def _embed(model: Any, ids: jax.Array) -> jax.Array:
+    """The input vectors of the first block."""
     x = model.embedding(ids)
     factor = getattr(getattr(model, "config", None), "embed_scale", 1)
     x = x if factor == 1 else x * jnp.asarray(factor, x.dtype)
@@ -57,17 +58,17 @@ def _embedded(model: Any, ids: jax.Array) -> jax.Array:
     return x + model.position(jnp.arange(ids.size, dtype=jnp.int32))
 
 
-def _rules(layers: list[Any], H: int) -> dict[str, Any]:
+def _options(layers: list[Any], H: int) -> dict[str, Any]:
     scale = [H**-0.5 if layer.scale is None else float(layer.scale) for layer in layers]
     return {
-        "mask": [_values(layer.mask) for layer in layers],
-        "score_mod": [_values(layer.score_mod) for layer in layers],
+        "mask": [_as_arrays(layer.mask) for layer in layers],
+        "score_mod": [_as_arrays(layer.score_mod) for layer in layers],
         "scale": np.array(scale),
     }
 
 
-def _values(rule: Any) -> Any:
-    """A rule with arrays in the place of the layer's variables."""
+def _as_arrays(rule: Any) -> Any:
+    """The mask or score mod, with each nnx variable replaced by its array."""
 
     def is_variable(node: Any) -> bool:
         return hasattr(node, "get_value") and hasattr(node, "type")

@@ -1,32 +1,32 @@
-// Every row's logits, what was added, mask and weights, however the page holds them.
+// AttentionRecord: logits, score mod or bias, mask and weights of each row, from any form of the data.
 
-// What was computed is kept, the newest of it.
-function remembered(memory, name, make) {
-	if (memory.size > 400) memory.clear();
-	if (!memory.has(name)) memory.set(name, make());
-	return memory.get(name);
+// The cached value of a name, or the new one that `make` returns.
+function cached(cache, name, make) {
+	if (cache.size > 400) cache.clear();
+	if (!cache.has(name)) cache.set(name, make());
+	return cache.get(name);
 }
 
-class Reading {
+class AttentionRecord {
 	constructor(json) {
 		Object.assign(this, json);
 		[this.layers, this.heads] = json.sizes;
 		this.T = json.queries.length;
 		this.S = json.keys.length;
-		this.seen = new Map();
+		this.rows = new Map();
 		this.pictures = new Map();
 		const { content } = json;
 		Object.assign(this, { form: content.form, normalised: content.normalised });
 		for (const name of ["weights", "logits", "bias", "ids", "rest", "query", "key", "overview"]) {
-			this[name] = content[name] ? unpack(content[name]) : null;
+			this[name] = content[name] ? arrayFromJson(content[name]) : null;
 		}
-		this.effects = (content.effect || []).map((e) => e && { ...e, values: e.values && unpack(e.values) });
-		this.masks = content.masks?.list.map((m) => [unpack(m.offsets).values, unpack(m.edges).values]);
-		this.measures = json.measures.map((m) => ({ ...m, values: unpack(m.values).values }));
+		this.scoreMods = (content.score_mods || []).map((e) => e && { ...e, values: e.values && arrayFromJson(e.values) });
+		this.masks = content.masks?.list.map((m) => [arrayFromJson(m.offsets).values, arrayFromJson(m.edges).values]);
+		this.measures = json.measures.map((m) => ({ ...m, values: arrayFromJson(m.values).values }));
 		this.canMerge = Boolean(json.query_words || json.key_words);
 	}
 
-	// 1 where the query may read, or null where all may.
+	// 1 where the query may attend to a key; null if nothing is masked.
 	mask(h, t) {
 		if (!this.masks) return null;
 		const [offsets, edges] = this.masks[this.content.masks.of[h]];
@@ -35,9 +35,10 @@ class Reading {
 		return row;
 	}
 
-	// { logit, effect, mask, weight, sum, rest }: arrays over the keys, or nothing.
+	// { logit, added, mask, weight, sum, rest }: arrays over keys or null, the row sum, and the sum of
+	// weights that are not stored.
 	row(h, t) {
-		return remembered(this.seen, h * this.T + t, () => {
+		return cached(this.rows, h * this.T + t, () => {
 			const row = { mask: this.mask(h, t), rest: 0, ...this[`${this.form}Row`](h, t) };
 			return { ...row, sum: sum(row.weight) + row.rest };
 		});
@@ -46,46 +47,47 @@ class Reading {
 	denseRow(h, t) {
 		const begin = (h * this.T + t) * this.S;
 		const part = (packed) => packed && packed.values.subarray(begin, begin + this.S);
-		return { logit: part(this.logits), effect: part(this.bias), weight: part(this.weights) };
+		return { logit: part(this.logits), added: part(this.bias), weight: part(this.weights) };
 	}
 
-	// Of keys that were not kept, nothing is known but the sum of their weights.
+	// Only the greatest weights of a row are stored, and the sum of the others.
 	topRow(h, t) {
-		const place = h * this.T + t;
+		const index = h * this.T + t;
 		const count = this.ids.shape[3];
-		const part = ({ values }) => values.subarray(place * count, (place + 1) * count);
-		const [kept, weight, rest] = [[...part(this.ids)], new Float64Array(this.S), this.rest.values[place]];
+		const part = ({ values }) => values.subarray(index * count, (index + 1) * count);
+		const [kept, weight, rest] = [[...part(this.ids)], new Float64Array(this.S), this.rest.values[index]];
 		part(this.weights).forEach((w, i) => (weight[kept[i]] = w));
 		return { weight, rest, kept };
 	}
 
 	qkRow(h, t) {
 		const [, , , H] = this.query.shape;
-		const ask = (h * this.T + t) * H;
-		const answer = Math.floor((h * this.key.shape[1]) / this.heads) * this.S * H; // of the head, which others may share
+		const queryStart = (h * this.T + t) * H;
+		const keyStart = Math.floor((h * this.key.shape[1]) / this.heads) * this.S * H; // query heads may share a key head
 		const [query, key] = [this.query.values, this.key.values];
 		const logit = new Float64Array(this.S).map((_, s) => {
 			let dot = 0;
-			for (let i = 0, k = answer + s * H; i < H; i++) dot += query[ask + i] * key[k + i];
+			for (let i = 0, k = keyStart + s * H; i < H; i++) dot += query[queryStart + i] * key[k + i];
 			return this.content.scale[h] * dot;
 		});
-		const effect = this.effect(h, t, logit);
-		return { logit, effect, weight: softmax(effect ? logit.map((x, s) => x + effect[s]) : logit, this.mask(h, t)) };
+		const added = this.added(h, t, logit);
+		return { logit, added, weight: softmax(added ? logit.map((x, s) => x + added[s]) : logit, this.mask(h, t)) };
 	}
 
-	effect(h, t, logit) {
-		const effect = this.effects[Math.floor(h / this.heads)];
-		if (!effect) return null;
-		if (effect.kind === "cap") return logit.map((x) => effect.cap * Math.tanh(x / effect.cap) - x);
-		const { values, shape } = effect.values;
-		const own = (h % this.heads) % shape[0];
-		const begin = effect.kind === "distance" ? own * shape[1] + this.T - 1 - t : (own * this.T + t) * this.S;
+	// What the score mod adds to the logits of a query, or null for no score mod.
+	added(h, t, logit) {
+		const scoreMod = this.scoreMods[Math.floor(h / this.heads)];
+		if (!scoreMod) return null;
+		if (scoreMod.kind === "cap") return logit.map((x) => scoreMod.cap * Math.tanh(x / scoreMod.cap) - x);
+		const { values, shape } = scoreMod.values;
+		const modHead = (h % this.heads) % shape[0];
+		const begin = scoreMod.kind === "distance" ? modHead * shape[1] + this.T - 1 - t : (modHead * this.T + t) * this.S;
 		return values.subarray(begin, begin + this.S);
 	}
 
-	// Each point the greatest weight of its block, so that no spike is lost.
+	// A picture of the head: each point is the greatest weight of its block.
 	picture(h, side = 512) {
-		return remembered(this.pictures, `${h} ${side}`, () => {
+		return cached(this.pictures, `${h} ${side}`, () => {
 			const { T, S, overview } = this;
 			if (!overview || (side >= 512 && Math.max(T, S) <= 512)) return pool(T, S, side, (t) => this.row(h, t).weight);
 			const [, , height, width] = overview.shape;
@@ -94,30 +96,30 @@ class Reading {
 		});
 	}
 
-	// The key with most weight, from..to.
+	// The key with the greatest weight in from..to.
 	strongest(h, t, from, to) {
 		const { weight } = this.row(h, t);
 		return range(to - from).reduce((best, i) => (weight[from + i] <= weight[best] ? best : from + i), from);
 	}
 }
 
-// The greatest value of each block of rows and columns; NaN where there is one.
+// The greatest value of each block of rows and columns, or NaN if the block has one.
 function pool(rows, columns, side, row) {
 	const [height, width] = [Math.min(rows, side), Math.min(columns, side)];
 	const values = new Float32Array(height * width).fill(-Infinity);
 	for (let y = 0; y < rows; y++) {
 		const begin = Math.floor((y * height) / rows) * width;
 		row(y).forEach((value, x) => {
-			const place = begin + Math.floor((x * width) / columns);
-			if (!(value <= values[place])) values[place] = value;
+			const index = begin + Math.floor((x * width) / columns);
+			if (!(value <= values[index])) values[index] = value;
 		});
 	}
 	return { height, width, values };
 }
 
-// Word pieces merged: a word is read when any of its pieces is (sum), and a word's pieces read on
-// average (mean). Logits are of pieces, so words have none.
-class MergedReading extends Reading {
+// A record with subwords merged into words: weights are summed over the subwords of a key and
+// averaged over those of a query. Words have no logits.
+class MergedRecord extends AttentionRecord {
 	constructor(base) {
 		const words = (numbers, texts) => (!numbers ? texts
 			: range(numbers.at(-1) + 1).map((word) => texts.filter((_, i) => numbers[i] === word).map((text) => text.replace(/^##|^[▁Ġ ]/, "")).join("")));
@@ -129,15 +131,15 @@ class MergedReading extends Reading {
 
 	mergedRow(h, t) {
 		const { query_words: rows, key_words: columns } = this.base;
-		const pieces = rows ? range(this.base.T).filter((i) => rows[i] === t) : [t];
+		const subwords = rows ? range(this.base.T).filter((i) => rows[i] === t) : [t];
 		const [weight, mask] = [new Float64Array(this.S), new Uint8Array(this.S)];
 		let rest = 0;
-		for (const piece of pieces) {
-			const row = this.base.row(h, piece);
-			rest += row.rest / pieces.length;
+		for (const subword of subwords) {
+			const row = this.base.row(h, subword);
+			rest += row.rest / subwords.length;
 			row.weight.forEach((w, s) => {
 				const word = columns ? columns[s] : s;
-				weight[word] += w / pieces.length;
+				weight[word] += w / subwords.length;
 				if (!row.mask || row.mask[s]) mask[word] = 1;
 			});
 		}
