@@ -1,4 +1,4 @@
-"""`python tests/repository/structure.py`: writes the package structure into docs/index.md.
+"""`python -m tests.repository.structure`: writes the package structure into docs/index.md.
 
 The layers come from test_architecture.py, what each holds from the docstring of its module.
 """
@@ -6,11 +6,11 @@ The layers come from test_architecture.py, what each holds from the docstring of
 import ast
 from pathlib import Path
 
-from test_architecture import LAYERS, ROOT
+from tests.repository.test_architecture import LAYERS, ROOT
 
 PAGE = ROOT / "docs" / "index.md"
 BEGIN = (
-    "<!-- made by `python tests/repository/structure.py` from the docstrings of the modules -->\n"
+    "<!-- made by `python -m tests.repository.structure` from the docstrings of the modules -->\n"
 )
 END = "<!-- end of the package structure -->\n"
 
@@ -51,4 +51,4 @@ def updated(page: str) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(updated(PAGE.read_text("utf-8")), "utf-8")
-    print(drawn())
+    print(f"wrote the package structure into {PAGE}")

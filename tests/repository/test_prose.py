@@ -11,12 +11,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # Pattern of what is not written, and what is written instead.
 REPLACED = {
     r"may (not )?(be )?read\b": "attends to, is masked",
-    r"\b(a|an|one|each|every|the|this|of) reads?\b(?! of the)": "attention call",
+    r"\b(a|an|one|each|every|the|this) read\b|\bof reads\b": "attention call",
     r"\b(un)?readable\b": "unmasked, masked",
     r"\bwho (may|reads?|says?|asks?)\b": "the noun",
     r"\b(goes|go|going|went) on\b": "continues, resumes, generates",
     r"\bfull stop\b": "stop token",
-    r"\b(the house|rooms?|floors)\b": "package structure, package, layer",
+    r"\b(the house|rooms|floors)\b": "package structure, package, layer",
     r"\bchanges? (of|to) (a |the )?logits?\b": "score mod",
     r"\blists? of tiles\b": "tile list",
     r"\blog(arithm)? of the sum of exp": "log-sum-exp",
@@ -37,8 +37,9 @@ SOURCES = ["tests/repository/structure.py", "tests/repository/test_structure.py"
 
 
 def prose(page: str) -> str:
-    """A page without code, links' addresses and the examples of what is not written."""
-    page = re.sub(r"```.*?```|^ *- before:.*?$", "", page, flags=re.DOTALL | re.MULTILINE)
+    """A text without code, links' addresses and the examples of what is not written."""
+    left_out = r"```.*?```|^ *- before:.*?$|^ *(>>>|\.\.\.) .*?$"
+    page = re.sub(left_out, "", page, flags=re.DOTALL | re.MULTILINE)
     return re.sub(r"`[^`\n]+`|\]\([^)]*\)", "`", page)
 
 
@@ -82,4 +83,6 @@ def test_replaced_words_are_found(text):
 
 
 def test_code_and_examples_of_what_is_not_written_are_not_prose():
-    assert not findings(prose("`may read`\n```\nmay read\n```\n   - before: It goes on.\n"))
+    assert not findings(
+        prose("`may read`\n```\nmay read\n```\n   - before: It goes on.\n>>> go(on)\n")
+    )

@@ -4,15 +4,16 @@ import pkgutil
 import re
 
 import pytest
-import structure
-from test_public_api import MEMBERS, NAMESPACES
+
+from tests.repository import structure
+from tests.repository.test_public_api import MEMBERS, NAMESPACES
 
 PAGES = [structure.ROOT / "README.md", *sorted((structure.ROOT / "docs").glob("*.md"))]
 
 
 def test_the_index_page_shows_the_package_structure_as_it_is():
     page = structure.PAGE.read_text("utf-8")
-    assert page == structure.updated(page), "run python tests/repository/structure.py"
+    assert page == structure.updated(page), "run python -m tests.repository.structure"
 
 
 def test_the_drawing_shows_each_layer_with_a_summary():
