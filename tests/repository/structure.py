@@ -17,8 +17,9 @@ END = "<!-- end of the package structure -->\n"
 
 def drawn() -> str:
     """One line a package or file, the highest layer first: its name and its docstring's summary."""
-    experiments = sorted((ROOT / "experiments").glob("*/__init__.py"))
-    lines = [line(file.parent, "experiments/") for file in experiments]
+    experiments = sorted((ROOT / "experiments").rglob("__init__.py"))
+    indents = ["" if file.parent.name == "experiments" else "  " for file in experiments]
+    lines = [line(file.parent, indent) for file, indent in zip(experiments, indents, strict=True)]
     folder = ""
     for layer in reversed(LAYERS):
         parent, _, name = layer.rpartition(".")
@@ -29,10 +30,10 @@ def drawn() -> str:
     return "\n".join(["```", *lines, "```", ""])
 
 
-def line(module: Path, before: str = "") -> str:
-    """A package or a module (without its ending) with its summary."""
+def line(module: Path, indent: str = "") -> str:
+    """A package or a module (given without its ending) with its summary."""
     file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
-    name = f"{before}{module.name}/" if module.is_dir() else f"{before}{file.name}"
+    name = f"{indent}{module.name}/" if module.is_dir() else f"{indent}{file.name}"
     return f"{name:<26}{summary(file)}"
 
 
