@@ -118,6 +118,7 @@ test-peers: $(STAMP)
 lint: $(STAMP)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
+	$(PY) -m codespell_lib .
 
 types: $(STAMP)
 	$(PY) -m pyrefly check --summary=none

@@ -14,10 +14,11 @@ from experiments._runs import write_whole
 HEADER = """\
 # Results
 
-Made by `make results` (the Makefile has its commands); this table by `experiments.summarise`.
-BLEU is sacrebleu's, lower-cased, with its 95 % bootstrap interval. Each folder has a whole report;
-[grammar](grammar/report.md) is the lecture's sentence, [length](length/report.md) copying,
-[lm](lm/report.md) a language model of one book, [sort](sort/report.md) a GPT that sorts.
+`make results` makes the reports, and `experiments.summarise` writes this page.
+BLEU is sacrebleu's, lower-cased, with its 95 % bootstrap interval. Each folder has a full report:
+the translations below, [grammar](grammar/report.md) (the lecture's sentence),
+[length](length/report.md) (copying longer sequences than in training),
+[lm](lm/report.md) (a language model of one book), [sort](sort/report.md) (a GPT that sorts).
 
 
 | run | system | seed | parameters | training | BLEU | BLEU, over 20 words | chrF |

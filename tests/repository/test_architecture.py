@@ -1,4 +1,4 @@
-"""The plan of the house as tests: who may import whom, how long a file and a function may be."""
+"""The package structure as tests: which layer imports which, how long files and functions are."""
 
 import ast
 import subprocess
@@ -13,8 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = sorted((ROOT / "attn_jax").rglob("*.py"))
 SOURCES = [*LIBRARY, *sorted((ROOT / "experiments").rglob("*.py"))]
 
-# From the ground up (docs/index.md): a file may import what stands before it and nothing else.
-FLOORS = [
+# The layers, lowest first: a file may import from layers before its own and from no other.
+# structure.py draws them in docs/index.md.
+LAYERS = [
     "_version",
     "_base.young_jax",
     "_base.concrete",
@@ -78,7 +79,7 @@ PACKAGES = {
     "benchmark",
     "viewer",
 }
-# Folders in which each file is a floor of its own.
+# Folders in which each file is a layer of its own.
 SPLIT = {"_base", "_engine", "lecture"}
 # Files over 300 lines, each with the number of the ADR that says why.
 LONG_FILES: dict[str, str] = {}
@@ -112,39 +113,39 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def room(path: Path) -> str:
-    """The floor a library file stands on: its folder, or its own name."""
-    return _room(path.relative_to(ROOT / "attn_jax").with_suffix("").parts)
+def layer_of(path: Path) -> str:
+    """The layer of a library file: its folder, or its own name."""
+    return _layer(path.relative_to(ROOT / "attn_jax").with_suffix("").parts)
 
 
-def rooms_imported(path: Path) -> set[str]:
-    return {_room(name.split(".")[1:]) for name in imports(path) if name.startswith("attn_jax.")}
+def layers_imported(path: Path) -> set[str]:
+    return {_layer(name.split(".")[1:]) for name in imports(path) if name.startswith("attn_jax.")}
 
 
-def _room(parts: Sequence[str]) -> str:
+def _layer(parts: Sequence[str]) -> str:
     return ".".join(parts[:2]) if parts[0] in SPLIT else parts[0]
 
 
-def test_every_library_file_stands_on_a_floor():
-    rooms = {room(path) for path in LIBRARY if path.name != "__init__.py"}
-    assert rooms - {"conftest"} == set(FLOORS)
+def test_every_library_file_belongs_to_a_layer():
+    layers = {layer_of(path) for path in LIBRARY if path.name != "__init__.py"}
+    assert layers - {"conftest"} == set(LAYERS)
 
 
-@pytest.mark.parametrize("path", [path for path in LIBRARY if room(path) in FLOORS], ids=relative)
+@pytest.mark.parametrize(
+    "path", [path for path in LIBRARY if layer_of(path) in LAYERS], ids=relative
+)
 def test_imports_point_down(path):
-    here = room(path)
-    for other in rooms_imported(path):
-        assert other in FLOORS, (
-            f"{relative(path)} imports attn_jax.{other}, which stands on no floor"
-        )
+    here = layer_of(path)
+    for other in layers_imported(path):
+        assert other in LAYERS, f"{relative(path)} imports attn_jax.{other}, which is no layer"
         inside = other == here and here in PACKAGES
-        assert inside or FLOORS.index(other) < FLOORS.index(here), f"{here} imports {other}"
+        assert inside or LAYERS.index(other) < LAYERS.index(here), f"{here} imports {other}"
 
 
 def test_kernels_never_import_each_other():
     kernels = ROOT / "attn_jax" / "_engine" / "kernels"
     for path in kernels.glob("*.py"):
-        assert "_engine.kernels" not in rooms_imported(path), relative(path)
+        assert "_engine.kernels" not in layers_imported(path), relative(path)
 
 
 YOUNG = ("jax.experimental", "jax.extend", "jax._src")
@@ -153,7 +154,7 @@ YOUNG_NAMES = {"auto_axes", "pcast", "manual_axis_type", "explicit_axes"}
 
 @pytest.mark.parametrize("path", LIBRARY, ids=relative)
 def test_young_parts_of_jax_stand_behind_one_file(path):
-    if room(path) == "_base.young_jax":
+    if layer_of(path) == "_base.young_jax":
         return
     assert not [name for name in imports(path) if name.startswith(YOUNG)]
     used = {node.attr for node in ast.walk(ast.parse(path.read_text())) if hasattr(node, "attr")}
@@ -163,7 +164,7 @@ def test_young_parts_of_jax_stand_behind_one_file(path):
 @pytest.mark.parametrize("path", LIBRARY, ids=relative)
 def test_flax_stays_in_modules_models_and_what_measures_them(path):
     uses_flax = any(name.split(".")[0] == "flax" for name in imports(path))
-    assert not uses_flax or room(path) in {
+    assert not uses_flax or layer_of(path) in {
         "lecture.layers",
         "modules",
         "models",
@@ -204,7 +205,7 @@ except AttributeError as error:
 """
 
 
-def test_what_needs_flax_is_found_when_it_is_asked_for():
+def test_packages_that_need_flax_are_imported_at_first_use():
     run = subprocess.run(
         [sys.executable, "-c", _LATER], cwd=ROOT, capture_output=True, text=True, check=False
     )
