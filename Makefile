@@ -40,7 +40,7 @@ results: $(STAMP)
 	  mkdir -p experiments/results/$$(basename $$report) && \
 	  find $$report/report -type f ! -name '*.jsonl' -exec cp {} experiments/results/$$(basename $$report)/ \; ; \
 	done
-	$(PY) -m experiments.summarise experiments/results
+	$(PY) -m experiments.reports.summarise experiments/results
 
 # The newest of the usual names that is Python 3.12 or later; made into .venv, whatever came before it.
 $(STAMP): requirements/dev.txt

@@ -30,9 +30,10 @@ from attn_jax.models import (
     generate,
     load_hf,
 )
-from experiments._chat import rendered
-from experiments._checkpoint_text import Following, Words
-from experiments._program import command_line, mendable_errors
+from experiments.command_line.errors import mendable_errors
+from experiments.command_line.options import shell_command
+from experiments.systems.chat import rendered
+from experiments.systems.checkpoint_text import Following, Words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str]) -> int:
       SystemExit: an option is unknown, or the run met an error that a user can mend.
     """
     with mendable_errors():
-        options = tyro.cli(Options, args=arguments, prog=command_line("generate"))
+        options = tyro.cli(Options, args=arguments, prog=shell_command("generate"))
         run(options, Console(stderr=True, highlight=False))
     return 0
 

@@ -19,23 +19,23 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments._alignments import Alignment, pick_alignments
-from experiments._claims import Claim
-from experiments._grammar import LECTURE, PHENOMENA, Sentence, Words, realise, sample, text
-from experiments._grammar_report import Findings, write_findings
-from experiments._grammar_scores import (
+from experiments.data.toy_grammar import LECTURE, PHENOMENA, Sentence, Words, realise, sample, text
+from experiments.measures.alignments import Alignment, pick_alignments
+from experiments.measures.grammar_scores import (
     DepthScore,
     dictionary,
     error_rate,
     score_by_depth,
     word_by_word,
 )
-from experiments._program import run_program
-from experiments._runs import directory_of, locked
-from experiments._systems import SYSTEMS, Widths
-from experiments._task import TrainConfig
-from experiments._terminal import show_alignment
-from experiments._toy import Lesson, Translator, teach
+from experiments.measures.toy_translation import Lesson, Translator, teach
+from experiments.reports.claims import Claim
+from experiments.reports.grammar_report import Findings, write_findings
+from experiments.reports.program import run_program
+from experiments.reports.terminal import show_alignment
+from experiments.systems.translation import SYSTEMS, Widths
+from experiments.training.runs import directory_of, locked
+from experiments.training.task import TrainConfig
 
 LEXICON, LAST_STATE, ATTENTION = (SYSTEMS[name].label for name in ("lexicon", "final", "bahdanau"))
 HELD_OUT = realise(LECTURE)

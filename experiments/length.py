@@ -22,16 +22,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments._alignment_error import mean_move
-from experiments._alignments import Alignment
-from experiments._claims import Claim
-from experiments._length_report import Findings, TaskResult, write_findings
-from experiments._program import run_program
-from experiments._runs import directory_of, locked
-from experiments._synthetic import Item, agreements, backwards, copies, digit_copies, digits
-from experiments._systems import SYSTEMS, Widths
-from experiments._task import TrainConfig
-from experiments._toy import Lesson, teach
+from experiments.data.synthetic import Item, agreements, backwards, copies, digit_copies, digits
+from experiments.measures.alignment_error import mean_move
+from experiments.measures.alignments import Alignment
+from experiments.measures.toy_translation import Lesson, teach
+from experiments.reports.claims import Claim
+from experiments.reports.length_report import Findings, TaskResult, write_findings
+from experiments.reports.program import run_program
+from experiments.systems.translation import SYSTEMS, Widths
+from experiments.training.runs import directory_of, locked
+from experiments.training.task import TrainConfig
 
 LAST_STATE, ATTENTION = (SYSTEMS[name].label for name in ("final", "bahdanau"))
 DIGITS_LENGTH = 16  # of the published task

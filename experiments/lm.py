@@ -31,10 +31,15 @@ from jaxtyping import Int, PyTree
 from rich.console import Console
 from rich.table import Table
 
-from experiments._claims import Claim, print_claims
-from experiments._figures import read_curve
-from experiments._language import LanguageModel
-from experiments._lm_report import (
+from experiments.command_line.errors import mendable_errors
+from experiments.command_line.options import shell_command
+from experiments.data.text_tokens import Tokens, learn_tokens
+from experiments.data.texts import Text, load_text
+from experiments.data.windows import evaluation_windows, training_windows
+from experiments.data.words import words
+from experiments.reports.claims import Claim, print_claims
+from experiments.reports.figures import read_curve
+from experiments.reports.lm_report import (
     HEADER,
     Findings,
     Score,
@@ -42,23 +47,19 @@ from experiments._lm_report import (
     score_rows,
     write_findings,
 )
-from experiments._lm_settings import RECIPES, Settings, from_command_line
-from experiments._mesh import OneDevice, placement
-from experiments._mesh_processes import held_at_first, is_first, join
-from experiments._program import command_line, mendable_errors
-from experiments._runs import locked
-from experiments._task import Task
-from experiments._text_tokens import Tokens, learn_tokens
-from experiments._texts import Text, load_text
-from experiments._train import TrainResult, fit
-from experiments._windows import evaluation_windows, training_windows
-from experiments._words import words
+from experiments.systems.language_model import LanguageModel
+from experiments.training.lm_settings import RECIPES, Settings, from_command_line
+from experiments.training.mesh import OneDevice, placement
+from experiments.training.mesh_processes import held_at_first, is_first, join
+from experiments.training.runs import locked
+from experiments.training.task import Task
+from experiments.training.train import TrainResult, fit
 
 TOGETHER = 64  # windows evaluated at once
 SAMPLES = 3  # texts that the trained model writes
 # Nats a character on tinyshakespeare that are asked of the settings of `quick`: nanoGPT's readme,
 # and ours for the same time. The readme measures on 20 random batches and we on the whole split,
-# where nanoGPT itself does not reach its figure: `.venv/bin/python -m experiments.nanogpt_peer`.
+# where nanoGPT itself does not reach 1.88: `.venv/bin/python -m experiments.measures.nanogpt_peer`.
 ASKED = {"nanogpt": 1.88, "own": 1.80}
 
 
@@ -279,7 +280,7 @@ def main(arguments: Sequence[str]) -> int:
         preset, settings = from_command_line(arguments)
         join(settings.processes)
         console = Console(highlight=False, quiet=not is_first())
-        claims = run(settings, command_line("lm", arguments), console)
+        claims = run(settings, shell_command("lm", arguments), console)
     print_claims(console, claims)
     return int(preset == "quick" and not all(claim.holds for claim in claims))
 

@@ -22,17 +22,23 @@ from rich.console import Console
 from rich.table import Table
 
 from attn_jax.models import GPT, DecoderConfig, generate
-from experiments._alignments import Alignment
-from experiments._claims import Claim
-from experiments._heads import head_names, head_weights, readings
-from experiments._language import LanguageModel
-from experiments._program import run_program
-from experiments._runs import directory_of, locked
-from experiments._sizes import check_heads
-from experiments._sort_report import HEADER, Findings, observation, reading_rows, write_findings
-from experiments._task import Task, TrainConfig
-from experiments._train import TrainResult, fit
-from experiments._windows import Windows
+from experiments.data.windows import Windows
+from experiments.measures.alignments import Alignment
+from experiments.measures.heads import head_names, head_weights, readings
+from experiments.reports.claims import Claim
+from experiments.reports.program import run_program
+from experiments.reports.sort_report import (
+    HEADER,
+    Findings,
+    observation,
+    reading_rows,
+    write_findings,
+)
+from experiments.systems.language_model import LanguageModel
+from experiments.systems.sizes import check_heads
+from experiments.training.runs import directory_of, locked
+from experiments.training.task import Task, TrainConfig
+from experiments.training.train import TrainResult, fit
 
 LETTERS = "ABCDEFGHIJ"
 MOST_QUESTIONS = 100_000
@@ -240,12 +246,11 @@ def most_mixed(questions: Int[np.ndarray, "B S"], letters: int) -> int:
 
 def claims_of(right: dict[str, int], counts: dict[str, int]) -> tuple[Claim, ...]:
     """That every question is answered right, and so are those that it has never seen."""
-    everything = sum(counts.values())
     held_out = right["held out"], counts["held out"]
     return (
         Claim(
             "it sorts all inputs that there are",
-            f"{sum(right.values())} of {everything}",
+            f"{sum(right.values())} of {sum(counts.values())}",
             right == counts,
         ),
         Claim(

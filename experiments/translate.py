@@ -19,32 +19,32 @@ from functools import cached_property
 
 from rich.console import Console
 
-from experiments import _batches
-from experiments._alignments import Alignment, pick_alignments
-from experiments._corpora import Corpus
-from experiments._decode import align, translate
-from experiments._figures import read_curve
-from experiments._lexicon import train_lexicon
-from experiments._program import command_line, mendable_errors
-from experiments._report import write_report
-from experiments._report_text import DataNote, Example, Report
-from experiments._runs import METRICS, locked
-from experiments._sample import sample, translate_one
-from experiments._scores import SystemOutput
-from experiments._sentences import (
+from experiments.command_line.errors import mendable_errors
+from experiments.command_line.options import shell_command
+from experiments.data import batches
+from experiments.data.corpora import Corpus
+from experiments.data.tokens import decode, encode
+from experiments.data.words import detokenize, tokenize
+from experiments.measures.alignments import Alignment, pick_alignments, word_alignment
+from experiments.measures.decode import align, translate
+from experiments.measures.scores import SystemOutput
+from experiments.reports.figures import read_curve
+from experiments.reports.report import write_report
+from experiments.reports.report_text import DataNote, Example, Report
+from experiments.reports.sample import sample, translate_one
+from experiments.systems.lexicon import train_lexicon
+from experiments.systems.translation import SYSTEMS, Network, model_config, note
+from experiments.training.runs import METRICS, locked
+from experiments.training.sentences import (
     Vocabulary,
     claim,
     identity,
     prepare_corpus,
     prepare_vocabulary,
-    word_alignment,
 )
-from experiments._settings import Settings, from_command_line
-from experiments._systems import SYSTEMS, Network, model_config, note
-from experiments._task import Task
-from experiments._tokens import decode, encode
-from experiments._train import fit
-from experiments._words import detokenize, tokenize
+from experiments.training.settings import Settings, from_command_line
+from experiments.training.task import Task
+from experiments.training.train import fit
 
 LECTURE = "The cat that was sitting on the mat, which was next to the dog, jumped."
 
@@ -65,9 +65,9 @@ class Bench:
     vocabulary: Vocabulary
     console: Console
 
-    def encoded(self, split: str, longest: int) -> _batches.Encoded:
+    def encoded(self, split: str, longest: int) -> batches.Encoded:
         """A split of the corpus as ids."""
-        return _batches.encode_pairs(
+        return batches.encode_pairs(
             getattr(self.corpus, split),
             self.vocabulary.english,
             self.vocabulary.french,
@@ -76,12 +76,12 @@ class Bench:
         )
 
     @cached_property
-    def test_batches(self) -> list[_batches.EvaluationBatch]:
+    def test_batches(self) -> list[batches.EvaluationBatch]:
         """The test sentences, whatever their length."""
         sources = [encode(self.vocabulary.english, pair.source) for pair in self.corpus.test]
-        examples = [_batches.Example(source, []) for source in sources]
-        shapes = _batches.choose_shapes(examples, self.settings.shapes)
-        return _batches.evaluation_batches(
+        examples = [batches.Example(source, []) for source in sources]
+        shapes = batches.choose_shapes(examples, self.settings.shapes)
+        return batches.evaluation_batches(
             examples, batch_size=self.settings.train.batch_size, shapes=shapes
         )
 
@@ -116,7 +116,7 @@ def run(settings: Settings, command: str, console: Console) -> None:
             asked = ["sample", "--run", str(settings.directory), "--system", system]
             asked.append(question(bench))
             console.print("Next, ask it something:", soft_wrap=True)
-            console.print(command_line("translate", asked), markup=False, soft_wrap=True)
+            console.print(shell_command("translate", asked), markup=False, soft_wrap=True)
 
 
 def question(bench: Bench) -> str:
@@ -179,10 +179,10 @@ def training_task(bench: Bench, name: str, net: Network) -> Task:
     """The network's task on the run's training and validation sentences."""
     settings, train = bench.settings, bench.settings.train
     examples, dropped = bench.encoded("train", settings.longest)
-    shapes = _batches.choose_shapes(examples, settings.shapes)
+    shapes = batches.choose_shapes(examples, settings.shapes)
     validation = bench.encoded("validation", settings.longest).examples
-    held_out = _batches.evaluation_batches(
-        validation, batch_size=train.batch_size, shapes=_batches.choose_shapes(validation, 1)
+    held_out = batches.evaluation_batches(
+        validation, batch_size=train.batch_size, shapes=batches.choose_shapes(validation, 1)
     )
     bench.console.print(
         f"{len(examples):,} training pairs ({dropped:,} longer than {settings.longest} pieces left "
@@ -200,7 +200,7 @@ def training_task(bench: Bench, name: str, net: Network) -> Task:
         },
         init=net.init,
         loss=net.loss,
-        dataset=_batches.training_batches(
+        dataset=batches.training_batches(
             examples, batch_size=train.batch_size, shapes=shapes, seed=train.seed
         ),
         validate=net.validation([batch for batch, _ in held_out]),
@@ -256,7 +256,7 @@ def main(arguments: Sequence[str]) -> None:
         if arguments[:1] == ["sample"]:
             sample(arguments[1:], console)
         else:
-            run(from_command_line(arguments), command_line("translate", arguments), console)
+            run(from_command_line(arguments), shell_command("translate", arguments), console)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments import _alignments as alignments
-from experiments._alignments import Alignment
+from experiments.measures import alignments
+from experiments.measures.alignments import Alignment
 
 
 def reading(source, generated, columns, weight=0.9):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attn_jax.models import EOS, PAD
-from experiments._batches import (
+from experiments.data.batches import (
     Example,
     choose_shapes,
     encode_one,
@@ -16,8 +16,8 @@ from experiments._batches import (
     pad,
     training_batches,
 )
-from experiments._corpora import Pair
-from experiments._tokens import encode, train_tokenizer
+from experiments.data.corpora import Pair
+from experiments.data.tokens import encode, train_tokenizer
 
 SHAPES = [(4, 6), (9, 10), (14, 15)]
 
@@ -121,7 +121,7 @@ def test_a_state_set_in_another_process_gives_the_continuation():
     state = iterator.get_state()
     expected = rows(next(iterator) for _ in range(7))
     program = (
-        "import json, sys; from experiments._batches import *\n"
+        "import json, sys; from experiments.data.batches import *\n"
         f"examples = [Example(*e) for e in {[tuple(e) for e in EXAMPLES]!r}]\n"
         f"it = iter(training_batches(examples, batch_size=4, shapes={SHAPES!r}, seed=6))\n"
         f"it.set_state(json.loads({json.dumps(state)!r}))\n"

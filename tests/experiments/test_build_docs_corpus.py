@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import build_docs_corpus as build
-from experiments._manual_pages import clean, read_page
+from experiments.data import build_docs_corpus as build
+from experiments.data.manual_pages import clean, read_page
 
 
 def texts(html):
@@ -252,7 +252,7 @@ def test_a_missing_package_is_named(packages, tmp_path):
 def test_the_committed_corpus_is_the_one_that_its_readme_and_notice_describe():
     digest = hashlib.sha256(build.OUTPUT.read_bytes()).hexdigest()
     readme = build.OUTPUT.with_name("README.md").read_text("utf-8")
-    notice = Path(build.__file__).parents[1].joinpath("NOTICE").read_text("utf-8")
+    notice = Path(build.__file__).parents[2].joinpath("NOTICE").read_text("utf-8")
     assert digest in readme
     for name, version in build.PACKAGES.items():
         assert name in readme

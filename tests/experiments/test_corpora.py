@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from experiments._corpora import Corpus, Pair, SubsetRule, load_corpus
-from experiments._words import words
+from experiments.data.corpora import Corpus, Pair, SubsetRule, load_corpus
+from experiments.data.words import words
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_an_unknown_corpus_is_named_together_with_the_known_ones():
 @pytest.mark.parametrize(
     ("name", "where"),
     [
-        ("docs", "python -m experiments.build_docs_corpus"),
+        ("docs", "python -m experiments.data.build_docs_corpus"),
         ("multi30k", "https://github.com/multi30k/dataset"),
         ("acts", "https://github.com/justicecanada/laws-lois-xml"),
     ],

@@ -7,9 +7,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from experiments import _figures as figures
-from experiments._alignments import Alignment
-from experiments._scores import BINS, LengthRow, ScoreTable
+from experiments.measures.alignments import Alignment
+from experiments.measures.scores import BINS, LengthRow, ScoreTable
+from experiments.reports import figures
 
 COUNTS = (120, 340, 96, 9, 0, 12)
 

@@ -9,8 +9,8 @@ import pytest
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, processors
 
 from experiments import generate
-from experiments._chat import rendered
-from experiments._checkpoint_text import Words, special_ids
+from experiments.systems.chat import rendered
+from experiments.systems.checkpoint_text import Words, special_ids
 
 GOLDEN = Path(__file__).parents[1] / "data" / "hf"
 READ = 13  # tokens of the prompts that transformers went on with

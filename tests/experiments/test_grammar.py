@@ -8,17 +8,27 @@ import json
 import numpy as np
 import pytest
 
-from experiments import _alignment_error, _grammar, _grammar_scores, _trees, grammar
-from experiments._alignments import Alignment
-from experiments._grammar import LECTURE, PHENOMENA, realise, sample, text
-from experiments._grammar_scores import dictionary, error_rate, score_by_depth, word_by_word
-from experiments._trees import NOUNS, PARTICIPLES, PREPOSITIONS, VERBS, Clause, NounPhrase, Tree
+from experiments import grammar
+from experiments.data import grammar_trees, toy_grammar
+from experiments.data.grammar_trees import (
+    NOUNS,
+    PARTICIPLES,
+    PREPOSITIONS,
+    VERBS,
+    Clause,
+    NounPhrase,
+    Tree,
+)
+from experiments.data.toy_grammar import LECTURE, PHENOMENA, realise, sample, text
+from experiments.measures import alignment_error, grammar_scores
+from experiments.measures.alignments import Alignment
+from experiments.measures.grammar_scores import dictionary, error_rate, score_by_depth, word_by_word
 
 ENGLISH = "The cat that was sitting on the mat, which was next to the dog, jumped"
 FRENCH = "Le chat qui était assis sur le tapis, qui était à côté du chien, a sauté"
 
 NOUN = {noun.english: noun for noun in NOUNS}
-ADJECTIVE = {adjective.english: adjective for adjective in _trees.ADJECTIVES}
+ADJECTIVE = {adjective.english: adjective for adjective in grammar_trees.ADJECTIVES}
 VERB = {verb.english: verb for verb in reversed(VERBS)}  # ran: of animals
 PLACE = {preposition.english[0]: preposition for preposition in PREPOSITIONS}
 
@@ -76,7 +86,7 @@ def choices(node):
 
 def test_every_choice_in_the_lecture_sentence_is_one_that_the_grammar_draws():
     rng = np.random.default_rng(0)
-    drawn = {choice for _ in range(2000) for choice in choices(_trees.draw(rng, 2))}
+    drawn = {choice for _ in range(2000) for choice in choices(grammar_trees.draw(rng, 2))}
     assert set(choices(LECTURE)) <= drawn
 
 
@@ -139,7 +149,7 @@ def test_one_english_sentence_has_one_french_translation():
     rng = np.random.default_rng(1)
     translations = {}
     for _ in range(4000):  # short sentences, so that many are drawn twice
-        sentence = realise(_trees.draw(rng, 0))
+        sentence = realise(grammar_trees.draw(rng, 0))
         assert translations.setdefault(sentence.english, sentence.french) == sentence.french
     assert len(translations) < 3000
 
@@ -197,7 +207,7 @@ def test_excluded_sentences_are_not_drawn_and_none_comes_twice():
 
 
 def test_asking_for_more_sentences_than_there_are_says_so(monkeypatch):
-    monkeypatch.setattr(_grammar, "PATIENCE", 4)
+    monkeypatch.setattr(toy_grammar, "PATIENCE", 4)
     with pytest.raises(ValueError, match="size=9000"):
         sample(np.random.default_rng(0), 9000, (0,))
 
@@ -263,9 +273,9 @@ def test_gold_alignments_have_no_error_and_shifted_ones_have():
 
 def test_an_error_rate_needs_possible_links_to_hold_the_sure_ones():
     with pytest.raises(ValueError, match="must contain"):
-        _alignment_error.alignment_error_rate({(0, 0)}, {(0, 0)}, {(1, 1)})
+        alignment_error.alignment_error_rate({(0, 0)}, {(0, 0)}, {(1, 1)})
     with pytest.raises(ValueError, match="nothing to judge"):
-        _alignment_error.alignment_error_rate(set(), set(), {(1, 1)})
+        alignment_error.alignment_error_rate(set(), set(), {(1, 1)})
 
 
 def test_claims_about_the_lecture_fail_where_the_network_looks_elsewhere():
@@ -277,7 +287,7 @@ def test_claims_about_the_lecture_fail_where_the_network_looks_elsewhere():
     assert [claim.holds for claim in wrong] == [False, False, False]
 
 
-@pytest.mark.parametrize("module", [_alignment_error, _grammar, _grammar_scores, _trees])
+@pytest.mark.parametrize("module", [alignment_error, toy_grammar, grammar_scores, grammar_trees])
 def test_the_examples_in_docstrings_are_true(module):
     failed, _ = doctest.testmod(module, extraglobs={"np": np})
     assert failed == 0

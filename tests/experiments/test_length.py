@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from experiments import _alignment_error, _toy, length
-from experiments._alignments import Alignment
-from experiments._length_report import TaskResult
-from experiments._synthetic import Item, digits
-from experiments._task import TrainConfig
-from experiments._toy import Lesson, Vocabulary, teach
+from experiments import length
+from experiments.data.synthetic import Item, digits
+from experiments.measures import alignment_error, toy_translation
+from experiments.measures.alignments import Alignment
+from experiments.measures.toy_translation import Lesson, Vocabulary, teach
+from experiments.reports.length_report import TaskResult
+from experiments.training.task import TrainConfig
 
 QUICK = length.PRESETS["quick"]
 
@@ -71,7 +72,7 @@ def test_attention_that_moves_forth_or_back_is_measured_so():
     ]
     assert length.moves_by_size(items, readings) == {4: 1.0, 5: -1.0}
     soft = 0.5 * np.eye(4) + 0.125
-    assert _alignment_error.mean_move(soft) == pytest.approx(0.5)
+    assert alignment_error.mean_move(soft) == pytest.approx(0.5)
 
 
 def result(attention, last_state, move, far=0.2):
@@ -139,7 +140,7 @@ def test_what_is_read_for_a_given_target_is_what_was_read_when_it_was_found(copi
         np.testing.assert_allclose(one.weights, other.weights, atol=1e-6)
 
 
-@pytest.mark.parametrize("module", [_alignment_error, _toy])
+@pytest.mark.parametrize("module", [alignment_error, toy_translation])
 def test_the_examples_in_docstrings_are_true(module):
     failed, _ = doctest.testmod(module, extraglobs={"np": np})
     assert failed == 0

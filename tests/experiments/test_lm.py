@@ -15,16 +15,18 @@ from random_params import random_params
 
 from attn_jax.models import DecoderConfig
 from attn_jax.modules import Rotary
-from experiments import _lm_report, _text_tokens, _windows, lm
-from experiments._language import LanguageModel
-from experiments._lm_settings import PRESETS, Settings
-from experiments._task import Task, TrainConfig
-from experiments._text_files import read_text
-from experiments._text_tokens import BytePairs, Characters
-from experiments._texts import DATA_FOLDER, load_text
-from experiments._train import fit
-from experiments._update import is_decayed
-from experiments._windows import Windows, evaluation_windows, training_windows
+from experiments import lm
+from experiments.data import text_tokens, windows
+from experiments.data.text_files import read_text
+from experiments.data.text_tokens import BytePairs, Characters
+from experiments.data.texts import DATA_FOLDER, load_text
+from experiments.data.windows import Windows, evaluation_windows, training_windows
+from experiments.reports import lm_report
+from experiments.systems.language_model import LanguageModel
+from experiments.training.lm_settings import PRESETS, Settings
+from experiments.training.task import Task, TrainConfig
+from experiments.training.train import fit
+from experiments.training.update import is_decayed
 
 TEXT = "the whale, the white whale; and the sea that swallowed the ship.\n"
 CONFIG = DecoderConfig(
@@ -164,7 +166,7 @@ def test_the_loss_falls_on_a_tiny_text_far_below_counting(stream, tmp_path):
     windows = training_windows(stream, length=12, batch_size=8, seed=0)
     result = fit(Task("tiny", {}, learner.init, learner.loss, windows), config, tmp_path)
     held_out = evaluation_windows(stream[:300], length=12, batch_size=25)
-    counted = _lm_report.following_counts_loss(stream, stream[:300], 17)
+    counted = lm_report.following_counts_loss(stream, stream[:300], 17)
     assert learner.evaluation(held_out)(result.params) < 0.6 * counted
 
 
@@ -237,14 +239,14 @@ def test_the_recipe_chooses_the_defaults():
 
 def test_the_share_of_known_words_is_a_claim():
     settings = Settings(corpus="tinyshakespeare", recipe="nanogpt")
-    scores = [_lm_report.Score.of("", loss, 1.0) for loss in (2.5, 1.89)]
+    scores = [lm_report.Score.of("", loss, 1.0) for loss in (2.5, 1.89)]
     claims = lm.claims_of(settings, scores, ["x the white whale swallowed x"], TEXT)
     assert [claim.holds for claim in claims] == [True, True, False]
     claims = lm.claims_of(settings, scores[::-1], ["x the wite wale swallowed x"], TEXT)
     assert [claim.holds for claim in claims] == [False, False, False]
 
 
-@pytest.mark.parametrize("module", [lm, _lm_report, _text_tokens, _windows])
+@pytest.mark.parametrize("module", [lm, lm_report, text_tokens, windows])
 def test_the_examples_in_docstrings_are_true(module):
     failed, tried = doctest.testmod(module, extraglobs={"np": np})
     assert (failed, tried > 0) == (0, True)

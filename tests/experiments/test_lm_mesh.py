@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 
 from attn_jax.models import DecoderConfig
-from experiments import _mesh, _mesh_processes, _runs, lm
-from experiments._language import LanguageModel
-from experiments._mesh import MeshSizes, OneDevice, placement
-from experiments._mesh_processes import Processes, join
-from experiments._task import Task, TrainConfig
-from experiments._train import fit
-from experiments._windows import evaluation_windows, training_windows
+from experiments import lm
+from experiments.data.windows import evaluation_windows, training_windows
+from experiments.systems.language_model import LanguageModel
+from experiments.training import mesh, mesh_processes, runs
+from experiments.training.mesh import MeshSizes, OneDevice, placement
+from experiments.training.mesh_processes import Processes, join
+from experiments.training.task import Task, TrainConfig
+from experiments.training.train import fit
 
 # 22 tokens and one key head: two devices along `tensor` share the former, not the latter.
 CONFIG = DecoderConfig(
@@ -190,7 +191,7 @@ def test_processes_that_cannot_be_are_refused(options, message):
 
 
 def test_a_coordinator_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr(_mesh_processes, "PATIENCE", 0.3)
+    monkeypatch.setattr(mesh_processes, "PATIENCE", 0.3)
     address = f"localhost:{free_port()}"
     with pytest.raises(ConnectionError, match=f"no answer at processes.coordinator={address} .*0"):
         join(Processes(coordinator=address, count=2, index=1))
@@ -299,14 +300,14 @@ def test_what_two_processes_are_asked_to_stop_one_goes_on_with(folder, in_one_pr
 
 
 def test_what_process_0_refuses_ends_all(folder):
-    with _runs.locked(folder / "runs" / "run"):
+    with runs.locked(folder / "runs" / "run"):
         (status, _, why), (other, _, also) = finish(start(folder))
     assert (status, other) == (1, 1)
     assert f"error: runs/run is in use by process {os.getpid()}" in why
     assert "error: process 0 stopped: RunInUse: runs/run is in use" in also
 
 
-@pytest.mark.parametrize("module", [_mesh, _mesh_processes])
+@pytest.mark.parametrize("module", [mesh, mesh_processes])
 def test_the_examples_in_docstrings_are_true(module):
     failed, tried = doctest.testmod(module)
     assert (failed, tried > 0) == (0, True)

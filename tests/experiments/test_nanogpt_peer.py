@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import nanogpt_peer
+from experiments.measures import nanogpt_peer
 
 
 def test_the_rate_warms_up_and_ends_where_its_train_py_ends():

@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments._alignments import Alignment, pick_alignments
-from experiments._environment import Environment, environment
-from experiments._figures import Curve
-from experiments._report import write_report
-from experiments._report_text import DataNote, Example, Report, observations
-from experiments._report_time import duration
-from experiments._scores import (
+from experiments.measures.alignments import Alignment, pick_alignments
+from experiments.measures.scores import (
     ALL,
     BINS,
     LAST_STATE,
@@ -26,6 +21,11 @@ from experiments._scores import (
     SystemOutput,
     score_systems,
 )
+from experiments.reports.environment import Environment, environment
+from experiments.reports.figures import Curve
+from experiments.reports.report import write_report
+from experiments.reports.report_text import DataNote, Example, Report, observations
+from experiments.reports.report_time import duration
 
 WORD_BY_WORD, BAHDANAU = "word by word", "RNN, Bahdanau attention"
 WORDS = ("serveur", "fichier", "dans", "page", "avec", "lit", "écrit", "<tag>", "*", "a|b")

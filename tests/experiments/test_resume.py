@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 from tiny_task import CONFIG, fingerprint, init, task, untimed
 
-from experiments import _checkpoints
-from experiments._train import fit, load_params
+from experiments.training import checkpoints
+from experiments.training.train import fit, load_params
 
 _PROGRAM = Path(__file__).with_name("tiny_task.py")
 
@@ -70,7 +70,7 @@ def test_ctrl_c_saves_says_so_and_the_same_command_continues(unbroken, tmp_path,
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 130
-    step = _checkpoints.newest(tmp_path / "checkpoints").step
+    step = checkpoints.newest(tmp_path / "checkpoints").step
     assert said.splitlines()[-1] == f"stopped at step {step}; run the same command to continue"
     assert "Traceback" not in said
     assert finish(start(tmp_path, pytestconfig.rootpath)) == unbroken[1]
@@ -156,8 +156,8 @@ def test_a_full_disk_stops_the_run_and_room_continues_it(broken, whole, tmp_path
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoints, "_write_arrays", refuse)
-        with pytest.raises(_checkpoints.CheckpointNotSaved, match="the one of step 21 is intact"):
+        patch.setattr(checkpoints, "_write_arrays", refuse)
+        with pytest.raises(checkpoints.CheckpointNotSaved, match="the one of step 21 is intact"):
             resume(copy)
     assert_same(resume(copy)[0], whole)
 
@@ -171,7 +171,7 @@ def test_params_of_an_unfinished_run_can_be_read(broken):
 
 def test_seconds_and_tokens_add_up_over_sittings(broken, whole, tmp_path):
     copy = shutil.copytree(broken, tmp_path / "copy")
-    stored = _checkpoints.newest(copy / "checkpoints").state["seconds"]
+    stored = checkpoints.newest(copy / "checkpoints").state["seconds"]
     result, _ = resume(copy)
     assert result.seconds > stored > 0
     assert untimed(result.history)[-1]["tokens"] == untimed(whole.history)[-1]["tokens"]

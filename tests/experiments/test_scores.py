@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from experiments import _scores as scores
+from experiments.measures import scores
 
 WORDS = ("le", "la", "serveur", "fichier", "dans", "page", "avec", "lit", "écrit", "«", "l'option")
 

@@ -14,10 +14,11 @@ from random_params import random_params
 
 from attn_jax.models import GPT, DecoderConfig
 from attn_jax.modules import Rotary
-from experiments import _heads, sort
-from experiments._heads import HeadReading, head_weights, readings
-from experiments._language import LanguageModel
-from experiments._sort_report import observation
+from experiments import sort
+from experiments.measures import heads
+from experiments.measures.heads import HeadReading, head_weights, readings
+from experiments.reports.sort_report import observation
+from experiments.systems.language_model import LanguageModel
 
 QUICK = sort.PRESETS["quick"]
 CONFIG = DecoderConfig(
@@ -145,5 +146,5 @@ def test_the_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
 
 
 def test_the_examples_in_docstrings_are_true():
-    failed, tried = doctest.testmod(_heads, extraglobs={"np": np})
+    failed, tried = doctest.testmod(heads, extraglobs={"np": np})
     assert (failed, tried > 0) == (0, True)

@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
-from experiments import _synthetic
-from experiments._synthetic import agreements, backwards, copies, digit_copies, digits
-from experiments._trees import NOUNS
+from experiments.data import synthetic
+from experiments.data.grammar_trees import NOUNS
+from experiments.data.synthetic import agreements, backwards, copies, digit_copies, digits
 
 UVA_FIRST_ROW = [0, 7, 6, 4, 4, 8, 0, 6, 2, 0, 5, 9, 7, 7, 7, 7]
 
@@ -79,6 +79,6 @@ def test_the_same_seed_asks_the_same(draw):
 
 
 def test_the_examples_in_docstrings_are_true():
-    failed, attempted = doctest.testmod(_synthetic, extraglobs={"np": np})
+    failed, attempted = doctest.testmod(synthetic, extraglobs={"np": np})
     assert attempted >= 4
     assert failed == 0

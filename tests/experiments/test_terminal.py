@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import _terminal as terminal
-from experiments._alignments import Alignment
+from experiments.measures.alignments import Alignment
+from experiments.reports import terminal
 
 SWAP = Alignment(
     ("the", "red", "car"),

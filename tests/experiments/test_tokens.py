@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from attn_jax.models import BOS, EOS, PAD, UNK
-from experiments._tokens import (
+from experiments.data.tokens import (
     decode,
     encode,
     load_tokenizer,
@@ -81,7 +81,7 @@ def test_the_vocabulary_depends_on_the_sentences_and_nothing_else(tokenizer, tmp
     shuffled = train_tokenizer(reversed(SENTENCES), 120)
     assert shuffled.to_str() == tokenizer.to_str()
     program = (
-        "import sys; from pathlib import Path; from experiments._tokens import *; "
+        "import sys; from pathlib import Path; from experiments.data.tokens import *; "
         f"save_tokenizer(train_tokenizer({SENTENCES!r}, 120), Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "t.json")], check=True)

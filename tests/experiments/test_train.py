@@ -16,11 +16,11 @@ import tyro
 from rich.console import Console
 from tiny_task import CONFIG, dataset, fingerprint, init, loss, task, untimed
 
-from experiments import _progress, _runs
-from experiments._checkpoints import CheckpointCorrupt, CheckpointMismatch
-from experiments._session import Session
-from experiments._train import TrainConfig, fit, load_params
-from experiments._update import initial_state, learning_rate_schedule, update
+from experiments.training import progress, runs
+from experiments.training.checkpoints import CheckpointCorrupt, CheckpointMismatch
+from experiments.training.session import Session
+from experiments.training.train import TrainConfig, fit, load_params
+from experiments.training.update import initial_state, learning_rate_schedule, update
 
 
 def changed(**changes):
@@ -104,7 +104,7 @@ def test_a_finished_run_returns_at_once_with_the_same_bits(trained):
 def test_params_can_be_loaded_alone(trained):
     params = load_params(trained.directory, jax.eval_shape(init, jax.random.key(0)))
     assert fingerprint(params) == fingerprint(trained.result.params)
-    assert _runs.read_config(trained.directory)["config"]["model"] == {"hidden_dim": 6}
+    assert runs.read_config(trained.directory)["config"]["model"] == {"hidden_dim": 6}
 
 
 def test_loading_where_nothing_was_trained_says_so(tmp_path):
@@ -185,7 +185,7 @@ def test_params_are_never_weakly_typed_as_a_checkpoint_could_not_say_so():
 
 
 def test_the_state_is_donated_so_memory_holds_it_once(tmp_path):
-    session = Session(task(), CONFIG, tmp_path, _progress.Progress(log_console()))
+    session = Session(task(), CONFIG, tmp_path, progress.Progress(log_console()))
     before = session.state
     session.advance()
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
@@ -251,7 +251,7 @@ def test_a_dataset_that_ends_says_how_to_go_on(tmp_path):
 
 
 def test_a_dataset_whose_position_json_cannot_keep_is_refused_before_the_first_step(tmp_path):
-    session = Session(task(), CONFIG, tmp_path, _progress.Progress(log_console()))
+    session = Session(task(), CONFIG, tmp_path, progress.Progress(log_console()))
     for position in (b"pickled", {1: 2}):
         session.batches = SimpleNamespace(get_state=lambda position=position: position)
         with pytest.raises(ValueError, match="which JSON cannot keep; use a grain IterDataset"):
@@ -283,14 +283,14 @@ def test_a_terminal_gets_a_bar(tmp_path):
 
 def test_progress_speaks_every_few_seconds_and_leaves_compiling_out_of_the_estimate():
     console, now = log_console(), SimpleNamespace(seconds=100.0)
-    progress = _progress.Progress(console, clock=lambda: now.seconds)
-    progress.begin(1000, 3000)
+    shown = progress.Progress(console, clock=lambda: now.seconds)
+    shown.begin(1000, 3000)
     for step in range(1001, 1021):
         now.seconds += 61.0 if step == 1001 else 1.0
         if step == 1001:
-            progress.aside(60.0)
-        progress.measured(3.14159, 5300.0)
-        progress.step(step)
+            shown.aside(60.0)
+        shown.measured(3.14159, 5300.0)
+        shown.step(step)
     steps = [line.split("/")[0] for line in console.file.getvalue().splitlines()]
     assert steps == ["step 1,001", "step 1,006", "step 1,011", "step 1,016"]
     assert console.file.getvalue().splitlines()[-1] == (

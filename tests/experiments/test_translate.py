@@ -14,11 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _runs, _sample
-from experiments._alignments import Alignment
-from experiments._checkpoints import CheckpointMismatch
-from experiments._sentences import claim, group, identity
-from experiments._settings import PRESETS, from_command_line
+from experiments.measures.alignments import Alignment, group
+from experiments.reports import sample
+from experiments.training import runs
+from experiments.training.checkpoints import CheckpointMismatch
+from experiments.training.sentences import claim, identity
+from experiments.training.settings import PRESETS, from_command_line
 from experiments.translate import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -96,7 +97,7 @@ def test_a_start_that_learned_nothing_gives_way_to_other_settings(tmp_path, monk
     first, second = (
         from_command_line(["--name", "late", "--corpus", corpus]) for corpus in ("multi30k", "docs")
     )
-    _runs.directory_of("late").mkdir(parents=True)
+    runs.directory_of("late").mkdir(parents=True)
     claim(first)
     (first.directory / "french.json").write_text("word pieces of a first start")
     claim(second)
@@ -115,7 +116,7 @@ def test_sample_translates_a_sentence(home, capsys):
 
 def test_sample_draws_what_was_read(home, capsys, monkeypatch):
     alignment = Alignment(("the", "file"), ("le", "fichier"), np.eye(2))
-    monkeypatch.setattr(_sample, "translate_one", lambda *_: ("le fichier", alignment))
+    monkeypatch.setattr(sample, "translate_one", lambda *_: ("le fichier", alignment))
     main(["sample", "--run", "runs/smoke", "The file!"])
     assert "fichier │" in capsys.readouterr().out
     assert (home / "runs/smoke/samples/the-file.png").stat().st_size > 2_000
@@ -156,7 +157,7 @@ def test_options_that_mean_nothing_are_refused_before_anything_runs(option, expe
 
 
 def test_a_run_in_use_is_refused(home):
-    from experiments._runs import locked
+    from experiments.training.runs import locked
 
     with locked(Path("runs/smoke")):
         assert "in use by process" in message(SMOKE)
@@ -164,9 +165,9 @@ def test_a_run_in_use_is_refused(home):
 
 def params_hash(run: Path) -> str:
     """A hash of the array data of the last checkpoint, whatever the names of its files."""
-    from experiments._sentences import load_vocabulary
-    from experiments._systems import Network, model_config
-    from experiments._train import load_params
+    from experiments.systems.translation import Network, model_config
+    from experiments.training.sentences import load_vocabulary
+    from experiments.training.train import load_params
 
     config = model_config("bahdanau", PRESETS["smoke"].widths, load_vocabulary(run).sizes)
     like = jax.eval_shape(Network.of(config).init, jax.random.key(0))

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from experiments._train import Task, TrainConfig, fit
+from experiments.training.train import Task, TrainConfig, fit
 
 CONFIG = TrainConfig(
     steps=40,

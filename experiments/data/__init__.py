@@ -1,0 +1,1 @@
+"""Texts and sentences, and the way from text to batches of ids."""

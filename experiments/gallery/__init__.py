@@ -1,0 +1,1 @@
+"""The program that makes docs/gallery from the models of the questions."""

@@ -1,0 +1,1 @@
+"""What is measured of a trained system: translations, scores, alignments and heads."""

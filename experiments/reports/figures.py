@@ -1,0 +1,255 @@
+"""The pictures of a translation experiment: BLEU by length, alignments, and loss curves.
+
+Bahdanau et al., "Neural machine translation by jointly learning to align and translate" (2014),
+figs. 2 and 3, https://arxiv.org/abs/1409.0473. Colours are Okabe and Ito's, which colour-blind
+readers can tell apart; line and marker say the same on a grey print. Nothing here touches pyplot,
+and the same numbers give the same bytes.
+"""
+
+import dataclasses
+import io
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from experiments.measures.alignments import Alignment
+from experiments.measures.scores import BINS, FEWEST_SENTENCES, ScoreTable
+
+DOTS_PER_INCH = 150
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.", ":", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
+CELL = 0.22  # inches a word takes in an alignment, wide enough for its label
+LETTER = 0.075  # inches a letter of a label takes, about
+BAR = 0.9  # inches for the scale of the weights
+WIDEST = 11.0  # inches of alignments side by side
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """The loss of one system while it trained: (step, nats per target token) pairs.
+
+    `validated_after` holds the seconds that training had taken at each pair of `validation`.
+    """
+
+    system: str
+    training: tuple[tuple[int, float], ...]
+    validation: tuple[tuple[int, float], ...]
+    validated_after: tuple[float, ...] = ()
+
+
+def read_curve(system: str, path: Path) -> Curve:
+    """The curve in a file of metrics: one JSON object a line, with `step` and a loss."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def pairs(name: str) -> tuple[tuple[int, float], ...]:
+        return tuple((line["step"], line[name]) for line in lines if name in line)
+
+    seconds = tuple(line["seconds"] for line in lines if "validation_loss" in line)
+    return Curve(system, pairs("loss"), pairs("validation_loss"), seconds)
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as PNG, without a date or version, so that equal figures are equal bytes."""
+    FigureCanvasAgg(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def bleu_by_length(tables: Sequence[ScoreTable]) -> Figure:
+    """BLEU with 95 % intervals against the length of the source, a line a system (fig. 2).
+
+    Bins with fewer than FEWEST_SENTENCES sentences are not drawn; a note says which.
+    """
+    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    counts = {b.label: tables[0].row(b.label).sentences if tables else 0 for b in BINS}
+    drawn = [label for label, count in counts.items() if count >= FEWEST_SENTENCES]
+    styles = _styles([table.system for table in tables])
+    for place, table in enumerate(tables):
+        x = np.arange(len(drawn)) + 0.07 * (place - (len(tables) - 1) / 2)
+        _draw_table(axes, x, table, drawn, styles[table.system])
+    axes.set_xticks(range(len(drawn)), [f"{label}\nn = {counts[label]:,}" for label in drawn])
+    axes.set_xlim(-0.4, max(len(drawn) - 0.6, 0.4))
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("source length (words)")
+    axes.set_ylabel("BLEU")
+    _quiet(axes)
+    if drawn:
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, handlelength=4)
+    else:
+        axes.set_yticks([])
+        axes.text(0.5, 0.5, "no sentences to speak of", transform=axes.transAxes, ha="center")
+    left_out = [f"{label} ({count})" for label, count in counts.items() if label not in drawn]
+    if left_out:
+        note = f"Not drawn, fewer than {FEWEST_SENTENCES} sentences: {', '.join(left_out)}."
+        figure.supxlabel(note, fontsize=8, color="0.35")
+    return figure
+
+
+def alignment_maps(alignments: Sequence[Alignment]) -> Figure:
+    """Generated words on rows, source words on columns, attention weight as darkness (fig. 3).
+
+    All panels share one scale from 0 to 1 and one size of cell; they stand in rows like text.
+    """
+    panels = [_Panel.of(alignment) for alignment in alignments]
+    shelves = _shelves(panels)
+    width = max((sum(p.width for p in shelf) for shelf in shelves), default=1.0) + BAR
+    height = max(sum(_shelf_height(shelf) for shelf in shelves), 2.0)
+    figure = Figure(figsize=(width, height))
+    top, letters = height, map(chr, itertools.count(ord("a")))
+    for shelf in shelves:
+        left, labels = 0.0, max(panel.top for panel in shelf)
+        for panel in shelf:
+            box = (left + panel.left, top - labels - panel.rows, panel.columns, panel.rows)
+            _draw_alignment(figure.add_axes(_fraction(box, width, height)), panel.alignment)
+            corner = ((left + 0.1) / width, (top - labels + panel.top - 0.1) / height)
+            figure.text(*corner, f"({next(letters)})", va="top", fontweight="bold")
+            left += panel.width
+        top -= _shelf_height(shelf)
+    if shelves:
+        labels = max(panel.top for panel in shelves[0])
+        bar = min(2.0, height - labels - 0.1)
+        box = (width - BAR + 0.15, height - labels - bar, 0.16, bar)
+        _draw_scale(figure, _fraction(box, width, height))
+    return figure
+
+
+def training_curves(curves: Sequence[Curve], systems: Sequence[str] = ()) -> Figure:
+    """Training and validation loss against the step, side by side on one scale.
+
+    Args:
+      curves: of the systems that were trained by steps.
+      systems: every system of the report in order, so that each keeps its colour.
+    """
+    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    styles = _styles([*systems, *(c.system for c in curves if c.system not in systems)])
+    for curve in curves:
+        _draw_curve(left, curve.training, styles[curve.system], curve.system, every=0.2)
+        _draw_curve(right, curve.validation, styles[curve.system], None, every=1)
+    left.set_ylabel("loss (nats per target token)")
+    for axes, title in ((left, "training"), (right, "validation")):
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        _quiet(axes)
+    if curves:
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, handlelength=4)
+    return figure
+
+
+def _styles(systems: Iterable[str]) -> Mapping[str, dict]:
+    return {
+        system: {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "linestyle": LINES[i % len(LINES)],
+            "markersize": 5,
+            "linewidth": 1.6,
+        }
+        for i, system in enumerate(systems)
+    }
+
+
+def _draw_table(
+    axes: Axes, x: np.ndarray, table: ScoreTable, labels: Sequence[str], style: Mapping
+) -> None:
+    rows = [table.row(label) for label in labels]
+    scores = np.array([row.bleu for row in rows], dtype=np.float64)
+    bounds = np.array([row.interval for row in rows], dtype=np.float64).reshape(-1, 2)
+    reach = np.abs(bounds.T - scores)
+    axes.errorbar(x, scores, yerr=reach, label=table.system, elinewidth=0.9, capsize=2.5, **style)
+
+
+def _draw_curve(
+    axes: Axes,
+    points: Sequence[tuple[int, float]],
+    style: Mapping,
+    label: str | None,
+    *,
+    every: float | int,
+) -> None:
+    steps, losses = [step for step, _ in points], [loss for _, loss in points]
+    axes.plot(steps, losses, label=label, markevery=every, **style)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Panel:
+    """The inches that one alignment takes: its cells, and the labels to the left and on top."""
+
+    alignment: Alignment
+    left: float
+    top: float
+    columns: float
+    rows: float
+
+    @classmethod
+    def of(cls, alignment: Alignment) -> "_Panel":
+        rows, columns = max(len(alignment.generated), 1), max(len(alignment.source), 1)
+        left = 0.4 + LETTER * max(map(len, alignment.generated), default=0)
+        top = 0.4 + LETTER * max(map(len, alignment.source), default=0)
+        return cls(alignment, left, top, CELL * columns, CELL * rows)
+
+    @property
+    def width(self) -> float:
+        return self.left + max(self.columns, 1.4) + 0.1  # 1.4: the words under the axis fit
+
+
+def _shelves(panels: Sequence[_Panel]) -> list[list[_Panel]]:
+    shelves: list[list[_Panel]] = []
+    for panel in panels:
+        if shelves and sum(p.width for p in shelves[-1]) + panel.width <= WIDEST:
+            shelves[-1].append(panel)
+        else:
+            shelves.append([panel])
+    return shelves
+
+
+def _shelf_height(shelf: Sequence[_Panel]) -> float:
+    return max(p.top for p in shelf) + max(p.rows for p in shelf) + 0.15
+
+
+def _fraction(
+    box: tuple[float, float, float, float], width: float, height: float
+) -> tuple[float, float, float, float]:
+    return box[0] / width, box[1] / height, box[2] / width, box[3] / height
+
+
+def _draw_alignment(axes: Axes, alignment: Alignment) -> None:
+    rows, columns = alignment.weights.shape
+    axes.imshow(alignment.weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(columns), alignment.source, rotation=90, fontsize=9)
+    axes.set_yticks(range(rows), alignment.generated, fontsize=9)
+    axes.xaxis.tick_top()
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="0.9", linewidth=0.5)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_color("0.8")
+    axes.xaxis.set_label_position("top")
+    axes.set_xlabel("source (English)", fontsize=9, color="0.35", loc="left", labelpad=7)
+    axes.set_ylabel("generated (French)", fontsize=9, color="0.35", loc="top")
+
+
+def _draw_scale(figure: Figure, box: tuple[float, float, float, float]) -> None:
+    bar = figure.colorbar(
+        ScalarMappable(Normalize(0, 1), "Blues"), cax=figure.add_axes(box), ticks=(0, 0.5, 1)
+    )
+    bar.set_label("attention weight", fontsize=9)
+    bar.outline.set_visible(False)
+
+
+def _quiet(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.9", linewidth=0.8)
+    axes.set_axisbelow(True)

@@ -1,0 +1,94 @@
+"""The reports of several runs in one table: what each system scored, seed by seed.
+
+.venv/bin/python -m experiments.reports.summarise experiments/results
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.training.runs import write_whole
+
+HEADER = """\
+# Results
+
+Made by `make results` (the Makefile has its commands); the table is made by
+`experiments.reports.summarise`. BLEU is sacrebleu's, lower-cased, with its 95 % bootstrap interval.
+Each folder has a whole report;
+[grammar](grammar/report.md) is the lecture's sentence, [length](length/report.md) copying,
+[lm](lm/report.md) a language model of one book, [sort](sort/report.md) a GPT that sorts.
+
+
+| run | system | seed | parameters | training | BLEU | BLEU, over 20 words | chrF |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |
+"""
+
+
+def summary(directory: Path) -> str:
+    """A page with one row for each system of each report below `directory`.
+
+    Raises:
+      ValueError: there is no report.
+    """
+    paths = sorted(directory.glob("*/report.json"))
+    if not paths:
+        raise ValueError(f"directory={directory} has no */report.json; run `make results` first")
+    found = {path.parent.name: json.loads(path.read_text()) for path in paths}
+    reports = {name: report for name, report in found.items() if "picks" in report}  # translations
+    rows = [row for name, report in reports.items() for row in _rows(name, report)]
+    places = sorted({_place(report["environment"]) for report in reports.values()})
+    return HEADER + "\n".join(rows) + "\n\n" + "\n".join(f"- {place}" for place in places) + "\n"
+
+
+def _rows(name: str, report: Mapping[str, Any]) -> list[str]:
+    tables = {table["system"]: table for table in report["scores"]["tables"]}
+    rows = []
+    for system in report["systems"]:
+        table = tables[system["name"]]
+        scores = {row["label"]: row for row in table["rows"]}
+        cells = (
+            f"[{name}]({name}/report.md)",
+            system["name"],
+            report["seed"],
+            f"{system['parameters']:,}",
+            f"{system['seconds'] / 60:.1f} min",
+            _score(scores["all"]),
+            _score(scores["over 20"]),
+            f"{table['chrf']:.1f}",
+        )
+        rows.append("| " + " | ".join(map(str, cells)) + " |")
+    return rows
+
+
+def _score(row: Mapping[str, Any]) -> str:
+    if row["bleu"] is None:
+        return "–"
+    if row["interval"] is None:
+        return f"{row['bleu']:.1f}"
+    low, high = row["interval"]
+    return f"{row['bleu']:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _place(environment: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    return (
+        f"{environment['date']}, {environment['processor']}, {environment['cores']} cores, "
+        f"{environment['device']}; python {environment['python']}, {versions}"
+    )
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Rewrites README.md in the directory named on the command line."""
+    directory = Path(arguments[0] if arguments else "experiments/results")
+    try:
+        page = summary(directory)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    write_whole(directory / "README.md", page.encode())
+    print(page)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
