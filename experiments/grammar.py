@@ -17,9 +17,8 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from experiments.data.toy_grammar import LECTURE, PHENOMENA, Sentence, Words, realise, sample, text
+from experiments.data.toy_grammar import LECTURE, Sentence, Words, realise, sample, text
 from experiments.measures.alignments import Alignment, pick_alignments
 from experiments.measures.grammar_scores import (
     DepthScore,
@@ -30,8 +29,9 @@ from experiments.measures.grammar_scores import (
 )
 from experiments.measures.toy_translation import Lesson, Translator, teach
 from experiments.reports.claims import Claim
-from experiments.reports.grammar_report import Findings, write_findings
+from experiments.reports.grammar_report import Findings, make_report
 from experiments.reports.program import run_program
+from experiments.reports.report import publish
 from experiments.reports.terminal import show_alignment
 from experiments.systems.translation import SYSTEMS, Widths
 from experiments.training.runs import directory_of, locked
@@ -128,10 +128,10 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
             learners[label] = _learn(settings, corpus, system, directory, console)
             said[label] = [a.generated for a in learners[label].translate(questions)]
         findings = examine(settings, command, corpus, said, learners)
-        write_findings(directory / "report", findings)
-        console.rule("what was found", align="left")
-        _show(console, findings)
-        console.print(f"\nThe report, with figures: {directory / 'report' / 'report.md'}\n")
+        for alignment in filter(None, (findings.alignment, findings.crossing)):
+            console.print()
+            show_alignment(console, alignment)
+        publish(make_report(findings), directory / "report", console)
         return findings.claims
 
 
@@ -250,26 +250,6 @@ def depth_claims(
 
 def _path(shares: Sequence[float]) -> str:
     return " → ".join(f"{share:.2f}" for share in shares)
-
-
-def _show(console: Console, findings: Findings) -> None:
-    for name, rows in findings.scores.items():
-        table = Table(title=name, title_justify="left")
-        for column in ("clauses", "exact", *PHENOMENA):
-            table.add_column(column, justify="right")
-        for score in rows:
-            deeper = "" if score.depth in findings.train_depths else "*"
-            shares = (score.phenomena.get(kind) for kind in PHENOMENA)
-            cells = ("–" if share is None else f"{share:.2f}" for share in shares)
-            table.add_row(f"{score.depth}{deeper}", f"{score.exact:.2f}", *cells)
-        console.print(table)
-    console.print("* deeper than any sentence in training")
-    rates = ", ".join(f"{depth}: {rate:.3f}" for depth, rate in findings.error_rates.items())
-    console.print(f"alignment error rate by clauses: {rates}\n")
-    show_alignment(console, findings.alignment)
-    if findings.crossing:
-        console.print()
-        show_alignment(console, findings.crossing)
 
 
 def main(arguments: Sequence[str]) -> int:

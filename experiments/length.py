@@ -20,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from experiments.data.synthetic import Item, agreements, backwards, copies, digit_copies, digits
 from experiments.measures.alignment_error import mean_move
 from experiments.measures.alignments import Alignment
 from experiments.measures.toy_translation import Lesson, teach
 from experiments.reports.claims import Claim
-from experiments.reports.length_report import Findings, TaskResult, write_findings
+from experiments.reports.length_report import Findings, TaskResult, make_report
 from experiments.reports.program import run_program
+from experiments.reports.report import publish
 from experiments.systems.translation import SYSTEMS, Widths
 from experiments.training.runs import directory_of, locked
 from experiments.training.task import TrainConfig
@@ -148,11 +148,7 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
             results[task] = learn(task, course, settings, directory, console)
         claims = [claim for task, result in results.items() for claim in claims_of(task, result)]
         findings = Findings(command, settings.train.seed, results, claims)
-        write_findings(directory / "report", findings)
-        console.rule("what was found", align="left")
-        for task, result in results.items():
-            console.print(table(task, result))
-        console.print(f"\nThe report, with figures: {directory / 'report' / 'report.md'}\n")
+        publish(make_report(findings), directory / "report", console)
         return claims
 
 
@@ -253,22 +249,6 @@ def claims_of(task: str, result: TaskResult) -> list[Claim]:
             abs(result.moves[longest] - MOVES[task]) <= 0.1,
         ),
     ]
-
-
-def table(task: str, result: TaskResult) -> Table:
-    """Accuracy by size, for a terminal."""
-    drawn = Table(title=f"{task}: words said in their place", title_justify="left")
-    drawn.add_column(result.size_label, justify="right")
-    for name in result.accuracy:
-        drawn.add_column(name, justify="right")
-    drawn.add_column("attention moves", justify="right")
-    for size in result.accuracy[ATTENTION]:
-        beyond = "*" if size > result.trained[1] else ""
-        shares = [f"{curve[size]:.2f}" for curve in result.accuracy.values()]
-        moves = f"{result.moves[size]:+.2f}" if size in result.moves else "–"
-        drawn.add_row(f"{size}{beyond}", *shares, moves)
-    drawn.caption = "* longer than any in training"
-    return drawn
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -29,7 +29,6 @@ import jax
 import numpy as np
 from jaxtyping import Int, PyTree
 from rich.console import Console
-from rich.table import Table
 
 from experiments.command_line.errors import mendable_errors
 from experiments.command_line.options import shell_command
@@ -37,16 +36,11 @@ from experiments.data.text_tokens import Tokens, learn_tokens
 from experiments.data.texts import Text, load_text
 from experiments.data.windows import evaluation_windows, training_windows
 from experiments.data.words import words
+from experiments.measures.lm_scores import Score, following_counts_loss
 from experiments.reports.claims import Claim, print_claims
-from experiments.reports.figures import read_curve
-from experiments.reports.lm_report import (
-    HEADER,
-    Findings,
-    Score,
-    following_counts_loss,
-    score_rows,
-    write_findings,
-)
+from experiments.reports.curves import read_curve
+from experiments.reports.lm_report import Findings, make_report
+from experiments.reports.report import publish
 from experiments.systems.language_model import LanguageModel
 from experiments.training.lm_settings import RECIPES, Settings, from_command_line
 from experiments.training.mesh import OneDevice, placement
@@ -139,9 +133,10 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
         if not is_first():
             return ()
         findings = examine(bench, dataclasses.replace(result, params=params), loss, command)
-        write_findings(settings.directory / "report", findings)
-        show(console, findings)
-        console.print(f"\nThe report, with a figure: {settings.directory / 'report/report.md'}\n")
+        for sample in findings.samples:
+            console.rule("sample", align="left")
+            console.print(sample.strip(), markup=False, soft_wrap=True)
+        publish(make_report(findings), settings.directory / "report", console)
         return findings.claims
 
 
@@ -254,20 +249,6 @@ def known_share(samples: Sequence[str], train: str) -> float:
     known = set(words(train))
     written = [word for sample in samples for word in words(sample)[1:-1]]
     return sum(word in known for word in written) / max(len(written), 1)
-
-
-def show(console: Console, findings: Findings) -> None:
-    """The scores and the samples, for a terminal."""
-    for sample in findings.samples:
-        console.rule("what it writes", align="left")
-        console.print(sample.strip(), markup=False, soft_wrap=True)
-    console.rule("what was found", align="left")
-    table = Table()
-    for i, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if i else "left")
-    for row in score_rows(findings.scores):
-        table.add_row(*row)
-    console.print(table)
 
 
 def main(arguments: Sequence[str]) -> int:

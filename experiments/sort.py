@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 from rich.console import Console
-from rich.table import Table
 
 from attn_jax.models import GPT, DecoderConfig, generate
 from experiments.data.windows import Windows
@@ -27,13 +26,8 @@ from experiments.measures.alignments import Alignment
 from experiments.measures.heads import head_names, head_weights, readings
 from experiments.reports.claims import Claim
 from experiments.reports.program import run_program
-from experiments.reports.sort_report import (
-    HEADER,
-    Findings,
-    observation,
-    reading_rows,
-    write_findings,
-)
+from experiments.reports.report import publish
+from experiments.reports.sort_report import Findings, make_report
 from experiments.systems.language_model import LanguageModel
 from experiments.systems.sizes import check_heads
 from experiments.training.runs import directory_of, locked
@@ -171,9 +165,7 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
         train, fresh = settings.train, settings.fresh
         result = fit(task, train, directory / "model", console=console, fresh=fresh)
         findings = examine(settings, course, learner, result, command)
-        write_findings(directory / "report", findings)
-        show(console, findings)
-        console.print(f"\nThe report, with a figure: {directory / 'report' / 'report.md'}\n")
+        publish(make_report(findings), directory / "report", console)
         return findings.claims
 
 
@@ -275,19 +267,6 @@ def pictures(model: GPT, tokens: Int[np.ndarray, " T"]) -> dict[str, Alignment]:
 def spelled(ids: Int[np.ndarray, " T"]) -> str:
     """Ids as letters."""
     return "".join(LETTERS[i] for i in ids)
-
-
-def show(console: Console, findings: Findings) -> None:
-    """What was sorted and what each head reads, for a terminal."""
-    console.rule("what was found", align="left")
-    console.print(f"{findings.question} is answered {findings.said}")
-    table = Table(title="what each head reads, in the mean", title_justify="left")
-    for i, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if i else "left", no_wrap=not i)
-    for row in reading_rows(findings.readings):
-        table.add_row(*row)
-    console.print(table)
-    console.print(observation(findings.readings), soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -28,10 +28,10 @@ from experiments.data.words import detokenize, tokenize
 from experiments.measures.alignments import Alignment, pick_alignments, word_alignment
 from experiments.measures.decode import align, translate
 from experiments.measures.scores import SystemOutput
-from experiments.reports.figures import read_curve
-from experiments.reports.report import write_report
-from experiments.reports.report_text import DataNote, Example, Report
+from experiments.reports.curves import read_curve
+from experiments.reports.report import publish
 from experiments.reports.sample import sample, translate_one
+from experiments.reports.translation_report import DataNote, Example, Outputs, make_report
 from experiments.systems.lexicon import train_lexicon
 from experiments.systems.translation import SYSTEMS, Network, model_config, note
 from experiments.training.runs import METRICS, locked
@@ -109,9 +109,7 @@ def run(settings: Settings, command: str, console: Console) -> None:
             console.rule(SYSTEMS[name].label, align="left")
             outcomes[name] = lexicon(bench) if name == "lexicon" else network(bench, name)
         directory = settings.directory / "report"
-        console.rule("report", align="left")
-        write_report(directory, report(bench, outcomes, command), console=console)
-        console.print(f"\nThe report, with figures: {directory / 'report.md'}")
+        publish(make_report(outputs(bench, outcomes, command)), directory, console)
         if (system := settings.systems[-1]) in ("bahdanau", "luong", "transformer"):
             asked = ["sample", "--run", str(settings.directory), "--system", system]
             asked.append(question(bench))
@@ -207,8 +205,8 @@ def training_task(bench: Bench, name: str, net: Network) -> Task:
     )
 
 
-def report(bench: Bench, outcomes: dict[str, Outcome], command: str) -> Report:
-    """What `write_report` needs of the run; the first system that has alignments shows its own."""
+def outputs(bench: Bench, outcomes: dict[str, Outcome], command: str) -> Outputs:
+    """What the report shows of the run; the first system that has alignments shows its own."""
     corpus, settings = bench.corpus, bench.settings
     aligned = [outcome for outcome in outcomes.values() if outcome.alignments]
     lecture = Example(
@@ -227,7 +225,7 @@ def report(bench: Bench, outcomes: dict[str, Outcome], command: str) -> Report:
         for outcome in aligned[1:]
     )
     metrics = {name: settings.directory / name / METRICS for name in outcomes}
-    return Report(
+    return Outputs(
         data=DataNote(
             corpus.name,
             corpus.licence,

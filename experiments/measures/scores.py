@@ -15,8 +15,9 @@ from jaxtyping import Float, Int
 from sacrebleu.metrics import BLEU, CHRF
 
 from experiments.data.words import words
+from experiments.systems.translation import SYSTEMS
 
-LAST_STATE = "RNN, last state"  # the system that the others are held against
+LAST_STATE = SYSTEMS["final"].label  # the system that the others are held against
 RESAMPLES = 1000
 SEED = 12345  # sacrebleu's default: with it the resamples are sacrebleu's, draw for draw
 FEWEST_SENTENCES = 10  # below this a bin keeps its BLEU but gets no interval and is not drawn

@@ -1,59 +1,97 @@
-"""Accuracy against size, a line a system, with the sizes that were trained on shaded."""
+"""Lines in a figure: loss against the step, and accuracy against size."""
 
+import dataclasses
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.reports.figures import COLOURS, LINES, MARKERS
-
-type BySize = Mapping[int, float]
-"""Accuracy at each size."""
+from experiments.reports.styles import line_styles, remove_frame
 
 
-def accuracy_curves(
-    panels: Mapping[str, Mapping[str, BySize]],
-    *,
-    trained: Mapping[str, tuple[int, int]],
-    size_label: Mapping[str, str],
-    accuracy_label: str,
-) -> Figure:
-    """Panels side by side, every system in the same style in each.
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """The loss of one system while it trained: (step, nats per target token) pairs.
 
-    Args:
-      panels: by title, the curve of each system.
-      trained: by title, the smallest and the largest size in training.
-      size_label: by title, what the size is.
-      accuracy_label: what is measured, for all panels.
+    `validated_after` holds the seconds that training had taken at each pair of `validation`.
     """
-    figure = Figure(figsize=(3.6 * max(len(panels), 1.6), 3.6), layout="constrained")
-    systems = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    lines = {}
-    for axes, (title, curves) in zip(
-        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
-    ):
-        axes.axvspan(*trained[title], color="0.92", zorder=0)
-        for name, curve in curves.items():
-            (lines[name],) = axes.plot(
-                list(curve), list(curve.values()), label=name, **_style(systems, name)
-            )
+
+    system: str
+    training: tuple[tuple[int, float], ...]
+    validation: tuple[tuple[int, float], ...]
+    validated_after: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """Accuracy against size.
+
+    Attributes:
+      title: of the panel.
+      curves: by system, the accuracy at each size.
+      trained: the smallest and the largest size in training.
+      size_label: what a size is.
+    """
+
+    title: str
+    curves: Mapping[str, Mapping[int, float]]
+    trained: tuple[int, int]
+    size_label: str
+
+
+def read_curve(system: str, path: Path) -> Curve:
+    """The curve in a file of metrics: one JSON object a line, with `step` and a loss."""
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+    def pairs(name: str) -> tuple[tuple[int, float], ...]:
+        return tuple((line["step"], line[name]) for line in lines if name in line)
+
+    seconds = tuple(line["seconds"] for line in lines if "validation_loss" in line)
+    return Curve(system, pairs("loss"), pairs("validation_loss"), seconds)
+
+
+def training_curves(curves: Sequence[Curve]) -> Figure:
+    """Training and validation loss against the step, side by side on one scale."""
+    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    styles = line_styles(curve.system for curve in curves)
+    for curve in curves:
+        style = styles[curve.system]
+        left.plot(*_columns(curve.training), label=curve.system, markevery=0.2, **style)
+        right.plot(*_columns(curve.validation), markevery=1, **style)
+    left.set_ylabel("loss (nats per target token)")
+    for axes, title in ((left, "training"), (right, "validation")):
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel(f"{size_label[title]} (trained: shaded)", fontsize=9)
+        axes.set_xlabel("step")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        remove_frame(axes)
+    if curves:
+        figure.legend(loc="outside upper center", ncols=2, frameon=False, handlelength=4)
+    return figure
+
+
+def accuracy_curves(panels: Sequence[Panel], accuracy_label: str) -> Figure:
+    """Panels side by side, each system in the same style in all of them."""
+    figure = Figure(figsize=(3.6 * max(len(panels), 1.6), 3.6), layout="constrained")
+    styles = line_styles(name for panel in panels for name in panel.curves)
+    lines = {}
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, panel in zip(all_axes, panels, strict=True):
+        axes.axvspan(*panel.trained, color="0.92", zorder=0)
+        for name, curve in panel.curves.items():
+            (lines[name],) = axes.plot([*curve], [*curve.values()], label=name, **styles[name])
+        axes.set_title(panel.title, fontsize=10)
+        axes.set_xlabel(f"{panel.size_label} (trained: shaded)", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(-0.03, 1.03)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="0.9", linewidth=0.8)
+        remove_frame(axes)
     figure.axes[0].set_ylabel(accuracy_label)
     figure.legend(handles=[*lines.values()], loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
-def _style(systems: Sequence[str], name: str) -> dict:
-    place = systems.index(name)
-    return {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": LINES[place % len(LINES)],
-        "markersize": 5,
-        "linewidth": 1.6,
-    }
+def _columns(points: Sequence[tuple[int, float]]) -> np.ndarray:
+    return np.array(points, np.float64).reshape(-1, 2).T

@@ -1,17 +1,14 @@
-"""The pictures of a translation experiment: BLEU by length, alignments, and loss curves.
+"""BLEU by length, alignments between words, and figures as PNG files.
 
 Bahdanau et al., "Neural machine translation by jointly learning to align and translate" (2014),
-figs. 2 and 3, https://arxiv.org/abs/1409.0473. Colours are Okabe and Ito's, which colour-blind
-readers can tell apart; line and marker say the same on a grey print. Nothing here touches pyplot,
-and the same numbers give the same bytes.
+figs. 2 and 3, https://arxiv.org/abs/1409.0473. pyplot is not used, and equal numbers give equal
+bytes.
 """
 
 import dataclasses
 import io
 import itertools
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,39 +19,13 @@ from matplotlib.figure import Figure
 
 from experiments.measures.alignments import Alignment
 from experiments.measures.scores import BINS, FEWEST_SENTENCES, ScoreTable
+from experiments.reports.styles import line_styles, remove_frame
 
 DOTS_PER_INCH = 150
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES = ("-", "--", "-.", ":", (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 3)))
 CELL = 0.22  # inches a word takes in an alignment, wide enough for its label
 LETTER = 0.075  # inches a letter of a label takes, about
 BAR = 0.9  # inches for the scale of the weights
 WIDEST = 11.0  # inches of alignments side by side
-
-
-@dataclasses.dataclass(frozen=True)
-class Curve:
-    """The loss of one system while it trained: (step, nats per target token) pairs.
-
-    `validated_after` holds the seconds that training had taken at each pair of `validation`.
-    """
-
-    system: str
-    training: tuple[tuple[int, float], ...]
-    validation: tuple[tuple[int, float], ...]
-    validated_after: tuple[float, ...] = ()
-
-
-def read_curve(system: str, path: Path) -> Curve:
-    """The curve in a file of metrics: one JSON object a line, with `step` and a loss."""
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-    def pairs(name: str) -> tuple[tuple[int, float], ...]:
-        return tuple((line["step"], line[name]) for line in lines if name in line)
-
-    seconds = tuple(line["seconds"] for line in lines if "validation_loss" in line)
-    return Curve(system, pairs("loss"), pairs("validation_loss"), seconds)
 
 
 def png(figure: Figure) -> bytes:
@@ -74,7 +45,7 @@ def bleu_by_length(tables: Sequence[ScoreTable]) -> Figure:
     axes = figure.add_subplot()
     counts = {b.label: tables[0].row(b.label).sentences if tables else 0 for b in BINS}
     drawn = [label for label, count in counts.items() if count >= FEWEST_SENTENCES]
-    styles = _styles([table.system for table in tables])
+    styles = line_styles([table.system for table in tables])
     for place, table in enumerate(tables):
         x = np.arange(len(drawn)) + 0.07 * (place - (len(tables) - 1) / 2)
         _draw_table(axes, x, table, drawn, styles[table.system])
@@ -83,7 +54,7 @@ def bleu_by_length(tables: Sequence[ScoreTable]) -> Figure:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("source length (words)")
     axes.set_ylabel("BLEU")
-    _quiet(axes)
+    remove_frame(axes)
     if drawn:
         figure.legend(loc="outside upper center", ncols=2, frameon=False, handlelength=4)
     else:
@@ -96,11 +67,22 @@ def bleu_by_length(tables: Sequence[ScoreTable]) -> Figure:
     return figure
 
 
-def alignment_maps(alignments: Sequence[Alignment]) -> Figure:
+def alignment_maps(
+    alignments: Sequence[Alignment],
+    *,
+    source_labels: Sequence[str] | None = None,
+    generated_label: str = "generated (French)",
+) -> Figure:
     """Generated words on rows, source words on columns, attention weight as darkness (fig. 3).
 
     All panels share one scale from 0 to 1 and one size of cell; they stand in rows like text.
+
+    Args:
+      alignments: one a panel.
+      source_labels: of the columns of each panel; None is "source (English)".
+      generated_label: of the rows.
     """
+    names = iter(source_labels or ["source (English)"] * len(alignments))
     panels = [_Panel.of(alignment) for alignment in alignments]
     shelves = _shelves(panels)
     width = max((sum(p.width for p in shelf) for shelf in shelves), default=1.0) + BAR
@@ -111,7 +93,8 @@ def alignment_maps(alignments: Sequence[Alignment]) -> Figure:
         left, labels = 0.0, max(panel.top for panel in shelf)
         for panel in shelf:
             box = (left + panel.left, top - labels - panel.rows, panel.columns, panel.rows)
-            _draw_alignment(figure.add_axes(_fraction(box, width, height)), panel.alignment)
+            axes = figure.add_axes(_fraction(box, width, height))
+            _draw_alignment(axes, panel.alignment, next(names), generated_label)
             corner = ((left + 0.1) / width, (top - labels + panel.top - 0.1) / height)
             figure.text(*corner, f"({next(letters)})", va="top", fontweight="bold")
             left += panel.width
@@ -124,43 +107,6 @@ def alignment_maps(alignments: Sequence[Alignment]) -> Figure:
     return figure
 
 
-def training_curves(curves: Sequence[Curve], systems: Sequence[str] = ()) -> Figure:
-    """Training and validation loss against the step, side by side on one scale.
-
-    Args:
-      curves: of the systems that were trained by steps.
-      systems: every system of the report in order, so that each keeps its colour.
-    """
-    figure = Figure(figsize=(8.0, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    styles = _styles([*systems, *(c.system for c in curves if c.system not in systems)])
-    for curve in curves:
-        _draw_curve(left, curve.training, styles[curve.system], curve.system, every=0.2)
-        _draw_curve(right, curve.validation, styles[curve.system], None, every=1)
-    left.set_ylabel("loss (nats per target token)")
-    for axes, title in ((left, "training"), (right, "validation")):
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("step")
-        axes.xaxis.set_major_formatter("{x:,.0f}")
-        _quiet(axes)
-    if curves:
-        figure.legend(loc="outside upper center", ncols=2, frameon=False, handlelength=4)
-    return figure
-
-
-def _styles(systems: Iterable[str]) -> Mapping[str, dict]:
-    return {
-        system: {
-            "color": COLOURS[i % len(COLOURS)],
-            "marker": MARKERS[i % len(MARKERS)],
-            "linestyle": LINES[i % len(LINES)],
-            "markersize": 5,
-            "linewidth": 1.6,
-        }
-        for i, system in enumerate(systems)
-    }
-
-
 def _draw_table(
     axes: Axes, x: np.ndarray, table: ScoreTable, labels: Sequence[str], style: Mapping
 ) -> None:
@@ -169,18 +115,6 @@ def _draw_table(
     bounds = np.array([row.interval for row in rows], dtype=np.float64).reshape(-1, 2)
     reach = np.abs(bounds.T - scores)
     axes.errorbar(x, scores, yerr=reach, label=table.system, elinewidth=0.9, capsize=2.5, **style)
-
-
-def _draw_curve(
-    axes: Axes,
-    points: Sequence[tuple[int, float]],
-    style: Mapping,
-    label: str | None,
-    *,
-    every: float | int,
-) -> None:
-    steps, losses = [step for step, _ in points], [loss for _, loss in points]
-    axes.plot(steps, losses, label=label, markevery=every, **style)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +159,9 @@ def _fraction(
     return box[0] / width, box[1] / height, box[2] / width, box[3] / height
 
 
-def _draw_alignment(axes: Axes, alignment: Alignment) -> None:
+def _draw_alignment(
+    axes: Axes, alignment: Alignment, source_label: str, generated_label: str
+) -> None:
     rows, columns = alignment.weights.shape
     axes.imshow(alignment.weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(columns), alignment.source, rotation=90, fontsize=9)
@@ -237,8 +173,8 @@ def _draw_alignment(axes: Axes, alignment: Alignment) -> None:
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_color("0.8")
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel("source (English)", fontsize=9, color="0.35", loc="left", labelpad=7)
-    axes.set_ylabel("generated (French)", fontsize=9, color="0.35", loc="top")
+    axes.set_xlabel(source_label, fontsize=9, color="0.35", loc="left", labelpad=7)
+    axes.set_ylabel(generated_label, fontsize=9, color="0.35", loc="top")
 
 
 def _draw_scale(figure: Figure, box: tuple[float, float, float, float]) -> None:
@@ -247,9 +183,3 @@ def _draw_scale(figure: Figure, box: tuple[float, float, float, float]) -> None:
     )
     bar.set_label("attention weight", fontsize=9)
     bar.outline.set_visible(False)
-
-
-def _quiet(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.9", linewidth=0.8)
-    axes.set_axisbelow(True)

@@ -1,19 +1,13 @@
-"""What the length experiment found: a report to read, its numbers as JSON, and two figures."""
+"""The report of `length`: claims, curves, and a table for each task."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-from matplotlib.figure import Figure
+from collections.abc import Iterator, Mapping, Sequence
 
 from experiments.measures.alignments import Alignment
 from experiments.reports.claims import Claim
-from experiments.reports.curves import accuracy_curves
-from experiments.reports.figures import alignment_maps, png
-from experiments.reports.findings import as_json, markdown_table
-from experiments.reports.report import write_whole
-
-ACCURACY, ALIGNMENTS = "accuracy_by_length.png", "alignments.png"
+from experiments.reports.curves import Panel, accuracy_curves
+from experiments.reports.figures import alignment_maps
+from experiments.reports.report import NOTHING, Picture, Report, Table, training_times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,9 +18,9 @@ class TaskResult:
       trained: the smallest and the largest size in training.
       size_label: what a size is.
       seconds: of training, by system.
-      accuracy: by system and size, the share of target words said in their place.
+      accuracy: by system and size, the share of target words output in their place.
       moves: by size, how far the attention moves at a step, in the mean.
-      example: what the attention read of one test item.
+      example: the attention weights of one test item.
     """
 
     trained: tuple[int, int]
@@ -47,63 +41,54 @@ class Findings:
     claims: Sequence[Claim]
 
 
-def write_findings(directory: Path, findings: Findings) -> None:
-    """report.md, report.json and the figures; what an earlier run left is replaced."""
-    directory.mkdir(parents=True, exist_ok=True)
+def make_report(findings: Findings) -> Report:
+    """The report of one run."""
     results = findings.results
-    figure = accuracy_curves(
-        {task: result.accuracy for task, result in results.items()},
-        trained={task: result.trained for task, result in results.items()},
-        size_label={task: result.size_label for task, result in results.items()},
-        accuracy_label="words said in their place",
-    )
-    write_whole(directory / ACCURACY, png(figure))
-    write_whole(directory / ALIGNMENTS, png(alignments(list(results.values()))))
-    write_whole(directory / "report.json", as_json(findings))
-    write_whole(directory / "report.md", markdown(findings).encode())
-
-
-def alignments(results: Sequence[TaskResult]) -> Figure:
-    """What was read for each word of an example, of the tasks where that moves step by step."""
-    moving = [result.example for result in results if result.moves]
-    figure = alignment_maps(moving)
-    for axes in figure.axes[: len(moving)]:  # behind them comes the scale
-        axes.set_xlabel("source", loc="left")
-        axes.set_ylabel("said", loc="top")
-    return figure
-
-
-def markdown(findings: Findings) -> str:
-    """The report: claims, curves, and a table for each task."""
-    parts = [
-        "# Sequences that grow",
-        "\n".join(claim.markdown() for claim in findings.claims),
-        f"![accuracy by length]({ACCURACY})",
-        "Both networks learned from the shaded sizes only.",
-        *(section(task, result) for task, result in findings.results.items()),
-        "## What is read",
-        f"![attention while copying and reversing]({ALIGNMENTS})",
-        f"Repeat with `{findings.command}` (seed {findings.seed}).",
+    panels = [
+        Panel(task, result.accuracy, result.trained, result.size_label)
+        for task, result in results.items()
     ]
-    return "\n\n".join(parts) + "\n"
+    moving = [result.example for result in results.values() if result.moves]
+    maps = alignment_maps(moving, source_labels=["source"] * len(moving), generated_label="said")
+    return Report(
+        title="Sequences that grow",
+        findings=vars(findings),
+        claims=findings.claims,
+        body=[
+            Picture(
+                "accuracy_by_length.png",
+                accuracy_curves(panels, "words said in their place"),
+                "accuracy by length",
+            ),
+            "Both networks learned from the shaded sizes only.",
+            *(part for task, result in results.items() for part in section(task, result)),
+            "## What is read",
+            Picture("alignments.png", maps, "attention while copying and reversing"),
+            f"Repeat with `{findings.command}` (seed {findings.seed}).",
+        ],
+    )
 
 
-def section(task: str, result: TaskResult) -> str:
+def section(task: str, result: TaskResult) -> Iterator[str | Table]:
     """One task: its table, and what happens beyond the sizes in training."""
     names = list(result.accuracy)
     sizes = list(result.accuracy[names[0]])
     rows = [
         [str(size)]
         + [f"{result.accuracy[name][size]:.2f}" for name in names]
-        + [f"{result.moves[size]:+.2f}" if size in result.moves else "–"]
+        + [f"{result.moves[size]:+.2f}" if size in result.moves else NOTHING]
         for size in sizes
     ]
     largest = max(sizes)
     beyond = " and ".join(f"{result.accuracy[name][largest]:.2f} ({name})" for name in names)
-    seconds = ", ".join(f"{name} {spent:.0f} s" for name, spent in result.seconds.items())
-    header = [result.size_label, *names, "attention moves"]
-    return (
-        f"## {task.capitalize()}\n\n{markdown_table(header, rows)}\n\n"
-        f"Trained on {result.size_label} {result.trained[0]} to {result.trained[1]} ({seconds}); "
-        f"at {largest}, {beyond} of the words are right."
+    yield f"## {task.capitalize()}"
+    yield Table(
+        [result.size_label, *names, "attention moves"],
+        rows,
+        f"{task}: words said in their place; {result.size_label} {result.trained[0]} to "
+        f"{result.trained[1]} in training",
+    )
+    yield (
+        f"Trained on {result.size_label} {result.trained[0]} to {result.trained[1]} "
+        f"({training_times(result.seconds)}); at {largest}, {beyond} of the words are right."
     )

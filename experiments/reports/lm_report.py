@@ -1,47 +1,12 @@
-"""What a language model experiment found: a report to read, its numbers as JSON, a loss figure."""
+"""The report of `lm`: claims, scores, the loss, and samples."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-from jaxtyping import Int
-
+from experiments.measures.lm_scores import Score
 from experiments.reports.claims import Claim
-from experiments.reports.figures import Curve, png, training_curves
-from experiments.reports.findings import as_json, markdown_table
-from experiments.training.runs import write_whole
-
-LOSS = "loss.png"
-
-
-@dataclasses.dataclass(frozen=True)
-class Score:
-    """How well the validation split is predicted.
-
-    Attributes:
-      name: of what predicts it.
-      loss: nats a token.
-      perplexity: the number of equally likely tokens that are as hard to guess among.
-      bits_per_character: the same whatever the tokens are, so that characters and byte pairs
-        compare.
-
-    Example:
-      >>> score = Score.of("one bit a token", math.log(2), tokens_per_character=0.25)
-      >>> score.perplexity, score.bits_per_character
-      (2.0, 0.25)
-    """
-
-    name: str
-    loss: float
-    perplexity: float
-    bits_per_character: float
-
-    @classmethod
-    def of(cls, name: str, loss: float, tokens_per_character: float) -> "Score":
-        """What a loss in nats a token means."""
-        return cls(name, loss, math.exp(loss), loss * tokens_per_character / math.log(2))
+from experiments.reports.curves import Curve, training_curves
+from experiments.reports.report import Picture, Report, Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,58 +36,25 @@ class Findings:
     claims: Sequence[Claim]
 
 
-def following_counts_loss(
-    train: Int[np.ndarray, " S"], validation: Int[np.ndarray, " T"], vocab_size: int
-) -> float:
-    """Nats a token of a model that only counts which token follows which, each pair once more.
-
-    Example:
-      >>> loss = following_counts_loss(np.array([0, 1, 0, 1]), np.array([0, 1]), 2)
-      >>> print(f"{np.exp(-loss):.2f}")   # 1 followed 0 twice: (2 + 1) / (2 + 2)
-      0.75
-    """
-    counts = np.ones((vocab_size, vocab_size))
-    np.add.at(counts, (train[:-1], train[1:]), 1)
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    return float(-np.log(shares[validation[:-1], validation[1:]]).mean())
-
-
-def score_rows(scores: Sequence[Score]) -> list[list[str]]:
-    """The table of scores, for a terminal or a page."""
-    return [
-        [
-            score.name,
-            f"{score.loss:.4f}",
-            f"{score.perplexity:.2f}",
-            f"{score.bits_per_character:.3f}",
-        ]
-        for score in scores
+def make_report(findings: Findings) -> Report:
+    """The report of one run."""
+    rows = [
+        [s.name, f"{s.loss:.4f}", f"{s.perplexity:.2f}", f"{s.bits_per_character:.3f}"]
+        for s in findings.scores
     ]
-
-
-HEADER = ["on the validation split", "nats a token", "perplexity", "bits a character"]
-
-
-def write_findings(directory: Path, findings: Findings) -> None:
-    """report.md, report.json and the figure; what an earlier run left is replaced."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / LOSS, png(training_curves([findings.curve])))
-    write_whole(directory / "report.json", as_json(findings))
-    write_whole(directory / "report.md", markdown(findings).encode())
-
-
-def markdown(findings: Findings) -> str:
-    """The report: claims, scores, the loss, and what the model writes."""
-    parts = [
-        "# A language model",
-        "\n".join(claim.markdown() for claim in findings.claims),
-        findings.data,
-        f"{findings.model} {findings.training}",
-        markdown_table(HEADER, score_rows(findings.scores)),
-        f"![loss while it trained]({LOSS})",
-        "## What it writes",
-        f"After the prompt {findings.prompt!r}, {len(findings.samples)} times:",
-        *(f"```text\n{sample.strip()}\n```" for sample in findings.samples),
-        f"Repeat with `{findings.command}`.",
-    ]
-    return "\n\n".join(parts) + "\n"
+    header = ["on the validation split", "nats a token", "perplexity", "bits a character"]
+    return Report(
+        title="A language model",
+        findings=vars(findings),
+        claims=findings.claims,
+        body=[
+            findings.data,
+            f"{findings.model} {findings.training}",
+            Table(header, rows),
+            Picture("loss.png", training_curves([findings.curve]), "loss while it trained"),
+            "## What it writes",
+            f"After the prompt {findings.prompt!r}, {len(findings.samples)} times:",
+            *(f"```text\n{sample.strip()}\n```" for sample in findings.samples),
+            f"Repeat with `{findings.command}`.",
+        ],
+    )

@@ -1,171 +1,176 @@
-"""A translation experiment written down: report.md to read, report.json with the same numbers.
+"""The report of an experiment: report.md to read, report.json with the same numbers, and figures.
 
-Beside them stand the figures, and translations.jsonl, from which every score can be computed again.
-Each file is written whole or not at all.
+Each experiment builds a `Report`; `publish` writes its files and prints its tables.
 """
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import rich.table
+from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
-from attn_jax.viewer import AttentionView
-from experiments.measures.alignments import Alignment
-from experiments.measures.scores import Scores, score_systems, word_count
+from experiments.reports.claims import Claim
 from experiments.reports.environment import Environment, environment
-from experiments.reports.figures import alignment_maps, bleu_by_length, png, training_curves
-from experiments.reports.report_text import (
-    FIGURES,
-    PAGE,
-    Example,
-    Report,
-    markdown,
-    observations,
-    score_cells,
-)
-from experiments.reports.report_time import duration
+from experiments.reports.figures import png
 from experiments.training.runs import write_whole
 
-QUANTILES = {"A short": 0.1, "A middling": 0.5, "A long": 0.9, "The longest": 1.0}
+NOTHING = "–"  # the cell of a table where nothing was measured
 
 
-def write_report(
-    directory: Path,
-    report: Report,
-    *,
-    console: Console | None = None,
-    place: Environment | None = None,
-) -> Scores:
-    """Score the systems and write the report with its figures.
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Cells as text; columns of numbers are aligned to the right. A terminal shows the title."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str | None = None
+
+    def markdown(self) -> str:
+        """The table as Markdown.
+
+        Example:
+          >>> print(Table(["system", "BLEU"], [["a", "1.5"], ["b", "–"]]).markdown())
+          | system | BLEU |
+          | --- | ---: |
+          | a | 1.5 |
+          | b | – |
+        """
+        marks = ["---:" if is_number else "---" for is_number in self._are_numbers()]
+        return "\n".join("| " + " | ".join(row) + " |" for row in (self.header, marks, *self.rows))
+
+    def for_terminal(self) -> rich.table.Table:
+        """The table for a terminal."""
+        table = rich.table.Table(title=self.title, title_justify="left")
+        for name, is_number in zip(self.header, self._are_numbers(), strict=True):
+            table.add_column(name, justify="right" if is_number else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def _are_numbers(self) -> list[bool]:
+        number = re.compile(rf"[+-]?\d|{NOTHING}$|$")
+        return [all(number.match(row[i]) for row in self.rows) for i in range(len(self.header))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """A figure of the report, its file name, and the text for readers who do not see it."""
+
+    file: str
+    figure: Figure
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A sentence about the numbers, in the report and on the terminal."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Report:
+    """What an experiment found.
+
+    Attributes:
+      title: of the page.
+      findings: everything that was measured, by name; report.json.
+      body: what stands below the claims, in order; plain text is Markdown.
+      claims: what should be true of the findings.
+      files: further files by name.
+      decimals: of the numbers in arrays of report.json; None keeps all.
+      environment: where and when the experiment ran.
+    """
+
+    title: str
+    findings: Mapping[str, Any]
+    body: Sequence[str | Finding | Table | Picture]
+    claims: Sequence[Claim] = ()
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+    decimals: int | None = 4
+    environment: Environment = dataclasses.field(default_factory=environment)
+
+    def markdown(self) -> str:
+        """The page."""
+        parts = [f"# {self.title}", "\n".join(claim.markdown() for claim in self.claims)]
+        for block in self.body:
+            if isinstance(block, Table):
+                parts.append(block.markdown())
+            elif isinstance(block, Picture):
+                parts.append(f"![{block.caption}]({block.file})")
+            else:
+                parts.append(block.text if isinstance(block, Finding) else block)
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def json(self) -> str:
+        """The findings and the environment; dataclasses are objects, and arrays are lists."""
+        content = {**self.findings, "environment": self.environment}
+        text = json.dumps(
+            content, indent=2, ensure_ascii=False, allow_nan=False, default=self._plain
+        )
+        return text + "\n"
+
+    def show(self, console: Console) -> None:
+        """Prints the tables and the findings."""
+        for block in self.body:
+            if isinstance(block, Table):
+                console.print(block.for_terminal())
+            elif isinstance(block, Finding):
+                text = block.text.replace("*", "")
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def _plain(self, value: Any) -> Any:
+        if dataclasses.is_dataclass(value):
+            return vars(value)
+        return (value if self.decimals is None else value.round(self.decimals)).tolist()
+
+
+def publish(report: Report, directory: Path, console: Console | None = None) -> None:
+    """Writes a report, each file whole or not at all, and prints its tables and findings.
 
     Args:
-      directory: is made if it does not exist; what an earlier report left is replaced.
-      report: of at least one system.
-      console: where to print the table of scores; None is silence.
-      place: where the run happened; None is here and now.
-
-    Returns:
-      The scores that were written.
-
-    Raises:
-      ValueError: there is no system, or translations and sources do not match.
+      report: to be written.
+      directory: is made if it does not exist. Figures and pages of an earlier report are removed.
+      console: where to print; None for nowhere.
     """
-    scores = score_systems(report.systems, report.sources, report.references)
-    examples = (*report.examples, *_test_examples(report))
-    place = place or environment()
-    directory.mkdir(parents=True, exist_ok=True)
-    _write_figures(directory, report, scores)
-    _write_page(directory / PAGE, report)
-    _write_translations(directory / "translations.jsonl", report)
-    content = _content(report, scores, examples, place)
-    write_whole(directory / "report.json", _json(content, indent=2).encode())
-    write_whole(directory / "report.md", markdown(report, scores, examples, place).encode())
-    if console is not None:
-        print_scores(console, report, scores)
-    return scores
-
-
-def print_scores(console: Console, report: Report, scores: Scores) -> None:
-    """The result table and what it says, for a terminal."""
-    header, rows = score_cells(scores)
-    table = Table(title="BLEU (95 % interval) by source length", title_justify="left")
-    for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    table.add_section()
-    table.add_row("training", "", *(duration(system.seconds) for system in report.systems))
-    console.print(table)
-    for sentence in observations(scores, report.curves):
-        console.print(f"• {sentence.replace('*', '')}", markup=False, highlight=False)
-
-
-def _test_examples(report: Report) -> list[Example]:
-    """Test sentences at fixed places in the order of length, so that nobody has chosen them."""
-    order = sorted(range(len(report.sources)), key=lambda i: word_count(report.sources[i]))
-    examples, shown = [], set()
-    for title, quantile in QUANTILES.items():
-        i = order[round(quantile * (len(order) - 1))]
-        if i not in shown:
-            shown.add(i)
-            translations = {system.name: system.translations[i] for system in report.systems}
-            words = word_count(report.sources[i])
-            title = f"{title} test sentence ({words} words, number {i + 1})"
-            examples.append(Example(title, report.sources[i], translations, report.references[i]))
-    return examples
-
-
-def _write_figures(directory: Path, report: Report, scores: Scores) -> None:
-    figures = {"bleu": bleu_by_length(scores.tables)}
-    if report.curves:
-        figures["training"] = training_curves(report.curves, [s.name for s in report.systems])
-    if report.picks is not None and report.picks.alignments:
-        figures["alignments"] = alignment_maps(report.picks.alignments)
-    for name, file in FIGURES.items():
-        if name in figures:
-            write_whole(directory / file, png(figures[name]))
-        else:  # nothing of an earlier run may stand beside this one's numbers
-            (directory / file).unlink(missing_ok=True)
-
-
-def _write_page(path: Path, report: Report) -> None:
-    """The alignments that are drawn in the report, on a page of the attention viewer."""
-    picked = () if report.picks is None else report.picks.alignments
-    drawn = [(" ".join(one.source), one) for one in picked]
-    drawn += [(example.title, example.alignment) for example in report.examples]
-    views = [_view(title, one) for title, one in drawn if one is not None and one.generated]
-    if not picked or not views:
-        path.unlink(missing_ok=True)
-        return
-    readings = tuple(reading for view in views for reading in view.readings)
-    note = "What each generated word reads of the source, between whole words."
-    page = AttentionView(readings, "Alignments of test sentences", note).to_html()
-    write_whole(path, page.encode())
-
-
-def _view(title: str, alignment: Alignment) -> AttentionView:
-    words = alignment.generated, alignment.source
-    return AttentionView.from_weights(alignment.weights, words[0], key_tokens=words[1], title=title)
-
-
-def _write_translations(path: Path, report: Report) -> None:
-    lines = []
-    for i, (source, reference) in enumerate(zip(report.sources, report.references, strict=True)):
-        outputs = {system.name: system.translations[i] for system in report.systems}
-        lines.append(_json({"source": source, "reference": reference, **outputs}))
-    write_whole(path, "".join(f"{line}\n" for line in lines).encode())
-
-
-def _content(
-    report: Report, scores: Scores, examples: Sequence[Example], place: Environment
-) -> dict[str, object]:
-    """What report.json holds; the translations have a file of their own."""
-    return {
-        "data": dataclasses.asdict(report.data),
-        "systems": [
-            {
-                name: fact
-                for name, fact in dataclasses.asdict(system).items()
-                if name != "translations"
-            }
-            for system in report.systems
-        ],
-        "scores": dataclasses.asdict(scores),
-        "observations": observations(scores, report.curves),
-        "curves": [dataclasses.asdict(curve) for curve in report.curves],
-        "picks": None if report.picks is None else dataclasses.asdict(report.picks),
-        "examples": [dataclasses.asdict(example) for example in examples],
-        "command": report.command,
-        "seed": report.seed,
-        "environment": dataclasses.asdict(place),
+    files = {
+        **{b.file: png(b.figure) for b in report.body if isinstance(b, Picture)},
+        **report.files,
+        "report.json": report.json().encode(),
+        "report.md": report.markdown().encode(),
     }
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in directory.iterdir():
+        if path.suffix in {".png", ".html"} and path.name not in files:
+            path.unlink()
+    for name, content in files.items():
+        write_whole(directory / name, content)
+    if console is not None:
+        console.rule("results", align="left")
+        report.show(console)
+        console.print(f"\nThe report, with figures: {directory / 'report.md'}\n", soft_wrap=True)
 
 
-def _json(content: object, *, indent: int | None = None) -> str:
-    return json.dumps(
-        content, indent=indent, ensure_ascii=False, allow_nan=False, default=np.ndarray.tolist
-    )
+def escaped(text: str) -> str:
+    """Text for Markdown in which no character is markup."""
+    return re.sub(r"([\\`*_{}\[\]<>#|~&$])", r"\\\1", " ".join(text.split()))
+
+
+def bullets(sentences: Sequence[str]) -> str:
+    """A Markdown list."""
+    return "\n".join(f"- {sentence}" for sentence in sentences)
+
+
+def training_times(seconds: Mapping[str, float]) -> str:
+    """How long each system trained.
+
+    Example:
+      >>> training_times({"a": 1.2, "b": 30.0})
+      'a 1 s, b 30 s'
+    """
+    return ", ".join(f"{name} {spent:.0f} s" for name, spent in seconds.items())

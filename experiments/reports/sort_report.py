@@ -1,20 +1,13 @@
-"""What the sorting experiment found: a report, its numbers as JSON, and a figure of the heads."""
+"""The report of `sort`: claims, what was sorted, and what each head attends to."""
 
 import dataclasses
 from collections.abc import Sequence
-from pathlib import Path
-
-from matplotlib.figure import Figure
 
 from experiments.measures.alignments import Alignment
 from experiments.measures.heads import HeadReading
 from experiments.reports.claims import Claim
-from experiments.reports.figures import alignment_maps, png
-from experiments.reports.findings import as_json, markdown_table
-from experiments.training.runs import write_whole
-
-HEADS = "heads.png"
-HEADER = ["head", "entropy", "to write", "just written", "other", "answer"]
+from experiments.reports.figures import alignment_maps
+from experiments.reports.report import Finding, Picture, Report, Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,41 +37,46 @@ class Findings:
     claims: Sequence[Claim]
 
 
-def write_findings(directory: Path, findings: Findings) -> None:
-    """report.md, report.json and the figure; what an earlier run left is replaced."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_whole(directory / HEADS, png(heads_figure(findings.heads)))
-    write_whole(directory / "report.json", as_json(findings))
-    write_whole(directory / "report.md", markdown(findings).encode())
-
-
-def heads_figure(heads: dict[str, Alignment]) -> Figure:
-    """A panel a head: rows are letters as they are written, columns what is read for each."""
-    figure = alignment_maps(list(heads.values()))
-    for name, axes in zip(heads, figure.axes, strict=False):  # behind them comes the scale
-        axes.set_xlabel(name, loc="left")
-        axes.set_ylabel("writes", loc="top")
-    return figure
-
-
-def reading_rows(readings: Sequence[HeadReading]) -> list[list[str]]:
-    """The table of readings, for a terminal or a page."""
-    return [
-        [
-            reading.name,
-            f"{reading.entropy:.2f} bits",
-            *(
-                f"{share:.0%}"
-                for share in (
-                    reading.next_letter,
-                    reading.last_letter,
-                    reading.other_letters,
-                    reading.answer,
-                )
-            ),
-        ]
-        for reading in readings
+def make_report(findings: Findings) -> Report:
+    """The report of one run."""
+    counts = [
+        [name, f"{right:,} of {findings.inputs[name]:,}"]
+        for name, right in findings.sorted_right.items()
     ]
+    maps = alignment_maps(
+        list(findings.heads.values()), source_labels=list(findings.heads), generated_label="writes"
+    )
+    return Report(
+        title="A GPT that sorts",
+        findings=vars(findings),
+        claims=findings.claims,
+        body=[
+            findings.model,
+            Table(["inputs", "sorted"], counts),
+            "## What each head reads",
+            f"*{findings.question}*, which was held out, is answered *{findings.said}*. Each row "
+            "is a letter as it is written, each column a token that may be read for it, the "
+            "question first.",
+            Picture("heads.png", maps, "weights of each head"),
+            "In the mean over all inputs and the letters of their answers: the entropy of the "
+            "weights, and where they lie: on letters of the question that are like the one to "
+            "write, like the one just written (where that is another), or neither, and on the "
+            "answer so far. The last row is a head that reads all tokens alike.",
+            reading_table(findings.readings),
+            Finding(observation(findings.readings)),
+            f"Repeat with `{findings.command}`.",
+        ],
+    )
+
+
+def reading_table(readings: Sequence[HeadReading]) -> Table:
+    """One row a head: the entropy of its weights, and their shares."""
+    header = ["head", "entropy", "to write", "just written", "other", "answer"]
+    rows = []
+    for one in readings:
+        shares = one.next_letter, one.last_letter, one.other_letters, one.answer
+        rows.append([one.name, f"{one.entropy:.2f} bits", *(f"{share:.0%}" for share in shares)])
+    return Table(header, rows, "what each head reads, in the mean")
 
 
 def observation(readings: Sequence[HeadReading]) -> str:
@@ -92,29 +90,3 @@ def observation(readings: Sequence[HeadReading]) -> str:
         f"{sharpest.name}: {sharpest.entropy:.2f} bits, as if it read {2**sharpest.entropy:.1f} "
         f"tokens, where reading all alike is {even.entropy:.2f} bits."
     )
-
-
-def markdown(findings: Findings) -> str:
-    """The report: claims, what was sorted, and what each head reads."""
-    counts = [
-        [name, f"{right:,} of {findings.inputs[name]:,}"]
-        for name, right in findings.sorted_right.items()
-    ]
-    parts = [
-        "# A GPT that sorts",
-        "\n".join(claim.markdown() for claim in findings.claims),
-        findings.model,
-        markdown_table(["inputs", "sorted"], counts),
-        "## What each head reads",
-        f"*{findings.question}*, which was held out, is answered *{findings.said}*. Each row is a "
-        "letter as it is written, each column a token that may be read for it, the question first.",
-        f"![weights of each head]({HEADS})",
-        "In the mean over all inputs and the letters of their answers: the entropy of the weights, "
-        "and where they lie: on letters of the question that are like the one to write, like the "
-        "one just written (where that is another), or neither, and on the answer so far. The last "
-        "row is a head that reads all tokens alike.",
-        markdown_table(HEADER, reading_rows(findings.readings)),
-        observation(findings.readings),
-        f"Repeat with `{findings.command}`.",
-    ]
-    return "\n\n".join(parts) + "\n"

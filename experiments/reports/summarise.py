@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.reports.report import Table, bullets
 from experiments.training.runs import write_whole
 
 HEADER = """\
@@ -20,10 +21,8 @@ Each folder has a whole report;
 [grammar](grammar/report.md) is the lecture's sentence, [length](length/report.md) copying,
 [lm](lm/report.md) a language model of one book, [sort](sort/report.md) a GPT that sorts.
 
-
-| run | system | seed | parameters | training | BLEU | BLEU, over 20 words | chrF |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |
 """
+COLUMNS = ("run", "system", "seed", "parameters", "training", "BLEU", "BLEU, over 20 words", "chrF")
 
 
 def summary(directory: Path) -> str:
@@ -39,26 +38,27 @@ def summary(directory: Path) -> str:
     reports = {name: report for name, report in found.items() if "picks" in report}  # translations
     rows = [row for name, report in reports.items() for row in _rows(name, report)]
     places = sorted({_place(report["environment"]) for report in reports.values()})
-    return HEADER + "\n".join(rows) + "\n\n" + "\n".join(f"- {place}" for place in places) + "\n"
+    return "\n".join([HEADER, Table(COLUMNS, rows).markdown(), "", bullets(places), ""])
 
 
-def _rows(name: str, report: Mapping[str, Any]) -> list[str]:
+def _rows(name: str, report: Mapping[str, Any]) -> list[list[str]]:
     tables = {table["system"]: table for table in report["scores"]["tables"]}
     rows = []
     for system in report["systems"]:
         table = tables[system["name"]]
         scores = {row["label"]: row for row in table["rows"]}
-        cells = (
-            f"[{name}]({name}/report.md)",
-            system["name"],
-            report["seed"],
-            f"{system['parameters']:,}",
-            f"{system['seconds'] / 60:.1f} min",
-            _score(scores["all"]),
-            _score(scores["over 20"]),
-            f"{table['chrf']:.1f}",
+        rows.append(
+            [
+                f"[{name}]({name}/report.md)",
+                system["name"],
+                str(report["seed"]),
+                f"{system['parameters']:,}",
+                f"{system['seconds'] / 60:.1f} min",
+                _score(scores["all"]),
+                _score(scores["over 20"]),
+                f"{table['chrf']:.1f}",
+            ]
         )
-        rows.append("| " + " | ".join(map(str, cells)) + " |")
     return rows
 
 

@@ -21,7 +21,7 @@ from experiments.data.text_files import read_text
 from experiments.data.text_tokens import BytePairs, Characters
 from experiments.data.texts import DATA_FOLDER, load_text
 from experiments.data.windows import Windows, evaluation_windows, training_windows
-from experiments.reports import lm_report
+from experiments.measures import lm_scores
 from experiments.systems.language_model import LanguageModel
 from experiments.training.lm_settings import PRESETS, Settings
 from experiments.training.task import Task, TrainConfig
@@ -166,7 +166,7 @@ def test_the_loss_falls_on_a_tiny_text_far_below_counting(stream, tmp_path):
     windows = training_windows(stream, length=12, batch_size=8, seed=0)
     result = fit(Task("tiny", {}, learner.init, learner.loss, windows), config, tmp_path)
     held_out = evaluation_windows(stream[:300], length=12, batch_size=25)
-    counted = lm_report.following_counts_loss(stream, stream[:300], 17)
+    counted = lm_scores.following_counts_loss(stream, stream[:300], 17)
     assert learner.evaluation(held_out)(result.params) < 0.6 * counted
 
 
@@ -239,14 +239,14 @@ def test_the_recipe_chooses_the_defaults():
 
 def test_the_share_of_known_words_is_a_claim():
     settings = Settings(corpus="tinyshakespeare", recipe="nanogpt")
-    scores = [lm_report.Score.of("", loss, 1.0) for loss in (2.5, 1.89)]
+    scores = [lm_scores.Score.of("", loss, 1.0) for loss in (2.5, 1.89)]
     claims = lm.claims_of(settings, scores, ["x the white whale swallowed x"], TEXT)
     assert [claim.holds for claim in claims] == [True, True, False]
     claims = lm.claims_of(settings, scores[::-1], ["x the wite wale swallowed x"], TEXT)
     assert [claim.holds for claim in claims] == [False, False, False]
 
 
-@pytest.mark.parametrize("module", [lm, lm_report, text_tokens, windows])
+@pytest.mark.parametrize("module", [lm, lm_scores, text_tokens, windows])
 def test_the_examples_in_docstrings_are_true(module):
     failed, tried = doctest.testmod(module, extraglobs={"np": np})
     assert (failed, tried > 0) == (0, True)

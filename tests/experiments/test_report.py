@@ -21,11 +21,11 @@ from experiments.measures.scores import (
     SystemOutput,
     score_systems,
 )
+from experiments.reports.curves import Curve
 from experiments.reports.environment import Environment, environment
-from experiments.reports.figures import Curve
-from experiments.reports.report import write_report
-from experiments.reports.report_text import DataNote, Example, Report, observations
-from experiments.reports.report_time import duration
+from experiments.reports.observations import duration, observations
+from experiments.reports.report import publish
+from experiments.reports.translation_report import DataNote, Example, Outputs, make_report
 
 WORD_BY_WORD, BAHDANAU = "word by word", "RNN, Bahdanau attention"
 WORDS = ("serveur", "fichier", "dans", "page", "avec", "lit", "écrit", "<tag>", "*", "a|b")
@@ -37,7 +37,7 @@ SWAP = Alignment(
 )
 
 
-def make_report(shares, *, sentences=60, longest=45, **parts):
+def make_outputs(shares, *, sentences=60, longest=45, **parts):
     rng = np.random.default_rng(0)
     lengths = [*rng.integers(4, longest, size=sentences)]
     references = tuple(" ".join(rng.choice(WORDS, size=n)) for n in lengths)
@@ -53,7 +53,14 @@ def make_report(shares, *, sentences=60, longest=45, **parts):
     )
     sources = tuple(" ".join(["word"] * n) for n in lengths)
     data = DataNote("docs", "CC-BY", "From 4 to 45 words.", 1000, 50, sentences)
-    return Report(data, systems, sources, references, "python -m x --y", 3, **parts)
+    return Outputs(data, systems, sources, references, "python -m x --y", 3, **parts)
+
+
+def write_report(directory, outputs, console=None):
+    """The scores that were written."""
+    report = make_report(outputs, PLACE)
+    publish(report, directory, console)
+    return report.findings["scores"]
 
 
 SHARES = {WORD_BY_WORD: 0.8, LAST_STATE: 0.6, BAHDANAU: 0.3}
@@ -63,13 +70,13 @@ SHARES = {WORD_BY_WORD: 0.8, LAST_STATE: 0.6, BAHDANAU: 0.3}
 def full():
     example = Example("The lecture's sentence", "The cat", {BAHDANAU: "Le chat"}, "Le <chat>", SWAP)
     curves = (Curve(LAST_STATE, ((1, 7.0), (9, 2.0)), ((9, 3.0),)),)
-    return make_report(SHARES, curves=curves, picks=pick_alignments([SWAP]), examples=(example,))
+    return make_outputs(SHARES, curves=curves, picks=pick_alignments([SWAP]), examples=(example,))
 
 
 @pytest.fixture(scope="module")
 def written(full, tmp_path_factory):
     directory = tmp_path_factory.mktemp("report")
-    scores = write_report(directory, full, place=PLACE)
+    scores = write_report(directory, full)
     return directory, scores
 
 
@@ -134,7 +141,7 @@ def test_no_sentence_turns_into_markup(written):
 
 
 def test_same_report_gives_the_same_bytes(full, written, tmp_path):
-    write_report(tmp_path, full, place=PLACE)
+    write_report(tmp_path, full)
     for path in written[0].iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
@@ -197,7 +204,7 @@ def test_observations_name_the_best_system_of_each_length_that_was_tested():
 
 
 def test_observations_do_not_claim_a_difference_that_is_not_there():
-    report = make_report({LAST_STATE: 0.5})
+    report = make_outputs({LAST_STATE: 0.5})
     system = report.systems[0]
     almost = (system.translations[0] + " encore", *system.translations[1:])
     twin = dataclasses.replace(system, name=BAHDANAU, translations=almost)
@@ -208,17 +215,17 @@ def test_observations_do_not_claim_a_difference_that_is_not_there():
 
 
 def test_a_system_that_scores_zero_gets_no_ratio(tmp_path):
-    report = make_report({BAHDANAU: 0.3})
+    report = make_outputs({BAHDANAU: 0.3})
     silent = SystemOutput(LAST_STATE, ("",) * 60, 1.0, 1)
     report = dataclasses.replace(report, systems=(*report.systems, silent))
-    scores = write_report(tmp_path, report, place=PLACE)
+    scores = write_report(tmp_path, report)
     assert "times as much" not in " ".join(observations(scores))
 
 
 def test_report_survives_one_system_few_sentences_and_no_extras(tmp_path):
-    report = make_report({WORD_BY_WORD: 0.5}, sentences=3, longest=9)
+    report = make_outputs({WORD_BY_WORD: 0.5}, sentences=3, longest=9)
     (tmp_path / "alignments.png").write_bytes(b"of an earlier run")
-    write_report(tmp_path, report, place=PLACE)
+    write_report(tmp_path, report)
     page = (tmp_path / "report.md").read_text()
     assert "alignments.png" not in page
     assert not (tmp_path / "alignments.png").exists()
@@ -228,7 +235,7 @@ def test_report_survives_one_system_few_sentences_and_no_extras(tmp_path):
 
 def test_console_shows_the_table_and_the_observations(full, tmp_path):
     file = io.StringIO()
-    scores = write_report(tmp_path, full, console=Console(file=file, width=150), place=PLACE)
+    scores = write_report(tmp_path, full, console=Console(file=file, width=150))
     shown = file.getvalue()
     assert f"{scores.table(BAHDANAU).row('all').bleu:.1f} (" in shown
     assert "over 60" in shown
@@ -239,7 +246,7 @@ def test_console_shows_the_table_and_the_observations(full, tmp_path):
 def test_systems_that_do_not_fit_the_test_set_leave_nothing_behind(full, tmp_path):
     wrong = dataclasses.replace(full, sources=full.sources[:-1])
     with pytest.raises(ValueError, match="references has 60"):
-        write_report(tmp_path / "run", wrong, place=PLACE)
+        write_report(tmp_path / "run", wrong)
     assert not (tmp_path / "run").exists()
 
 

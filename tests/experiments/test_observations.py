@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from experiments.reports.figures import Curve, read_curve
-from experiments.reports.report_time import at_equal_time
+from experiments.reports.curves import Curve, read_curve
+from experiments.reports.observations import at_equal_time
 
 QUICK = Curve("quick", (), ((10, 4.0), (20, 3.0)), (5.0, 10.0))
 SLOW = Curve("slow", (), ((10, 3.5), (20, 2.5)), (9.0, 80.0))
