@@ -3,11 +3,11 @@
 A file imports from its own folder and from those that stand before it in this list:
 
     command_line/  options, presets, and errors in one line
-    data/          texts and sentences, and the way from text to batches of ids
-    systems/       the models that are compared
+    data/          texts and sentence pairs, tokenizers, and batches of ids
+    systems/       the models that are compared, and text of Hugging Face checkpoints
     training/      training runs: settings, updates, checkpoints, devices
-    measures/      what is measured of a trained system
-    reports/       everything that is shown or written
+    measures/      outputs of trained systems, and what is measured of them
+    reports/       reports, figures, tables, and terminal output
     *.py           the questions
     gallery/       the pages of docs/gallery, made from models of the questions
 """

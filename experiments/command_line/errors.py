@@ -9,7 +9,7 @@ from pathlib import Path
 
 import attn_jax
 
-OURS = [Path(attn_jax.__file__).resolve().parent, Path(__file__).resolve().parents[1]]
+OUR_FOLDERS = [Path(attn_jax.__file__).resolve().parent, Path(__file__).resolve().parents[1]]
 REMEDIES = {
     errno.ENOSPC: "free some space and run the same command to continue",
     errno.EDQUOT: "your quota is used up: free some space and run the same command to continue",
@@ -21,30 +21,30 @@ EXPECTED = (ValueError, OSError, FloatingPointError)
 
 
 @contextmanager
-def mendable_errors() -> Iterator[None]:
-    """Gives up with one line where our own code says what is wrong and what to do.
+def exit_on_user_error() -> Iterator[None]:
+    """Replaces an error that a user can correct by one line on stderr and exit status 1.
 
-    An error from anywhere deeper is a bug, and keeps its traceback; so does every error under
-    `python -X dev`.
+    Such an error is raised by our own code, or is an OSError. Any other error is a bug and keeps
+    its traceback; so does every error under `python -X dev`.
 
     Raises:
-      SystemExit: in place of an error that a user can mend.
+      SystemExit: in place of an error that a user can correct.
     """
     try:
         yield
     except EXPECTED as error:
         *_, (innermost, _) = traceback.walk_tb(error.__traceback__)
         place = Path(innermost.f_code.co_filename)
-        is_ours = any(place.is_relative_to(folder) for folder in OURS)
+        is_ours = any(place.is_relative_to(folder) for folder in OUR_FOLDERS)
         if sys.flags.dev_mode or not (is_ours or isinstance(error, OSError)):
             raise
-        sys.exit(f"error: {explained(error)}")
+        sys.exit(f"error: {error_message(error)}")
     except KeyboardInterrupt:
         sys.exit("stopped; run the same command to continue")
 
 
-def explained(error: Exception) -> str:
-    """An error in a sentence; what the system says with a number alone, with what to do."""
+def error_message(error: Exception) -> str:
+    """The message of an error; for an errno of REMEDIES, with what to do."""
     if not isinstance(error, OSError) or error.errno not in REMEDIES:
         return str(error)
     return f"{error.filename or 'a file'}: {error.strerror}; {REMEDIES[error.errno]}"

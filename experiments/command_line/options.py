@@ -1,4 +1,4 @@
-"""Options of a program: a preset, settings that change it, and the command to paste."""
+"""The options of a program: a preset, changes to its settings, and the command to repeat a run."""
 
 import shlex
 import shutil
@@ -10,15 +10,16 @@ import tyro
 
 
 def shell_command(experiment: str, arguments: Sequence[str] = ()) -> str:
-    """The command that does the same when it is pasted into a shell in this folder."""
+    """The shell command, for this folder, that runs a program with these arguments."""
     return shlex.join([interpreter(), "-m", f"experiments.{experiment}", *arguments])
 
 
 def interpreter() -> str:
-    """How a shell in this folder calls the Python that runs this.
+    """The name of the running Python in shell commands.
 
-    A path below the folder is written from there on (.venv/bin/python), so that a report says the
-    same on every machine; one that the shell finds by its name is that name.
+    It is `python` or `python3` where the shell finds this Python by that name, else its path. A
+    path below the current folder is relative (.venv/bin/python), so reports do not depend on the
+    machine.
     """
     here = Path(sys.executable)
     for name in ("python", "python3"):
@@ -27,11 +28,11 @@ def interpreter() -> str:
     return str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here)
 
 
-def option(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The last value that is given to an option, or None, and the other arguments.
+def take_option(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The last value that is given to an take_option, or None, and the other arguments.
 
     Example:
-      >>> option("preset", ["--preset", "quick", "--name", "a", "--preset=smoke"])
+      >>> take_option("preset", ["--preset", "quick", "--name", "a", "--preset=smoke"])
       ('smoke', ['--name', 'a'])
     """
     value, others, left = None, [], list(arguments)
@@ -49,9 +50,9 @@ def option(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
 def choose_settings[Settings](
     experiment: str, description: str, presets: Mapping[str, Settings], arguments: Sequence[str]
 ) -> tuple[str, Settings]:
-    """The name of a preset and its settings, with what the command line changed."""
-    asked, rest = option("preset", arguments)
-    preset = next(iter(presets)) if asked is None else asked
+    """The name of the preset, and its settings with the changes of the command line."""
+    chosen, rest = take_option("preset", arguments)
+    preset = next(iter(presets)) if chosen is None else chosen
     if preset not in presets:
         sys.exit(f"--preset {preset!r} is unknown; choose from {', '.join(presets)}")
     settings = tyro.cli(

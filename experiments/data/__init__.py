@@ -1,1 +1,1 @@
-"""Texts and sentences, and the way from text to batches of ids."""
+"""Texts and sentence pairs, tokenizers, and batches of ids."""

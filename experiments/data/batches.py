@@ -1,7 +1,7 @@
-"""Sentence pairs as batches of a few fixed shapes, shuffled by seed and resumable to the batch.
+"""Sentence pairs as batches of a few fixed shapes, shuffled by a seed and resumable.
 
-A new pair of lengths is a new compile, so every batch has one of a few shapes (S, T), and all its
-sentences fit that shape.  Order, epochs and state are grain's: https://google-grain.readthedocs.io.
+Each new shape is compiled, so every batch has one of a few shapes (S, T) that its sentences fit.
+Order, epochs and state are grain's: https://google-grain.readthedocs.io.
 """
 
 import bisect
@@ -26,7 +26,7 @@ _MULTIPLE = 4  # lengths of shapes are multiples of this
 
 
 class Example(NamedTuple):
-    """A sentence pair as piece ids: the source as it is, the target with EOS."""
+    """A sentence pair as ids; the target ends with EOS."""
 
     source: list[int]
     target: list[int]
@@ -36,8 +36,8 @@ class Encoded(NamedTuple):
     """The sentence pairs that fit a model.
 
     Attributes:
-      examples: those that fit, in order.
-      dropped: how many were too long.
+      examples: the pairs that fit, in order.
+      dropped: the number of pairs that are too long.
     """
 
     examples: list[Example]
@@ -52,7 +52,7 @@ def encode_pairs(
     max_source: int,
     max_target: int,
 ) -> Encoded:
-    """Sentence pairs as ids; those that are longer than the model allows are left out and counted.
+    """Sentence pairs as ids; pairs that are too long are left out and counted.
 
     Args:
       pairs: the sentence pairs.
@@ -62,7 +62,7 @@ def encode_pairs(
       max_target: the most target tokens, EOS included.
 
     Returns:
-      The examples and how many pairs were left out.
+      The examples, and how many pairs were left out.
 
     Raises:
       ValueError: a limit is not positive, or a sentence is empty.
@@ -85,7 +85,7 @@ def encode_one(tokenizer: Tokenizer, sentence: str, *, max_length: int) -> list[
 
     Args:
       tokenizer: of the source language.
-      sentence: what a user typed.
+      sentence: input of a user.
       max_length: the most tokens the model allows.
 
     Returns:
@@ -101,16 +101,16 @@ def encode_one(tokenizer: Tokenizer, sentence: str, *, max_length: int) -> list[
 
 
 def choose_shapes(examples: Sequence[Example], count: int) -> list[Shape]:
-    """Picks at most `count` shapes so that the examples need the least padding.
+    """The `count` or fewer shapes with the least padding.
 
-    The shapes are chosen, exactly, among those at the quantiles 1/20, 2/20, … of both lengths.
+    The candidates are the quantiles 1/20, 2/20, … of both lengths; the best of them are chosen.
 
     Args:
       examples: the training examples.
-      count: the most shapes, that is compiles.
+      count: the most shapes; each is compiled once.
 
     Returns:
-      Shapes in growing order, no length falling; the last one holds every example.
+      Shapes in increasing order of both lengths; every example fits the last one.
 
     Raises:
       ValueError: there are no examples, or `count` is not positive.
@@ -124,20 +124,23 @@ def choose_shapes(examples: Sequence[Example], count: int) -> list[Shape]:
         raise ValueError(f"count={count} and {len(examples)} examples; both must be at least 1")
     lengths = np.array([(len(e.source), len(e.target)) for e in examples])
     edges = np.quantile(lengths, np.arange(1, 21) / 20, axis=0, method="higher")
-    ladder = sorted({(int(S), int(T)) for S, T in -(-edges // _MULTIPLE) * _MULTIPLE})
-    held = np.cumsum([0, *(len(bucket) for bucket in _buckets(examples, ladder).values())])
-    # best[j]: least padded tokens, and shapes that reach it, for the examples up to rung j.
+    candidates = sorted({(int(S), int(T)) for S, T in -(-edges // _MULTIPLE) * _MULTIPLE})
+    held = np.cumsum([0, *(len(bucket) for bucket in _buckets(examples, candidates).values())])
+    # best[j]: the fewest padded tokens, and their shapes, for the examples up to candidate j.
     best: dict[int, tuple[int, list[Shape]]] = {0: (0, [])}
     for _ in range(count):
         best |= {
             j: min(
-                (cost + int(held[j] - held[i]) * sum(ladder[j - 1]), [*shapes, ladder[j - 1]])
+                (
+                    cost + int(held[j] - held[i]) * sum(candidates[j - 1]),
+                    [*shapes, candidates[j - 1]],
+                )
                 for i, (cost, shapes) in best.items()
                 if i < j
             )
-            for j in range(1, len(ladder) + 1)
+            for j in range(1, len(candidates) + 1)
         }
-    return best[len(ladder)][1]
+    return best[len(candidates)][1]
 
 
 def training_batches(
@@ -145,19 +148,19 @@ def training_batches(
 ) -> grain.IterDataset[Batch]:
     """Endless shuffled batches, each full and of one of the shapes.
 
-    In every epoch each bucket is shuffled anew and cut into full batches, and the batches of all
-    buckets are shuffled; the few examples that fill no batch wait for the next epoch.  A bucket
-    too small for one batch is served in the next larger shape that has company for it.
+    In every epoch the examples of each shape are shuffled and cut into full batches, and then all
+    batches are shuffled; examples that fill no batch are left out of the epoch. Where a shape has
+    too few examples for one batch, they are padded to the next larger shape that has enough.
 
     Args:
       examples: the training examples.
-      batch_size: sentences a batch.
-      shapes: as `choose_shapes` gives them.
+      batch_size: examples in a batch.
+      shapes: of `choose_shapes`.
       seed: of all shuffling; the same seed gives the same batches.
 
     Returns:
-      A dataset whose iterator has `get_state` and `set_state`: setting a state gives exactly the
-      batches that followed it, in another process too.
+      A dataset whose iterator has `get_state` and `set_state`. After `set_state` the same batches
+      follow as after `get_state`, in another process too.
 
     Raises:
       ValueError: `batch_size` is not positive, `shapes` are not nested, an example fits none of
@@ -177,17 +180,17 @@ def training_batches(
         for number, (shape, bucket) in enumerate(buckets.items())
     ]
     epoch = grain.MapDataset.concatenate(batched).seed(seed).shuffle()
-    # No threads: padding a batch takes microseconds, and they would run ahead of the state.
+    # No threads: padding takes microseconds, and prefetched batches would not be in the state.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     return epoch.repeat().to_iter_dataset(options)
 
 
 class EvaluationBatch(NamedTuple):
-    """A batch and where its rows belong.
+    """A batch and the positions of its examples.
 
     Attributes:
-      batch: the padded sentences; surplus rows repeat the first row's source and have no target.
-      index: the position of each row among the examples, -1 for a surplus row.
+      batch: the padded sentences; filler examples repeat the first source and have no target.
+      index: the position of each batch example in the list of examples, -1 for a filler.
     """
 
     batch: Batch
@@ -197,15 +200,15 @@ class EvaluationBatch(NamedTuple):
 def evaluation_batches(
     examples: Sequence[Example], *, batch_size: int, shapes: Sequence[Shape]
 ) -> list[EvaluationBatch]:
-    """Every example once, sorted into the shapes; `index` restores the order.
+    """Batches with every example once; `index` restores the order.
 
     Args:
-      examples: what to evaluate.
-      batch_size: rows of every batch, the last of a shape included.
-      shapes: as `choose_shapes` gives them.
+      examples: to be evaluated.
+      batch_size: of every batch; the last batch of a shape is filled up.
+      shapes: of `choose_shapes`.
 
     Returns:
-      The batches, shapes in growing order and examples in their order within a shape.
+      The batches, in increasing order of shapes, and in the order of the examples within a shape.
 
     Raises:
       ValueError: `batch_size` is not positive, `shapes` are not nested, or an example fits none.
@@ -226,8 +229,8 @@ def pad(examples: Sequence[Example], shape: Shape) -> Batch:
     """Examples as one batch of a shape.
 
     Args:
-      examples: the rows.
-      shape: S and T, which hold every row.
+      examples: those of the batch.
+      shape: S and T, at least as long as every example.
 
     Returns:
       The batch, as numpy arrays (int32 and bool).
@@ -240,7 +243,7 @@ def pad(examples: Sequence[Example], shape: Shape) -> Batch:
     S, T = shape
     source, source_mask = _pad_side([example.source for example in examples], S)
     target, target_mask = _pad_side([example.target for example in examples], T)
-    # numpy on purpose: jit takes it as it is, and a batch not yet used stays off the device
+    # numpy arrays, so that a batch is moved to the device only when it is used
     return Batch(source, source_mask, target, target_mask)  # pyrefly: ignore[bad-argument-type]
 
 
@@ -261,7 +264,7 @@ def _check(batch_size: int, shapes: Sequence[Shape]) -> None:
 
 
 def _buckets(examples: Sequence[Example], shapes: Sequence[Shape]) -> dict[Shape, list[int]]:
-    """The positions of the examples, by the smallest shape that holds them."""
+    """The positions of the examples, by the smallest shape that they fit."""
     sources, targets = [S for S, _ in shapes], [T for _, T in shapes]
     buckets: dict[Shape, list[int]] = {shape: [] for shape in shapes}
     for position, (source, target) in enumerate(examples):
@@ -277,14 +280,14 @@ def _buckets(examples: Sequence[Example], shapes: Sequence[Shape]) -> dict[Shape
 
 
 def _merge(buckets: dict[Shape, list[int]], least: int) -> dict[Shape, list[int]]:
-    """Joins buckets until each holds `least` examples; a smaller sentence fits a larger shape."""
+    """Moves examples to larger shapes until each shape has none or at least `least` examples."""
     merged: dict[Shape, list[int]] = {}
     open_shape: Shape | None = None
     for shape, bucket in sorted(buckets.items(), reverse=True):
         if open_shape is None or len(merged[open_shape]) >= least:
             open_shape = shape
         merged.setdefault(open_shape, []).extend(bucket)
-    # What is left over at the small end goes up once more.
+    # The smallest shape may still have too few: its examples move to the next larger one.
     if open_shape is not None and len(merged[open_shape]) < least:
         leftover = merged.pop(open_shape)
         merged[next(reversed(merged))].extend(leftover)

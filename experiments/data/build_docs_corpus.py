@@ -1,8 +1,8 @@
 """Rebuilds the English–French documentation corpus from three Debian bookworm packages.
 
 LibreOffice's help gives its paragraphs the same ids in every language, so pairs are joined on
-(page, id).  The Apache manual has no such ids: a page is joined block by block when both languages
-have the same sequence of block tags, and otherwise each section of which that holds.
+(page, id). The Apache manual has no such ids: a page is joined block by block if both
+languages have the same sequence of block tags, else each section with equal sequences is.
 
     .venv/bin/python -m experiments.data.build_docs_corpus  # downloads the packages
     .venv/bin/python -m experiments.data.build_docs_corpus --packages DIR  # uses DIR/*.deb
@@ -47,8 +47,8 @@ def join_by_id(english: list[Block], french: list[Block]) -> list[tuple[Block, B
       french: the blocks of the French page.
 
     Returns:
-      The pairs in the English order.  An id that a page uses n times is paired n times, in order,
-      if the other page uses it n times too, and else not at all.
+      The pairs in the English order. An id that occurs equally often in both pages is paired in
+      order; any other id is left out.
     """
     left, right = _by_id(english), _by_id(french)
     matched = [name for name in left if len(left[name]) == len(right.get(name, []))]
@@ -82,7 +82,7 @@ def join_by_sequence(english: list[Block], french: list[Block]) -> list[tuple[Bl
 
 
 def _tags(blocks: list[Block]) -> list[str]:
-    # A command-line option is its own tag: some pages sort their options anew in French.
+    # A command-line option is its own tag: some pages have another order of options in French.
     return [block.text if block.text.startswith("-") else block.kind for block in blocks]
 
 
@@ -94,14 +94,14 @@ def _by_section(blocks: list[Block]) -> dict[str, list[Block]]:
 
 
 def reason_to_drop(source: str, target: str) -> str | None:
-    """Says why a pair is not worth keeping, or None if it is.
+    """The reason to drop a pair, or None.
 
     Args:
       source: the English text.
       target: the French text.
 
     Returns:
-      A few words for the table of counts, or None.
+      The reason, for the table of counts, or None.
 
     Example:
       >>> reason_to_drop("Click OK.", "Cliquez sur OK."), reason_to_drop("a b c d", "a b c d")
@@ -120,9 +120,9 @@ def reason_to_drop(source: str, target: str) -> str | None:
 
 
 def joined_pages(root: Path) -> Iterator[tuple[str, list[tuple[Block, Block]]]]:
-    """The joined blocks of every page that is there in English and in French.
+    """The joined blocks of every page that exists in English and in French.
 
-    A page is what its `lang` attribute says: six pages of the English manual are in Portuguese.
+    The `lang` attribute decides the language: six pages of the English manual are in Portuguese.
 
     Args:
       root: the folder into which the packages were unpacked.
@@ -155,7 +155,7 @@ def joined_pages(root: Path) -> Iterator[tuple[str, list[tuple[Block, Block]]]]:
 
 
 def collect(root: Path) -> tuple[list[Row], collections.Counter[str]]:
-    """All rows of the corpus and, by reason, how many pairs were kept and dropped.
+    """The rows of the corpus, and the number of pairs kept and dropped by reason.
 
     Args:
       root: the folder into which the packages were unpacked.

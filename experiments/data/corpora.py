@@ -1,8 +1,8 @@
-"""Parallel corpora, split so that no test page was seen in training, and rules that cut them down.
+"""Parallel corpora, split by page, and rules that select a part of them.
 
-A sentence split of a manual flatters: a fifth of its sentences have a near-duplicate on the same
-page.  Here whole pages (or acts) go to train, validation or test, by a hash of their name; only
-Multi30k comes with its own splits.
+A fifth of the sentences of a manual have a near-duplicate on the same page, so scores on a split by
+sentence are too high. Here the hash of a page's (or act's) name puts the whole page into train,
+validation or test; only Multi30k has splits of its own.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ _WHERE = {
     "docs": "rebuild it with `.venv/bin/python -m experiments.data.build_docs_corpus`",
     "multi30k": "get data/task1/raw of https://github.com/multi30k/dataset",
     "acts": (
-        "make it (act, English, French, parted by tabs) from the XML files of "
+        "make it (act, English, French, separated by tabs) from the XML files of "
         "https://github.com/justicecanada/laws-lois-xml"
     ),
 }
 
 
 class Pair(NamedTuple):
-    """A sentence, its translation, and the page that they stand on (the act; for Multi30k none)."""
+    """A sentence, its translation, and their page (an act in `acts`, empty in Multi30k)."""
 
     source: str
     target: str
@@ -43,12 +43,12 @@ class Corpus:
     """English sentences and their French translations.
 
     Attributes:
-      name: what `load_corpus` was asked for.
-      train: the pairs to learn from.
-      validation: the pairs to choose by.
-      test: the pairs to report.
-      licence: under which terms the text may be used.
-      note: where it comes from, how it was split and what was left out, in sentences.
+      name: the argument of `load_corpus`.
+      train: the training pairs.
+      validation: the validation pairs.
+      test: the test pairs.
+      licence: of the text.
+      note: sentences about its source, its splits and what was left out.
     """
 
     name: str
@@ -61,14 +61,14 @@ class Corpus:
 
 @dataclasses.dataclass(frozen=True)
 class SubsetRule:
-    """A rule that keeps the shorter, commoner sentences of a corpus: chosen by source, not by eye.
+    """A rule that keeps short sentences of frequent words; it depends on the source side alone.
 
     Attributes:
       min_words: the fewest words of a source sentence.
       max_words: the most words of a source sentence.
-      frequent_words: keep a source only if all its words are among that many words that are most
-        frequent in the training sources; None keeps every word.
-      max_train: keep at most that many training pairs, drawn by a hash of the pair; None keeps all.
+      frequent_words: keep a source only if all its words are among this number of most frequent
+        words of the training sources; None keeps every word.
+      max_train: keep at most this number of training pairs, chosen by a hash; None keeps all.
 
     Raises:
       ValueError: a number is not positive, or `min_words` is above `max_words`.
@@ -104,19 +104,19 @@ class SubsetRule:
         return text
 
     def apply(self, corpus: Corpus) -> Corpus:
-        """The pairs of a corpus that the rule keeps; its note then ends with the rule's sentence.
+        """The pairs of a corpus that the rule keeps; its note gets a sentence about the rule.
 
         Args:
-          corpus: what to cut down; the frequent words are those of its training sources.
+          corpus: the corpus; the frequent words are those of its training sources.
 
         Returns:
-          The smaller corpus, pairs in their old order.
+          The smaller corpus, with pairs in the same order.
 
         Raises:
-          ValueError: nothing is left to train on.
+          ValueError: no training pair is left.
         """
         counts = Counter(word for pair in corpus.train for word in words(pair.source))
-        # Ties by spelling: the choice must not hang on the order of the corpus.
+        # Ties are broken by spelling: the choice must not depend on the order of the corpus.
         ranked = sorted(counts, key=lambda word: (-counts[word], word))
         frequent = frozenset(ranked[: self.frequent_words])
 
@@ -137,7 +137,7 @@ class SubsetRule:
         return dataclasses.replace(smaller, note=f"{corpus.note} {self.sentence(corpus, smaller)}")
 
     def sentence(self, before: Corpus, after: Corpus) -> str:
-        """One sentence that states the rule, how many pairs it keeps and how many it drops."""
+        """The rule, and how many pairs it keeps and drops, in one sentence."""
         kept = [len(getattr(after, split)) for split in ("train", "validation", "test")]
         total = [len(getattr(before, split)) for split in ("train", "validation", "test")]
         return (
@@ -159,19 +159,19 @@ def _hash(text: str) -> int:
 
 
 def load_corpus(name: str, data_dir: Path | None = None) -> Corpus:
-    """Reads a corpus that is on this machine; nothing is downloaded.
+    """Reads a corpus from files on this machine; nothing is downloaded.
 
     Args:
       name: `docs` (LibreOffice and Apache manuals, in the repository), `multi30k` (captions of
         pictures) or `acts` (acts of Canada).
-      data_dir: the folder with the corpus' files; None means the repository's own, for `docs`.
+      data_dir: the folder with the files of the corpus; None is the repository's, for `docs` only.
 
     Returns:
       The corpus.
 
     Raises:
-      ValueError: the name is unknown, a file is missing, cut short or not UTF-8, or a line is
-        malformed or empty; the message says which file and line, and what to do.
+      ValueError: the name is unknown, a file is missing, truncated or not UTF-8, or a line is
+        malformed or empty; the message names file and line, and what to do.
     """
     loaders: dict[str, Callable[[Path], Corpus]] = {
         "docs": _load_docs,
@@ -246,7 +246,7 @@ def _read_captions(stem: Path) -> tuple[Pair, ...]:
 
 
 class _Seen(NamedTuple):
-    """The lower-cased texts of a split, to find those that occur in another one."""
+    """The lower-cased texts of a split, to remove them from another split."""
 
     sources: frozenset[str]
     targets: frozenset[str]

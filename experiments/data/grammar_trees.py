@@ -1,4 +1,4 @@
-"""What the toy grammar can say, before it is said in any language: words, trees, how to draw one.
+"""The words and trees of the toy grammar, and how a tree is drawn.
 
 A probabilistic context-free grammar whose only recursion is the relative clause, so the number of
 clauses between a subject and its verb (Linzen et al., "Assessing the Ability of LSTMs to Learn
@@ -15,7 +15,7 @@ Kind = Literal["animal", "machine", "place"]
 
 
 class Noun(NamedTuple):
-    """A noun: its gender decides article, adjective and participle, its kind which verbs."""
+    """A noun. Its gender decides article, adjective and participle; its kind decides the verbs."""
 
     english: str
     french: str
@@ -34,7 +34,7 @@ class Adjective(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """An intransitive verb: with *être* its participle agrees with the subject, else never."""
+    """An intransitive verb; its participle agrees with the subject if the auxiliary is *être*."""
 
     english: str
     participle: str
@@ -43,7 +43,7 @@ class Verb(NamedTuple):
 
 
 class Participle(NamedTuple):
-    """How a subject of some kind is somewhere; in French it agrees: *assis*, *assise*."""
+    """A participle for subjects of some kinds; in French it agrees: *assis*, *assise*."""
 
     english: str
     french: str
@@ -51,7 +51,7 @@ class Participle(NamedTuple):
 
 
 class Preposition(NamedTuple):
-    """Words that place a subject, with their (French position, English position) links."""
+    """A preposition of place, with its (French position, English position) links."""
 
     english: tuple[str, ...]
     french: tuple[str, ...]
@@ -62,7 +62,7 @@ class Preposition(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NounPhrase:
-    """*the small black cat that was …*: its clause holds the next noun phrase, and so on."""
+    """*the small black cat that was …*: its clause contains the next noun phrase, and so on."""
 
     noun: Noun
     definite: bool = True
@@ -72,7 +72,7 @@ class NounPhrase:
 
 @dataclasses.dataclass(frozen=True)
 class Clause:
-    """*that was sitting on …*; if it does not restrict, *, which …*; if present, *is*."""
+    """*that was sitting on …*; *, which …* if not `restrictive`; *is* if `present`."""
 
     preposition: Preposition
     place: NounPhrase
@@ -83,7 +83,7 @@ class Clause:
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """A sentence: a subject, and what it did."""
+    """A sentence: a subject and a verb."""
 
     subject: NounPhrase
     verb: Verb
@@ -147,7 +147,7 @@ PREPOSITIONS = (
 
 
 def draw(rng: np.random.Generator, depth: int) -> Tree:
-    """Draws a sentence whose subject carries `depth` relative clauses, each inside the one before.
+    """Draws a sentence whose subject has `depth` nested relative clauses.
 
     Example:
       >>> tree = draw(np.random.default_rng(0), 1)

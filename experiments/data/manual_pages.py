@@ -1,8 +1,8 @@
-"""A page of an HTML manual as a list of text blocks: what a reader sees, one platform at a time.
+"""A page of an HTML manual as a list of its visible text blocks, for one platform.
 
-Both manuals of the documentation corpus are machine-made HTML, so the standard library's parser is
-enough.  LibreOffice's help writes alternatives side by side: a `<span class="switchinline">` holds
-one hidden span a platform or application, of which a script shows one; here the default stays.
+Both manuals of the documentation corpus are generated HTML, so the standard library's parser is
+sufficient. In LibreOffice's help a `<span class="switchinline">` contains one hidden span for each
+platform or application, and a script shows one of them; here the default is kept.
 """
 
 import re
@@ -24,7 +24,7 @@ _UNREAD_IDS = _set("page-header path quickview footer comments_section")
 _NAME_CLASSES = _set("menuitem emph widget")
 _CODE_TAGS = _set("code pre")
 _CODE_CLASSES = _set("code codeintable bascode pycode sqlcode smathcode literal input")
-# What stays of a switch: its default, else Linux, else the first application that it names.
+# The alternative of a switch that is kept: the default, else Linux, else the first application.
 _ALTERNATIVES = (
     *("default", "UNIX", "WRITER", "CALC", "IMPRESS", "DRAW"),
     *("MATH", "CHART", "BASE", "WIN", "MAC"),
@@ -35,12 +35,12 @@ _KEYS = re.compile(r"\b(Ctrl|Alt|AltGr|Shift|Maj|Option) ?\+ ?(?=\w)")
 
 
 class Block(NamedTuple):
-    """A stretch of text between two block tags.
+    """The text between two block tags.
 
     Attributes:
-      kind: the tag that it stands in (`p`, `h2`, `dd`, …), or `code` if most of it is code.
-      id: the id of that element, else the empty string.
-      section: the id of the heading that it stands under, else the empty string.
+      kind: the enclosing block tag (`p`, `h2`, `dd`, …), or `code` if most of it is code.
+      id: of that element, else the empty string.
+      section: the id of the heading above, else the empty string.
       text: the cleaned text, never empty.
     """
 
@@ -54,7 +54,7 @@ class Page(NamedTuple):
     """An HTML page.
 
     Attributes:
-      language: what its `lang` attribute says (`en-US`, `fr`, …), else the empty string.
+      language: the `lang` attribute (`en-US`, `fr`, …), else the empty string.
       blocks: its text blocks in reading order.
     """
 
@@ -164,7 +164,7 @@ def _element(tag: str, attributes: dict[str, str], parent: _Element) -> _Element
 
 
 def _spaced(runs: list[_Run]) -> Iterator[str]:
-    """The texts of the runs, with a sign where the writer forgot to part a key or a menu's name."""
+    """The texts of the runs, with a space or + where a key or menu name lacks a separator."""
     before = _Run("")
     for run in runs:
         left, right = _LAST_WORD.search(before.text), _FIRST_WORD.match(run.text)
@@ -178,7 +178,7 @@ def _spaced(runs: list[_Run]) -> Iterator[str]:
 
 
 def clean(text: str) -> str:
-    """Text as one line: NFC, single spaces, straight apostrophes, `Ctrl+F` closed up.
+    """Text as one line: NFC, single spaces, straight apostrophes, `Ctrl+F` without spaces.
 
     Args:
       text: characters of an HTML page, entities resolved.

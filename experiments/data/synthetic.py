@@ -1,6 +1,6 @@
-"""Sequence tasks with one difficulty each: copying, reversing, agreeing at a distance.
+"""Sequence tasks with one difficulty each: copying, reversing, agreement at a distance.
 
-Copy and reverse are the classic tests of what a recurrent memory holds (Graves et al., "Neural
+Copy and reverse are common tests of the memory of recurrent networks (Graves et al., "Neural
 Turing Machines" (2014), §4.1, https://arxiv.org/abs/1410.5401); agreement is that of Linzen et al.
 (2016), https://arxiv.org/abs/1611.01368. `digits` is the data of the Transformer tutorial of the
 University of Amsterdam's Deep Learning course.
@@ -19,7 +19,7 @@ DIGITS_SEED = 42
 
 
 class Item(NamedTuple):
-    """A question and its answer; `size` is what grows: symbols, or relative clauses."""
+    """A source and its target; `size` is the number of symbols or of relative clauses."""
 
     source: Words
     target: Words
@@ -29,14 +29,14 @@ class Item(NamedTuple):
 def copies(
     rng: np.random.Generator, count: int, lengths: Sequence[int], symbols: int
 ) -> list[Item]:
-    """Sequences of different symbols, to be said again as they are.
+    """Sequences of different symbols; the target equals the source.
 
-    No symbol occurs twice, so each position can be found by what stands there.
+    No symbol occurs twice, so each position is identified by its symbol.
 
     Args:
-      rng: where every choice comes from.
-      count: how many.
-      lengths: the lengths, taken in turn.
+      rng: source of randomness.
+      count: number of items.
+      lengths: used in turn.
       symbols: size of the alphabet.
 
     Raises:
@@ -57,7 +57,7 @@ def copies(
 
 
 def backwards(items: Sequence[Item]) -> list[Item]:
-    """The same sequences, to be said in reverse.
+    """The same sequences with reversed targets.
 
     Example:
       >>> backwards([Item(("a", "b", "c"), ("a", "b", "c"), 3)])[0].target
@@ -67,7 +67,7 @@ def backwards(items: Sequence[Item]) -> list[Item]:
 
 
 def digits(rows: int, columns: int = 16) -> Int[np.ndarray, "rows columns"]:
-    """The tutorial's "reverse" data, ten symbols with repeats, read in rows of any length.
+    """The tutorial's "reverse" data: ten symbols with repeats, in rows of any length.
 
     Example:
       >>> digits(50_000)[0].tolist()
@@ -77,7 +77,7 @@ def digits(rows: int, columns: int = 16) -> Int[np.ndarray, "rows columns"]:
 
 
 def digit_copies(rows: Int[np.ndarray, "rows columns"], lengths: Sequence[int]) -> list[Item]:
-    """The beginnings of rows, to be said again as they are; lengths are taken in turn.
+    """The beginnings of rows as source and as target; lengths are used in turn.
 
     Example:
       >>> [item.source for item in digit_copies(digits(2), (4, 2))]
@@ -91,15 +91,15 @@ def digit_copies(rows: Int[np.ndarray, "rows columns"], lengths: Sequence[int]) 
 
 
 def agreements(rng: np.random.Generator, count: int, depths: Sequence[int]) -> list[Item]:
-    """Sentences of the grammar, to be answered by their verb alone: *est tombée*.
+    """Sentences of the grammar; the target is the French verb alone: *est tombée*.
 
-    Between the subject, whose gender the participle takes, and the verb stand relative clauses
-    with nouns of either gender. Only verbs with *être*, whose participle agrees, are asked for.
+    Relative clauses with nouns of either gender separate the verb from the subject that its
+    participle agrees with. All verbs have the auxiliary *être*, so all participles agree.
 
     Args:
-      rng: where every choice comes from.
-      count: how many.
-      depths: numbers of relative clauses, taken in turn; an item's `size`.
+      rng: source of randomness.
+      count: number of items.
+      depths: numbers of relative clauses, used in turn; the `size` of an item.
 
     Example:
       >>> item = agreements(np.random.default_rng(1), 1, (1,))[0]

@@ -1,4 +1,4 @@
-"""Text files, plain or compressed, whole or by lines; errors say where and what to do."""
+"""Text files, plain or compressed, as a whole or by lines; errors name the place and a remedy."""
 
 import gzip
 import lzma
@@ -9,14 +9,14 @@ from pathlib import Path
 
 
 def find_file(path: Path, where: str) -> Path:
-    """The file itself, or a compressed one beside it (`.gz`, `.xz`).
+    """The path of a file, or of its compressed form in the same folder (`.gz`, `.xz`).
 
     Args:
       path: the name without a compression suffix.
-      where: where a user gets the file, as a sentence for the error.
+      where: how to get the file, for the error message.
 
     Returns:
-      The path that exists.
+      The first of these paths that exists.
 
     Raises:
       ValueError: there is none.
@@ -29,16 +29,16 @@ def find_file(path: Path, where: str) -> Path:
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 text file: NFC, white space collapsed, none of them empty.
+    """The lines of a UTF-8 text file in NFC, with white space collapsed.
 
     Args:
-      path: a file that is plain, or compressed as its suffix `.gz` or `.xz` says.
+      path: of the file; with the suffix `.gz` or `.xz` it is decompressed.
 
     Yields:
       The lines in order; tabs stay tabs.
 
     Raises:
-      ValueError: the file is cut short or damaged, or a line is empty or not UTF-8.
+      ValueError: the file is truncated or damaged, or a line is empty or not UTF-8.
 
     Example:
       >>> path = getfixture("tmp_path") / "lines.txt"
@@ -46,22 +46,22 @@ def read_lines(path: Path) -> Iterator[str]:
       >>> list(read_lines(path))
       ['un café', 'deux']
     """
-    # The whole file first: a damaged one must not pass as a malformed line.
+    # The whole file is read first, so that damage is not reported as a malformed line.
     for number, raw in enumerate(_content(path).removesuffix(b"\n").split(b"\n"), start=1):
         yield _line(raw, f"{path}, line {number}")
 
 
 def read_text(path: Path) -> str:
-    """A whole UTF-8 text file as it stands; only ends of lines are made alike.
+    """The content of a UTF-8 text file; only line ends are normalised.
 
     Args:
-      path: a file that is plain, or compressed as its suffix `.gz` or `.xz` says.
+      path: of the file; with the suffix `.gz` or `.xz` it is decompressed.
 
     Returns:
-      The text, each line ended by a newline alone.
+      The text, with `\\n` as the only line end.
 
     Raises:
-      ValueError: the file is cut short or damaged, or not UTF-8.
+      ValueError: the file is truncated or damaged, or not UTF-8.
 
     Example:
       >>> path = getfixture("tmp_path") / "text.txt"
@@ -80,7 +80,7 @@ def _content(path: Path) -> bytes:
         return decompress(content) if decompress else content
     except (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error) as error:
         raise ValueError(
-            f"{path} is cut short or damaged ({error}); fetch the file again"
+            f"{path} is truncated or damaged ({error}); fetch the file again"
         ) from error
 
 
@@ -108,20 +108,20 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
 
     Args:
       path: as for `read_lines`; a first line that repeats the column names is skipped.
-      columns: what the columns are called; names the empty field in an error.
+      columns: names of the columns.
 
     Yields:
       One tuple a row, as long as `columns`; no field is empty.
 
     Raises:
-      ValueError: as `read_lines`, or a row has another number of fields or an empty one.
+      ValueError: as `read_lines`, or a row has an empty field or another number of fields.
     """
     for number, line in enumerate(read_lines(path), start=1):
         fields = tuple(line.split("\t"))
         if len(fields) != len(columns):
             raise ValueError(
-                f"{path}, line {number}: {len(fields)} fields where {len(columns)} belong "
-                f"({', '.join(columns)}, parted by tabs)"
+                f"{path}, line {number}: {len(fields)} fields instead of {len(columns)} "
+                f"({', '.join(columns)}, separated by tabs)"
             )
         if "" in fields:
             raise ValueError(

@@ -1,8 +1,8 @@
-"""Texts as ids and back, without loss: one id a character, or byte pairs.
+"""Lossless tokenizers for language models: characters, or byte pairs.
 
 Byte-pair encoding of bytes: Sennrich et al. (2016), https://arxiv.org/abs/1508.07909; Radford et
-al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.2. Unlike the word
-pieces of `_tokens`, spaces and line ends come back as they were, so bits per character are true.
+al., "Language Models are Unsupervised Multitask Learners" (2019), section 2.2. Unlike the
+subwords of `tokens`, these keep spaces and line ends, so bits per character are exact.
 """
 
 import hashlib
@@ -32,17 +32,17 @@ class Characters:
 
     @classmethod
     def of(cls, text: str) -> "Characters":
-        """Every character of a text."""
+        """The alphabet of a text."""
         return cls("".join(sorted(set(text))))
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
+        """Number of ids."""
         return len(self.letters)
 
     @property
     def fingerprint(self) -> str:
-        """What a stored run must have had, to go on."""
+        """A hash of the tokenizer; a stored run resumes only with the same."""
         return hashlib.sha256(self.letters.encode()).hexdigest()
 
     def encode(self, text: str) -> Int[np.ndarray, " T"]:
@@ -66,16 +66,16 @@ class Characters:
 
 @dataclass(frozen=True)
 class BytePairs:
-    """Bytes, joined pair by pair as often as training text suggests; any text has ids."""
+    """Byte-pair encoding of bytes; any text has ids."""
 
     tokenizer: Tokenizer
 
     @classmethod
     def of(cls, text: str, vocab_size: int) -> "BytePairs":
-        """Learns the pairs of a text.
+        """The byte pairs learned from a text.
 
         Raises:
-          ValueError: `vocab_size` has no room for the bytes.
+          ValueError: `vocab_size` is less than the number of bytes.
         """
         if vocab_size < BYTES:
             raise ValueError(f"vocab_size={vocab_size} must be at least {BYTES}, one id a byte")
@@ -93,12 +93,12 @@ class BytePairs:
 
     @property
     def size(self) -> int:
-        """How many ids there are; fewer than asked for where the text has no more pairs."""
+        """Number of ids; less than `vocab_size` where the text has too few pairs."""
         return self.tokenizer.get_vocab_size()
 
     @property
     def fingerprint(self) -> str:
-        """What a stored run must have had, to go on."""
+        """A hash of the tokenizer; a stored run resumes only with the same."""
         return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()
 
     def encode(self, text: str) -> Int[np.ndarray, " T"]:
@@ -106,7 +106,7 @@ class BytePairs:
         return np.array(self.tokenizer.encode(text).ids, np.int32)
 
     def decode(self, ids: Sequence[int] | Int[np.ndarray, " T"]) -> str:
-        """The text of ids; bytes that are no character are written «�»."""
+        """The text of ids; bytes that form no character become «�»."""
         return self.tokenizer.decode([int(i) for i in ids])
 
 
@@ -114,8 +114,8 @@ type Tokens = Characters | BytePairs
 
 
 def learn_tokens(kind: Kind, train: str, validation: str, vocab_size: int) -> Tokens:
-    """The ids of a text: all its characters, or byte pairs of what is learned from.
+    """A tokenizer: all characters of the text, or byte pairs learned from the training split.
 
-    An alphabet tells nothing of the validation split but which signs occur in it.
+    From the validation split only the set of its characters is used.
     """
     return Characters.of(train + validation) if kind == "char" else BytePairs.of(train, vocab_size)

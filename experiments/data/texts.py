@@ -1,4 +1,4 @@
-"""Plain texts for language models, each split once: the last tenth of its characters validates."""
+"""Plain texts for language models; the last tenth of the characters is the validation split."""
 
 import hashlib
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ TRAINING_SHARE = 0.9
 
 @dataclass(frozen=True)
 class Source:
-    """A text that `load_text` knows, and what a reader must know of it."""
+    """A text that `load_text` can read: description, licence, and where to get it."""
 
     what: str
     licence: str
@@ -41,11 +41,11 @@ class Text:
     """A text in two parts.
 
     Attributes:
-      name: what `load_text` was asked for.
-      train: the characters to learn from, the first nine tenths.
+      name: the argument of `load_text`.
+      train: the first nine tenths of the characters.
       validation: the last tenth.
-      licence: under which terms the text may be used.
-      note: what it is and how it was split, in sentences.
+      licence: of the text.
+      note: sentences about the text and its split.
     """
 
     name: str
@@ -56,20 +56,20 @@ class Text:
 
     @property
     def fingerprint(self) -> str:
-        """What a stored run must have learned from, to go on."""
+        """A hash of the text; a stored run resumes only with the same."""
         parts = (self.train.encode(), b"\0", self.validation.encode())
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def load_text(name: str, data_dir: Path | None = None) -> Text:
-    """Reads a text that is on this machine; nothing is downloaded.
+    """Reads a text from a file on this machine; nothing is downloaded.
 
     Args:
       name: `moby_dick` (in the repository) or `tinyshakespeare`.
-      data_dir: the folder with NAME.txt, plain or compressed; None means the repository's own.
+      data_dir: the folder with NAME.txt, plain or compressed; None is the repository's.
 
     Returns:
-      The text and its split.
+      The text, split.
 
     Raises:
       ValueError: the name is unknown, or the file is missing or damaged; the message says
@@ -92,6 +92,6 @@ def split(name: str, characters: str, source: Source) -> Text:
     train, validation = characters[:end], characters[end:]
     note = (
         f"{source.what}: {len(characters):,} characters; the first 90 % ({len(train):,}) are "
-        f"learned from, the last 10 % ({len(validation):,}) are the validation split."
+        f"the training split, the last 10 % ({len(validation):,}) the validation split."
     )
     return Text(name, train, validation, source.licence, note)

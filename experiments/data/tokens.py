@@ -1,8 +1,8 @@
-"""Word pieces: byte-pair encoding on words that keep their spaces, so that text comes back.
+"""Subwords for translation: byte-pair encoding of words together with the space before them.
 
 Sennrich et al., "Neural Machine Translation of Rare Words with Subword Units" (2016),
-https://arxiv.org/abs/1508.07909, with the space written as a sign of its own (Kudo & Richardson,
-"SentencePiece" (2018), https://arxiv.org/abs/1808.06226): no rules are needed to decode.
+https://arxiv.org/abs/1508.07909, with the space as a character of its own (Kudo & Richardson,
+"SentencePiece" (2018), https://arxiv.org/abs/1808.06226), so decoding needs no rules.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from attn_jax.models import BOS, EOS, PAD, UNK
 
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>")
 _SPACE = "▁"
-# A French elision, an English clitic, a word, or one other sign; the space goes with what follows.
+# A French elision, an English clitic, a word, or one other character, each with the space before.
 _WORDS = Regex(
     rf"{_SPACE}?(?:[cdjlmnst]|qu)'(?=\p{{L}})"
     r"|'(?:s|t|d|m|re|ve|ll)(?!\p{L})"
@@ -28,18 +28,18 @@ _WORDS = Regex(
 def train_tokenizer(
     sentences: Iterable[str], vocab_size: int, *, lowercase: bool = True
 ) -> Tokenizer:
-    """Learns a word-piece vocabulary; the same sentences, in any order, give the same.
+    """Learns a subword vocabulary; it does not depend on the order of the sentences.
 
     Args:
       sentences: the training sentences of one language.
-      vocab_size: how many pieces at most, `SPECIALS` and all single characters included.
-      lowercase: fold case, as scores that ignore it suggest.
+      vocab_size: most subwords, `SPECIALS` and all single characters included.
+      lowercase: whether to lower-case.
 
     Returns:
       The tokenizer; its ids 0 to 3 are PAD, BOS, EOS and UNK of `attn_jax.models`.
 
     Raises:
-      ValueError: there is no text, or `vocab_size` has no room for its characters.
+      ValueError: there is no text, or `vocab_size` is too small for its characters.
 
     Example:
       >>> tokenizer = train_tokenizer(["l'été", "L'été d'or"] * 3, 40)
@@ -65,8 +65,8 @@ def train_tokenizer(
     tokenizer.train_from_iterator(sentences, _trainer(vocab_size))
     if tokenizer.get_vocab_size() > vocab_size:
         raise ValueError(
-            f"vocab_size={vocab_size} has no room: the characters alone and the "
-            f"{len(SPECIALS)} special pieces are {tokenizer.get_vocab_size()}"
+            f"vocab_size={vocab_size} is too small: the characters and the "
+            f"{len(SPECIALS)} special tokens alone are {tokenizer.get_vocab_size()}"
         )
     return _checked(tokenizer, "the trained tokenizer")
 
@@ -78,13 +78,13 @@ def _trainer(vocab_size: int) -> trainers.BpeTrainer:
 
 
 def _checked(tokenizer: Tokenizer, name: str) -> Tokenizer:
-    for piece, expected in zip(SPECIALS, (PAD, BOS, EOS, UNK), strict=True):
-        actual = tokenizer.token_to_id(piece)
+    for token, expected in zip(SPECIALS, (PAD, BOS, EOS, UNK), strict=True):
+        actual = tokenizer.token_to_id(token)
         if actual != expected:
             raise ValueError(
-                f"{name} gives {piece!r} the id {actual}, not {expected}; train it anew"
+                f"{name} gives {token!r} the id {actual}, not {expected}; train it again"
             )
-    tokenizer.encode_special_tokens = True  # "</s>" typed by a user is text, not the end
+    tokenizer.encode_special_tokens = True  # "</s>" typed by a user is text, not EOS
     return tokenizer
 
 
@@ -92,15 +92,15 @@ def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Writes a tokenizer as one JSON file.
 
     Args:
-      tokenizer: what `train_tokenizer` returned.
-      path: the file; its folder is made if need be.
+      tokenizer: of `train_tokenizer`.
+      path: of the file; a missing folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Reads what `save_tokenizer` wrote.
+    """Reads a file of `save_tokenizer`.
 
     Args:
       path: the JSON file.
@@ -109,7 +109,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
       The tokenizer.
 
     Raises:
-      ValueError: the file is missing or damaged, or its special pieces have other ids.
+      ValueError: the file is missing or damaged, or its special tokens have other ids.
     """
     if not path.is_file():
         raise ValueError(f"no tokenizer at {path}; train the model first")
@@ -118,17 +118,17 @@ def load_tokenizer(path: Path) -> Tokenizer:
         tokenizer = Tokenizer.from_buffer(data)
     except ValueError as error:
         raise ValueError(
-            f"{path} is damaged ({len(data):,} bytes, {error}); restore it or train the model anew"
+            f"{path} is damaged ({len(data):,} bytes, {error}); restore it or train the model again"
         ) from error
     return _checked(tokenizer, str(path))
 
 
 def encode(tokenizer: Tokenizer, sentence: str) -> list[int]:
-    """The piece ids of a sentence, without BOS and EOS.
+    """The ids of a sentence, without BOS and EOS.
 
     Args:
       tokenizer: of the sentence's language.
-      sentence: text; characters that training never saw become UNK.
+      sentence: text; characters that are not in the training sentences become UNK.
 
     Returns:
       At least one id.
@@ -142,27 +142,27 @@ def encode(tokenizer: Tokenizer, sentence: str) -> list[int]:
 
 
 def decode(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """The text of piece ids, up to EOS; PAD and BOS are skipped, UNK is written `<unk>`.
+    """The text of ids, up to EOS; PAD and BOS are skipped, UNK becomes `<unk>`.
 
     Args:
-      tokenizer: of the language of the pieces.
-      ids: as a model or `encode` gives them.
+      tokenizer: of the language.
+      ids: output of a model or of `encode`.
 
     Returns:
-      The sentence; what `encode` was given, up to case and repeated spaces.
+      The sentence; equal to the argument of `encode` up to case and repeated spaces.
     """
     return tokenizer.decode(_visible(ids), skip_special_tokens=False)
 
 
-def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
-    """The pieces one by one, as labels of an alignment: `▁` stands for the space before.
+def subwords(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
+    """The subwords of ids as labels; `▁` stands for the space before.
 
     Args:
-      tokenizer: of the language of the pieces.
-      ids: piece ids, all of them shown, the special ones too.
+      tokenizer: of the language.
+      ids: of subwords and special tokens.
 
     Returns:
-      As many strings as ids.
+      One string an id.
 
     Raises:
       ValueError: an id is outside the vocabulary.
@@ -172,7 +172,7 @@ def pieces(tokenizer: Tokenizer, ids: Sequence[int]) -> list[str]:
         label = tokenizer.id_to_token(i) if i >= 0 else None
         if label is None:
             size = tokenizer.get_vocab_size()
-            raise ValueError(f"ids holds {i}, outside the vocabulary of {size} pieces")
+            raise ValueError(f"ids holds {i}, outside the vocabulary of {size} subwords")
         labels.append(label)
     return labels
 

@@ -1,14 +1,14 @@
-"""A toy English–French grammar that says the lecture's sentence and knows every true alignment.
+"""A toy English–French grammar of the lecture's sentence, with the true alignment of each sentence.
 
-English and French are two readings of one tree, and differ the way the languages do: an adjective
-changes sides (*black cat*, *chat noir*), one word becomes two (*jumped*, *a sauté*), a participle
-agrees with a subject many words back (*la chatte …, est tombée*), a vowel elides (*l'oiseau*,
-*d'un*), and one word has two senses (*ran*: the goose *a couru*, the clock *a fonctionné*).
+Both sentences are made from one tree, and differ as the languages do: an adjective changes sides
+(*black cat*, *chat noir*), one word becomes two (*jumped*, *a sauté*), a participle agrees with a
+subject many words back (*la chatte …, est tombée*), a vowel elides (*l'oiseau*, *d'un*), and one
+word has two senses (*ran*: the goose *a couru*, the clock *a fonctionné*).
 
 Links are sure or possible, as in Och & Ney, "A Systematic Comparison of Various Statistical
-Alignment Models" (2003), https://aclanthology.org/J03-1002. Sure: this word translates that one.
-Possible: it is part of that idiom (*à* of *next to*), or owes that noun its gender (article,
-adjective, participle).
+Alignment Models" (2003), https://aclanthology.org/J03-1002. Sure: the
+French word translates the English word. Possible: it is part of an idiom (*à* of *next to*), or has
+the gender of that noun (article, adjective, participle).
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from experiments.data.grammar_trees import (
 
 __all__ = ["LECTURE", "PHENOMENA", "Sentence", "Span", "Words", "realise", "sample", "text"]
 
-PATIENCE = 500  # draws in a row without a new sentence
+MOST_REPEATS = 500  # draws in a row without a new sentence
 
 type Words = tuple[str, ...]
 type Link = tuple[int, int]
@@ -50,7 +50,7 @@ class Span(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Sentence:
-    """One sentence in both languages; sure links are possible too, and `depth` counts clauses."""
+    """A sentence in both languages; `possible` contains `sure`, and `depth` counts clauses."""
 
     english: Words
     french: Words
@@ -67,13 +67,13 @@ def sample(
     *,
     exclude: Collection[Words] = (),
 ) -> list[Sentence]:
-    """Draws `size` different sentences, none of them with an English side in `exclude`.
+    """Draws `size` different sentences whose English side is not in `exclude`.
 
     Args:
-      rng: where every choice comes from.
-      size: how many sentences.
-      depths: numbers of relative clauses, taken in turn.
-      exclude: English sentences to leave out: those held out for a test.
+      rng: source of randomness.
+      size: number of sentences.
+      depths: numbers of relative clauses, used in turn.
+      exclude: English sentences to leave out, such as test sentences.
 
     Raises:
       ValueError: the grammar has too few sentences of these depths.
@@ -95,16 +95,16 @@ def sample(
         if sentence.english not in chosen and sentence.english not in exclude:
             chosen[sentence.english] = sentence
             fruitless = 0
-        if fruitless == PATIENCE:
+        if fruitless == MOST_REPEATS:
             raise ValueError(
                 f"size={size} different sentences of depths={tuple(depths)} were not found, "
-                f"only {len(chosen)}; ask for fewer, or allow deeper ones"
+                f"only {len(chosen)}; lower size, or add larger depths"
             )
     return list(chosen.values())
 
 
 def text(words: Sequence[str]) -> str:
-    """Writes words as a reader expects them: a capital, no space before a comma or after l'.
+    """Words as a line of text: a capital first, no space before a comma or after l'.
 
     Example:
       >>> text(["l'", "oie", ",", "qui", "dort"])
@@ -115,7 +115,7 @@ def text(words: Sequence[str]) -> str:
 
 
 def realise(tree: Tree) -> Sentence:
-    """Says a tree in English and in French, and notes which word translates which.
+    """A tree as an English and a French sentence, with the links between their words.
 
     Example:
       >>> sentence = realise(LECTURE)
@@ -127,23 +127,23 @@ def realise(tree: Tree) -> Sentence:
       >>> [sentence.french[target] for target, source in sorted(sentence.sure) if source == jumped]
       ['a', 'sauté']
     """
-    page = _Page()
-    clauses = page.noun_phrase(tree.subject)
+    pair = _SentencePair()
+    clauses = pair.noun_phrase(tree.subject)
     if not all(clause.restrictive for clause in clauses):
-        page.both(",", ",")  # all clauses end here, so one comma closes them all
-    page.verb(tree.verb, tree.subject.noun, head=len(tree.subject.adjectives) + 1)
+        pair.add_both(",", ",")  # all clauses end here, so one comma closes them all
+    pair.verb(tree.verb, tree.subject.noun, head=len(tree.subject.adjectives) + 1)
     return Sentence(
-        english=tuple(page.english),
-        french=tuple(page.french),
-        sure=frozenset(page.sure),
-        possible=frozenset(page.sure | page.possible),
-        spans=tuple(page.spans),
+        english=tuple(pair.english),
+        french=tuple(pair.french),
+        sure=frozenset(pair.sure),
+        possible=frozenset(pair.sure | pair.possible),
+        spans=tuple(pair.spans),
         depth=len(clauses),
     )
 
 
-class _Page:
-    """The two lines as they are written, word by word, with the links between them."""
+class _SentencePair:
+    """Both sentences while they are built word by word, with their links and spans."""
 
     def __init__(self) -> None:
         self.english: list[str] = []
@@ -165,14 +165,14 @@ class _Page:
         first = before[0][0] if before else noun.french
         self.article(phrase.definite, noun.feminine, first, article, head)
         for french, source in before:
-            self.say(french, source, head)
-        self.say(noun.french, head)
+            self.add_french(french, source, head)
+        self.add_french(noun.french, head)
         if self.french[-2] in ("l'", "vieil"):
-            self.mark("elision", 2)
+            self.add_span("elision", 2)
         for is_before, french, source in adjectives:
             if not is_before:
-                self.say(french, source, head)
-                self.mark("crossing", 2)
+                self.add_french(french, source, head)
+                self.add_span("crossing", 2)
         return self.clause(phrase.clause, noun, head) if phrase.clause else []
 
     def article(
@@ -184,23 +184,23 @@ class _Page:
         after_de = self.french[-1:] == ["de"]
         if after_de and word == "le":  # de + le is one word, which translates both
             self.french[-1] = "du"
-            self.link(source, head)
+            self.add_link(source, head)
             return
         if after_de and not definite:
             self.french[-1] = "d'"
-        self.say(word, source, head)
+        self.add_french(word, source, head)
         if self.french[-2:-1] == ["d'"]:
-            self.mark("elision", 2)
+            self.add_span("elision", 2)
 
     def clause(self, clause: Clause, antecedent: Noun, head: int) -> list[Clause]:
         if not clause.restrictive:
-            self.both(",", ",")
-        self.both("that" if clause.restrictive else "which", "qui")
-        self.both("is" if clause.present else "was", "est" if clause.present else "était")
+            self.add_both(",", ",")
+        self.add_both("that" if clause.restrictive else "which", "qui")
+        self.add_both("is" if clause.present else "was", "est" if clause.present else "était")
         if clause.participle:
             ending = "e" * antecedent.feminine
             self.english.append(clause.participle.english)
-            self.say(clause.participle.french + ending, len(self.english) - 1, head)
+            self.add_french(clause.participle.french + ending, len(self.english) - 1, head)
         source, target, words = len(self.english), len(self.french), clause.preposition
         self.english += words.english
         self.french += words.french
@@ -210,30 +210,30 @@ class _Page:
 
     def verb(self, verb: Verb, subject: Noun, head: int) -> None:
         """Auxiliary and participle, which show one phenomenon each."""
-        self.both(verb.english, verb.auxiliary)
+        self.add_both(verb.english, verb.auxiliary)
         source = len(self.english) - 1
         if verb.auxiliary == "est":
-            self.say(verb.participle + "e" * subject.feminine, source, head)
-            self.mark("agreement", 2)
+            self.add_french(verb.participle + "e" * subject.feminine, source, head)
+            self.add_span("agreement", 2)
         else:
-            self.say(verb.participle, source)
-            self.mark("sense" if verb.english == "ran" else "one-to-many", 2)
+            self.add_french(verb.participle, source)
+            self.add_span("sense" if verb.english == "ran" else "one-to-many", 2)
 
-    def both(self, english: str, french: str) -> None:
+    def add_both(self, english: str, french: str) -> None:
         self.english.append(english)
-        self.say(french, len(self.english) - 1)
+        self.add_french(french, len(self.english) - 1)
 
-    def say(self, french: str, source: int, head: int | None = None) -> None:
+    def add_french(self, french: str, source: int, head: int | None = None) -> None:
         self.french.append(french)
-        self.link(source, head)
+        self.add_link(source, head)
 
-    def link(self, source: int, head: int | None = None) -> None:
-        """The last French word translates `source`, and agrees with `head`."""
+    def add_link(self, source: int, head: int | None = None) -> None:
+        """Links the last French word to the word it translates and to the noun it agrees with."""
         self.sure.add((len(self.french) - 1, source))
         if head is not None:
             self.possible.add((len(self.french) - 1, head))
 
-    def mark(self, phenomenon: str, length: int) -> None:
+    def add_span(self, phenomenon: str, length: int) -> None:
         self.spans.append(Span(phenomenon, len(self.french) - length, len(self.french)))
 
 

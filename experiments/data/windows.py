@@ -1,4 +1,4 @@
-"""Windows of a long stream of tokens: at random places to train, side by side to evaluate."""
+"""Windows of a long token sequence: at random places for training, adjacent for evaluation."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 
 class Windows(NamedTuple):
-    """Rows of successive tokens; a model predicts each from those before it in its row."""
+    """Windows of successive tokens; each token is predicted from those before it in its window."""
 
     tokens: Int[np.ndarray, "B T"]
 
@@ -16,20 +16,20 @@ class Windows(NamedTuple):
 def training_windows(
     stream: Int[np.ndarray, " S"], *, length: int, batch_size: int, seed: int
 ) -> grain.IterDataset:
-    """Endless batches: every place where a window may begin, once an epoch, in random order.
+    """Endless batches: a window from every start, once an epoch, in random order.
 
     Args:
       stream: the training text.
-      length: tokens that are predicted in a window; it has one more, to begin with.
+      length: predicted tokens of a window, which has one more token at its start.
       batch_size: windows in a batch.
       seed: the same seed gives the same batches.
 
     Returns:
-      A dataset whose iterator has `get_state` and `set_state`: setting a state gives exactly the
-      batches that followed it, in another process too.
+      A dataset whose iterator has `get_state` and `set_state`. After `set_state` the same batches
+      follow as after `get_state`, in another process too.
 
     Raises:
-      ValueError: the stream is shorter than a window, or has too few for one batch.
+      ValueError: the stream is shorter than a window, or has too few windows for one batch.
     """
     places = _places("training", stream, length)
     if places < batch_size:
@@ -43,7 +43,7 @@ def training_windows(
 
     starts = grain.MapDataset.range(places).seed(seed).shuffle()
     batches = starts.map(window).batch(batch_size, drop_remainder=True)
-    # No threads: slicing takes microseconds, and they would run ahead of the state.
+    # No threads: slicing takes microseconds, and prefetched batches would not be in the state.
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
     return batches.repeat().to_iter_dataset(options)
 
@@ -51,12 +51,12 @@ def training_windows(
 def evaluation_windows(
     stream: Int[np.ndarray, " S"], *, length: int, batch_size: int
 ) -> list[Windows]:
-    """Windows side by side, so that each of their tokens is predicted once.
+    """Adjacent windows, so that each token is predicted once.
 
     Args:
       stream: the validation text.
-      length: as above; the first token of a window is the last of the one before, and what is left
-        at the end, shorter than a window, is left out.
+      length: predicted tokens of a window. The first token of a window is the last of the window
+        before it; a rest that is shorter than a window is left out.
       batch_size: windows in a batch; the last one may have fewer.
 
     Returns:
@@ -77,7 +77,7 @@ def evaluation_windows(
 
 
 def _places(split: str, stream: Int[np.ndarray, " S"], length: int) -> int:
-    """How many windows there are, counted by where they begin."""
+    """The number of starts of windows."""
     if len(stream) <= length:
         raise ValueError(
             f"the {split} split has {len(stream)} tokens, and a window of length={length} needs "

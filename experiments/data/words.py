@@ -1,4 +1,4 @@
-"""One idea of a word for the subset rule, the word-by-word lexicon and the counts in reports.
+"""Words, as the subset rule, the word-by-word lexicon and the counts in reports use them.
 
 A token is a lower-cased run of letters, digits and underscores, joined inside by hyphens and dots
 (`right-click`, `httpd.conf`, `2.4`), a French elision with its apostrophe (`l'`, `qu'`), an English
@@ -36,7 +36,7 @@ def tokenize(sentence: str) -> list[str]:
 
 
 def words(sentence: str) -> list[str]:
-    """The tokens that hold a letter or a digit: what the subset rule and the histograms count.
+    """The tokens that contain a letter or a digit.
 
     Args:
       sentence: English or French text.
@@ -52,10 +52,10 @@ def words(sentence: str) -> list[str]:
 
 
 def detokenize(tokens: list[str]) -> str:
-    """Tokens written as a French sentence: elisions and brackets closed up, ` :` ` ;` ` ?` apart.
+    """Tokens as a French sentence: no space after elisions, a space before ` :` ` ;` ` ?`.
 
     Args:
-      tokens: what `tokenize` gives, or a translation of it.
+      tokens: of `tokenize`, or a translation of them.
 
     Returns:
       One line of text; `tokenize` gives the tokens back.

@@ -1,1 +1,1 @@
-"""The program that makes docs/gallery from the models of the questions."""
+"""The program that makes docs/gallery with models of the questions."""

@@ -1,11 +1,11 @@
-"""The gallery of the attention viewer: a page each for the paper, the lecture, and our models.
+"""The gallery of the attention viewer: pages for the paper, the lecture and our models.
 
-    .venv/bin/python -m experiments.gallery  # some five minutes on two cores, once
-    .venv/bin/python -m experiments.gallery --preset smoke  # the same path in half a minute
+    .venv/bin/python -m experiments.gallery  # about five minutes on two cores
+    .venv/bin/python -m experiments.gallery --preset smoke  # a test run, half a minute
 
 Writes docs/gallery: figure 3(a) of Bahdanau et al. (2014), https://arxiv.org/abs/1409.0473, the
-lecture's worked example with its numbers, and what our own networks read when they translate and
-sort. What was trained is kept in runs/NAME, so the pages can be made again in seconds.
+lecture's worked example with its numbers, and the attention of our own networks that translate and
+sort. Trained networks are kept in runs/NAME, so the pages can be made again in seconds.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from attn_jax.models import GPT
 from experiments import grammar, sort
 from experiments.data.toy_grammar import LECTURE, Sentence, realise
 from experiments.gallery import pages
-from experiments.measures.toy_translation import Lesson, Translator, teach
+from experiments.measures.toy_translation import TrainingPairs, Translator, train_translator
 from experiments.reports.claims import Claim
 from experiments.reports.program import run_program
 from experiments.systems.language_model import LanguageModel
@@ -32,12 +32,12 @@ from experiments.training.train import fit
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that the gallery depends on.
+    """The settings of the gallery.
 
     Attributes:
-      name: of the run: what is trained is kept in runs/NAME.
-      folder: where the pages go.
-      quick: train on as much as the experiments do; False is their smoke preset.
+      name: of the run; trained networks are kept in runs/NAME.
+      folder: of the pages.
+      quick: train with the quick presets of the experiments; False is their smoke presets.
       fresh: train again.
     """
 
@@ -54,78 +54,87 @@ PRESETS = {
 
 
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
-    """Trains what is missing and writes the pages."""
+    """Trains the networks that are not stored, and writes the pages."""
     del command
     directory = directory_of(settings.name)
     preset = "quick" if settings.quick else "smoke"
     with locked(directory):
         toy = dataclasses.replace(grammar.PRESETS[preset], fresh=settings.fresh)
-        learners = {
-            system: taught(toy, system, directory / system, console)
+        translators = {
+            system: grammar_translator(toy, system, directory / system, console)
             for system in ("final", "bahdanau", "luong")
         }
-        model, tokens = sorter(sort.PRESETS[preset], directory / "sort", console, settings.fresh)
-        made = made_pages(learners, toy, model, tokens)
+        model, tokens = sorting_model(
+            sort.PRESETS[preset], directory / "sort", console, settings.fresh
+        )
+        made = all_pages(translators, toy, model, tokens)
         for path in pages.written(made, settings.folder):
             console.print(f"{path}: {path.stat().st_size / 1000:,.0f} kB")
-    said = made["lecture"].readings[0].queries[:-1]
+    output = made["lecture"].readings[0].queries[:-1]
     wanted = list(realise(LECTURE).french)
     return (
         Claim(
-            "with attention, the lecture's sentence is translated", " ".join(said), said == wanted
+            "with attention, the lecture's sentence is translated",
+            " ".join(output),
+            output == wanted,
         ),
     )
 
 
-def taught(toy: grammar.Settings, system: str, directory: Path, console: Console) -> Translator:
-    """A translator of the lecture's toy grammar, trained or found trained."""
+def grammar_translator(
+    toy: grammar.Settings, system: str, directory: Path, console: Console
+) -> Translator:
+    """A translator of the lecture's toy grammar, trained or loaded."""
     corpus = grammar.make_corpus(toy)
-    asked = [*corpus.test, realise(LECTURE)]
-    lesson = Lesson(
+    sources = [*corpus.test, realise(LECTURE)]
+    pairs = TrainingPairs(
         [(sentence.english, sentence.french) for sentence in corpus.train],
-        longest=max(len(sentence.english) for sentence in asked),
+        longest=max(len(sentence.english) for sentence in sources),
         shapes=toy.shapes,
     )
     console.rule(SYSTEMS[system].label, align="left")
-    return teach(lesson, system, toy.widths, toy.train, directory, console=console, fresh=toy.fresh)
+    return train_translator(
+        pairs, system, toy.widths, toy.train, directory, console=console, fresh=toy.fresh
+    )
 
 
-def sorter(
+def sorting_model(
     settings: sort.Settings, directory: Path, console: Console, fresh: bool
 ) -> tuple[GPT, list[int]]:
-    """The GPT that sorts, and a question with the answer that it gives."""
+    """The GPT that sorts, and a question with its answer."""
     console.rule("GPT that sorts", align="left")
-    course = sort.make_course(settings)
-    learner = LanguageModel.of(settings.model, given=settings.length)
-    task = sort.training_task(settings, course, learner)
+    data = sort.make_data(settings)
+    network = LanguageModel.of(settings.model, given=settings.length)
+    task = sort.training_task(settings, data, network)
     result = fit(task, settings.train, directory, console=console, fresh=fresh)
-    model = learner.model(result.params)
-    questions = course.held_out[:, : settings.length]
-    question = questions[sort.most_mixed(questions, settings.letters)]
-    answer = sort.answered(model, question[None])[0]
+    model = network.model(result.params)
+    questions = data.held_out[:, : settings.length]
+    question = questions[sort.most_balanced(questions, settings.letters)]
+    answer = sort.predicted_answers(model, question[None])[0]
     return model, np.concatenate([question, answer])[:-1].tolist()
 
 
-def made_pages(
-    learners: dict[str, Translator], toy: grammar.Settings, model: GPT, tokens: list[int]
+def all_pages(
+    translators: dict[str, Translator], toy: grammar.Settings, model: GPT, tokens: list[int]
 ) -> dict[str, pages.AttentionView]:
-    """All views, by the names of their files."""
-    sentence, crossing = realise(LECTURE), crossed(toy)
-    looking, last = (learners[name] for name in ("bahdanau", "final"))
-    note = "A toy network of ours; press space to see it read and write, step by step."
-    told = {"looking": "With attention (Bahdanau)", "last": "Last state only"}
-    lecture = pages.translation(looking, sentence.english, told["looking"], note).compare(
-        pages.translation(last, sentence.english, told["last"], "")
-    )
+    """All pages by file name."""
+    sentence, crossing = realise(LECTURE), crossing_sentence(toy)
+    with_attention, last_state = (translators[name] for name in ("bahdanau", "final"))
+    note = "A toy network of ours; press space to follow it step by step."
+    lecture = pages.translation(
+        with_attention, sentence.english, "With attention (Bahdanau)", note
+    ).compare(pages.translation(last_state, sentence.english, "Last state only", ""))
     order = (sentence.english, sentence.french)
-    mechanisms = pages.forced(looking, *order, "Bahdanau: asks, then steps").compare(
-        pages.forced(learners["luong"], *order, "Luong: steps, then asks")
+    mechanisms = pages.forced(
+        with_attention, *order, "Bahdanau: attention before the decoder's update"
+    ).compare(
+        pages.forced(translators["luong"], *order, "Luong: attention after the decoder's update")
     )
     return {
         "figure-3a": pages.figure_3a(),
         "lecture": dataclasses.replace(lecture, title="The lecture's sentence, translated"),
         "word-order": pages.translation(
-            looking,
+            with_attention,
             crossing.english,
             "An adjective changes sides",
             "English puts it before the noun, French after: the alignment crosses.",
@@ -133,7 +142,7 @@ def made_pages(
         "mechanisms": dataclasses.replace(
             mechanisms,
             title="Two mechanisms on one sentence",
-            note="Both are made to say the same translation; blue is where the first reads more.",
+            note="Both get the same translation as target; blue marks larger weights of the first.",
         ),
         "worked-example": dataclasses.replace(
             pages.worked_example(), title="The worked example, simplified and with trained weights"
@@ -145,13 +154,13 @@ def made_pages(
     }
 
 
-def crossed(toy: grammar.Settings) -> Sentence:
+def crossing_sentence(toy: grammar.Settings) -> Sentence:
     """The first test sentence of one clause in which an adjective changes sides."""
     for sentence in grammar.make_corpus(toy).test:
         kinds = {span.phenomenon for span in sentence.spans}
         if sentence.depth == 1 and "crossing" in kinds:
             return sentence
-    raise ValueError("no test sentence of one clause has an adjective; test more sentences")
+    raise ValueError("no test sentence of one clause has an adjective; increase test_sentences")
 
 
 def main(arguments: Sequence[str]) -> int:

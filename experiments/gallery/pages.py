@@ -1,4 +1,4 @@
-"""The pages of the gallery: each from numbers that somebody published, or that a model made."""
+"""The pages of the gallery, each from published numbers or from a model."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ type Words = tuple[str, ...]
 
 
 def figure_3a() -> AttentionView:
-    """Figure 3(a) of Bahdanau et al. (2014), read off its greys."""
+    """Figure 3(a) of Bahdanau et al. (2014); the weights are the greys of the figure."""
     figure = json.loads(FIGURE_3A.read_text(encoding="utf-8"))
     return AttentionView.from_weights(
         figure["weights_grey"],
@@ -33,24 +33,24 @@ def figure_3a() -> AttentionView:
         normalised=False,
         title="Figure 3(a) of Bahdanau, Cho and Bengio (2014)",
         note="English to French, by the first network with attention. The numbers are the greys of "
-        "the printed figure, so rows do not sum to one; see how “zone économique européenne” reads "
-        "“European Economic Area” backwards.",
+        "the printed figure, so rows do not sum to one; “zone économique européenne” attends to "
+        "“European Economic Area” in reverse order.",
     )
 
 
 def worked_example() -> AttentionView:
-    """The lecture's sentence of six vectors: without weights, and with trained ones."""
+    """The lecture's sentence of six vectors: attention without and with trained parameters."""
     x, book = _book_inputs()
     query, key = (np.array(book["self_attention_v2"][name]) for name in ("queries", "keys"))
     tokens = book["simplified"]["tokens"]
-    simplified = _read(x[:, None], x[:, None], 1.0, tokens, "Simplified self-attention")
+    simplified = _weights_page(x[:, None], x[:, None], 1.0, tokens, "Simplified self-attention")
     scale = query.shape[-1] ** -0.5
-    trained = _read(query[:, None], key[:, None], scale, tokens, "With trainable weights")
+    trained = _weights_page(query[:, None], key[:, None], scale, tokens, "With trainable weights")
     return simplified.compare(trained)
 
 
 def worked_example_causal() -> AttentionView:
-    """The same sentence: each word sees those before it, and in two heads."""
+    """The same sentence with causal attention, with one head and with two."""
     x, book = _book_inputs()
     views = []
     for section, title in (("causal_attention", "Causal"), ("multi_head_attention", "Multi-head")):
@@ -59,11 +59,13 @@ def worked_example_causal() -> AttentionView:
         query, key = ((x @ kernel).reshape(split) for kernel in kernels)
         scale = query.shape[-1] ** -0.5
         tokens, name = book["simplified"]["tokens"], f"{title} self-attention"
-        views.append(_read(query, key, scale, tokens, name, mask=np.tril(np.ones((6, 6), bool))))
+        views.append(
+            _weights_page(query, key, scale, tokens, name, mask=np.tril(np.ones((6, 6), bool)))
+        )
     return views[0].compare(views[1])
 
 
-def _read(
+def _weights_page(
     query: Float[np.ndarray, "T N H"],
     key: Float[np.ndarray, "T N H"],
     scale: float,
@@ -71,10 +73,10 @@ def _read(
     title: str,
     mask: np.ndarray | None = None,
 ) -> AttentionView:
-    """Weights with their logits, for a page that holds them in float32."""
+    """A page of weights and logits."""
     logits = scale * np.einsum("TNH,SNH->NTS", query, key)
-    seen = logits if mask is None else np.where(mask, logits, -np.inf)
-    powers = np.exp(seen - seen.max(axis=-1, keepdims=True))
+    masked = logits if mask is None else np.where(mask, logits, -np.inf)
+    powers = np.exp(masked - masked.max(axis=-1, keepdims=True))
     weights = powers / powers.sum(axis=-1, keepdims=True)
     return AttentionView.from_weights(
         weights, tokens, logits=logits, mask=mask, title=title, note=_BOOK_NOTE
@@ -83,7 +85,7 @@ def _read(
 
 _BOOK_NOTE = (
     "The numbers of chapter 3 of Raschka, Build a Large Language Model (From Scratch). A logit is "
-    "what the book calls a score, after the scale."
+    "what the book calls a score, multiplied by the scale."
 )
 
 
@@ -93,21 +95,23 @@ def _book_inputs() -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def translation(translator: Translator, english: Words, title: str, note: str) -> AttentionView:
-    """What a network says of a sentence, greedily, step by step, with importances beside."""
-    model, source = _asked(translator, english)
+    """A network's greedy translation of a sentence, step by step, with importances."""
+    model, source = _model_and_source(translator, english)
     trace = greedy_search(model, source, source > 0, max_length=2 * len(english) + 5)
     return _view(translator, model, english, trace, title, note)
 
 
 def forced(translator: Translator, english: Words, french: Words, title: str) -> AttentionView:
-    """What a network reads while it is made to say a translation."""
-    model, source = _asked(translator, english)
+    """The attention of a network for a given translation (teacher forcing)."""
+    model, source = _model_and_source(translator, english)
     target = jnp.array([*translator.target.encode(french), EOS])
     trace = force(model, source, source > 0, target)
     return _view(translator, model, english, trace, title, "")
 
 
-def _asked(translator: Translator, english: Words) -> tuple[EncoderDecoder, Int[Array, " S"]]:
+def _model_and_source(
+    translator: Translator, english: Words
+) -> tuple[EncoderDecoder, Int[Array, " S"]]:
     model = translator.network.model(translator.params)
     assert isinstance(model, EncoderDecoder)
     return model, jnp.array(translator.source.encode(english))
@@ -143,12 +147,12 @@ def _word(translator: Translator, i: int) -> str:
 def importances(
     model: EncoderDecoder, source: Int[Array, " S"], target: Int[Array, " T"]
 ) -> dict[str, np.ndarray]:
-    """What each source word does to the log-probability of each word that was said."""
+    """The influence of each source word on the log-probability of each generated word."""
     inputs = jnp.concatenate([jnp.array([BOS]), target[:-1]])
     graph, params = _split(model)
 
-    def said(embedded: Float[Array, "S m"], mask: Any) -> Float[Array, " T"]:
-        """The model with these vectors for its source words: they stand in the table's place."""
+    def target_log_probs(embedded: Float[Array, "S m"], mask: Any) -> Float[Array, " T"]:
+        """Log-probabilities of the target, with these vectors as embeddings of the source words."""
         moved = graph(embedded, params)
         log_probs = jax.nn.log_softmax(moved.logits(jnp.arange(source.size), mask, inputs))
         return jnp.take_along_axis(log_probs, target[:, None], axis=1)[:, 0]
@@ -156,8 +160,10 @@ def importances(
     embedded = model.encoder.embedding[...][source]
     everything = jnp.ones(source.size, bool)
     return {
-        "gradient × input": gradient_times_input(lambda x: said(x, everything), embedded),
-        "leave-one-out": leave_one_out(lambda mask: said(embedded, mask), source.size),
+        "gradient × input": gradient_times_input(
+            lambda x: target_log_probs(x, everything), embedded
+        ),
+        "leave-one-out": leave_one_out(lambda mask: target_log_probs(embedded, mask), source.size),
     }
 
 
@@ -173,14 +179,14 @@ def _split(model: EncoderDecoder) -> tuple[Callable[[Any, Any], EncoderDecoder],
 
 
 def sorting(model: GPT, tokens: Sequence[int], letters: str) -> AttentionView:
-    """All heads of the GPT that sorts, while it writes an answer."""
+    """All heads of the GPT that sorts, for one question and its answer."""
     return AttentionView.from_model(
         model,
         jnp.array(tokens),
         [letters[i] for i in tokens],
         title="A GPT that sorts letters",
-        note="The first half is the question, the second the answer, written letter by letter. "
-        "Some heads look for the letter to write next, wherever it stands in the question.",
+        note="The first half is the question, the second the answer, generated letter by letter. "
+        "Some heads attend to the next letter, at any place in the question.",
     )
 
 
@@ -198,6 +204,6 @@ def written(pages: dict[str, AttentionView], folder: Path) -> list[Path]:
 
 
 _INTRODUCTION = (
-    "`.venv/bin/python -m experiments.gallery` makes these pages, and trains what they need in "
+    "`.venv/bin/python -m experiments.gallery` makes these pages and trains their networks in "
     "some minutes. Each is one file: download it, open it in a browser, press `?` for the keys."
 )

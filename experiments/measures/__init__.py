@@ -1,1 +1,1 @@
-"""What is measured of a trained system: translations, scores, alignments and heads."""
+"""Outputs of trained systems, and what is measured of them: scores, alignments and heads."""

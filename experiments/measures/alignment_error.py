@@ -1,7 +1,8 @@
-"""How far an alignment is from the true one, and which way it moves.
+"""The alignment error rate, and how far attention moves from one output to the next.
 
 Och & Ney, "A Systematic Comparison of Various Statistical Alignment Models" (2003), §5,
-https://aclanthology.org/J03-1002: sure links must be found, possible links may be.
+https://aclanthology.org/J03-1002: sure links must be found, possible links
+are allowed.
 """
 
 from collections.abc import Hashable, Set
@@ -13,7 +14,7 @@ from experiments.data.toy_grammar import Link
 
 
 def hard_links(weights: Num[np.ndarray, "T S"]) -> frozenset[Link]:
-    """Each target word linked to the source word it read most.
+    """Each target word linked to the source word with the largest weight.
 
     Example:
       >>> sorted(hard_links(np.array([[0.1, 0.9], [0.8, 0.2]])))
@@ -27,10 +28,10 @@ def alignment_error_rate(
 ) -> float:
     """AER = 1 − (|A ∩ S| + |A ∩ P|) / (|A| + |S|): 0 finds every sure link and only possible ones.
 
-    Links of a whole test set are counted together: name the sentence in each, (i, link).
+    For a whole test set, pass the links of all sentences together, as (sentence, link).
 
     Args:
-      found: A, the links to judge.
+      found: A, the links to evaluate.
       sure: S.
       possible: P, which contains S.
 
@@ -44,16 +45,16 @@ def alignment_error_rate(
     if not sure <= possible:
         raise ValueError(f"sure={set(sure - possible)} are not possible; P must contain S")
     if not found and not sure:
-        raise ValueError("found and sure are both empty; there is nothing to judge")
+        raise ValueError("found and sure are both empty; pass at least one link")
     return 1 - (len(found & sure) + len(found & possible)) / (len(found) + len(sure))
 
 
 def mean_move(weights: Num[np.ndarray, "T S"]) -> float:
-    """How many positions the attention moves from one step to the next, in the mean.
+    """The mean number of positions that attention moves from one output to the next.
 
       mean_t (p_{t+1} − p_t),  p_t = Σ_s s · weights[t, s]
 
-    The steps in between cancel, so this is (p_T − p_1) / (T − 1), and needs two rows.
+    The sum telescopes to (p_T − p_1) / (T − 1); it needs at least two rows.
 
     Example:
       >>> mean_move(np.eye(4)), mean_move(np.eye(4)[::-1])
@@ -64,5 +65,5 @@ def mean_move(weights: Num[np.ndarray, "T S"]) -> float:
 
 
 def expected_positions(weights: Num[np.ndarray, "T S"]) -> Float[np.ndarray, " T"]:
-    """Where each step reads, in the mean: Σ_s s · weights[t, s]."""
+    """The mean source position of each output: Σ_s s · weights[t, s]."""
     return weights.astype(np.float64) @ np.arange(weights.shape[1])

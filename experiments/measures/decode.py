@@ -1,4 +1,4 @@
-"""From trained networks to sentences: beam search over a test set, and what was read meanwhile."""
+"""Beam search over a test set with a trained network, and the attention weights."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +15,7 @@ from experiments.training.settings import Beam
 
 
 def longest_target(source_length: int) -> int:
-    """How many tokens a translation may have, EOS included, by the padded length of its source."""
+    """The most tokens of a translation, EOS included, for a padded source length."""
     return 2 * source_length + 5
 
 
@@ -28,12 +28,12 @@ def translate(
     for batch, index in batches:
         max_length = longest_target(batch.source.shape[1])
         found = search(params, batch.source, batch.source_mask, max_length=max_length)
-        translations |= dict(zip(index.tolist(), map(until_end, np.asarray(found)), strict=True))
-    return in_order(translations)
+        translations |= dict(zip(index.tolist(), map(before_eos, np.asarray(found)), strict=True))
+    return in_example_order(translations)
 
 
-def in_order[Value](by_index: dict[int, Value]) -> list[Value]:
-    """The values of the examples 0, 1, 2, …; surplus rows have index −1 and fall away."""
+def in_example_order[Value](by_index: dict[int, Value]) -> list[Value]:
+    """The values of the examples 0, 1, 2, …; fillers, which have index −1, are left out."""
     return [by_index[i] for i in sorted(by_index) if i >= 0]
 
 
@@ -57,7 +57,7 @@ def _search(
     return jax.vmap(one)(source, source_mask).tokens[:, 0]
 
 
-def until_end(tokens: Int[np.ndarray, " L"]) -> list[int]:
+def before_eos(tokens: Int[np.ndarray, " L"]) -> list[int]:
     """The tokens before the first EOS."""
     ends = np.flatnonzero(tokens == EOS)
     return tokens[: ends[0] if ends.size else None].tolist()
@@ -69,18 +69,18 @@ def align(
     batches: Sequence[EvaluationBatch],
     translations: Sequence[list[int]],
 ) -> list[Float[np.ndarray, "T S"]]:
-    """What each token of each translation, EOS included, read of each source token."""
-    read = jax.jit(partial(_weights, network.graph))
+    """The attention weights of each translation's tokens, EOS included, over the source tokens."""
+    weights_of = jax.jit(partial(_weights, network.graph))
     weights: dict[int, np.ndarray] = {}
     for batch, index in batches:
-        said = [[*translations[i], EOS] if i >= 0 else [EOS] for i in index]
-        target = np.full((len(said), longest_target(batch.source.shape[1]) + 1), PAD, np.int32)
-        for row, tokens in zip(target, said, strict=True):
+        outputs = [[*translations[i], EOS] if i >= 0 else [EOS] for i in index]
+        target = np.full((len(outputs), longest_target(batch.source.shape[1]) + 1), PAD, np.int32)
+        for row, tokens in zip(target, outputs, strict=True):
             row[: len(tokens)] = tokens
-        found = np.asarray(read(params, batch.source, batch.source_mask, target))
-        for i, one, tokens, mask in zip(index, found, said, batch.source_mask, strict=True):
+        found = np.asarray(weights_of(params, batch.source, batch.source_mask, target))
+        for i, one, tokens, mask in zip(index, found, outputs, batch.source_mask, strict=True):
             weights[int(i)] = one[: len(tokens), mask]
-    return in_order(weights)
+    return in_example_order(weights)
 
 
 def _weights(

@@ -1,4 +1,4 @@
-"""What a translation of the toy grammar gets right, phenomenon by phenomenon and depth by depth."""
+"""Accuracy of translations of the toy grammar, by phenomenon and by depth."""
 
 import dataclasses
 from collections import Counter, defaultdict
@@ -30,13 +30,13 @@ FUNCTION_WORDS: dict[str, Words] = {
 
 @dataclasses.dataclass(frozen=True)
 class DepthScore:
-    """How often one system is right, among the test sentences with `depth` relative clauses.
+    """Accuracy of one system on the test sentences with `depth` relative clauses.
 
     Attributes:
       depth: number of clauses between subject and verb.
-      sentences: how many there are.
+      sentences: number of test sentences.
       exact: share of sentences translated word for word.
-      phenomena: share of right spans of each kind that occurs.
+      phenomena: share of correct spans of each phenomenon that occurs.
     """
 
     depth: int
@@ -48,7 +48,7 @@ class DepthScore:
 def score_by_depth(
     sentences: Sequence[Sentence], translations: Sequence[Words]
 ) -> list[DepthScore]:
-    """One score a depth, shallow first; a span is right if its words stand together anywhere."""
+    """One score a depth, in order; a span is correct if the translation contains its words."""
     by_depth = defaultdict(list)
     for sentence, translation in zip(sentences, translations, strict=True):
         by_depth[sentence.depth].append((sentence, translation))
@@ -73,7 +73,7 @@ def _contains(sequence: Words, part: Words) -> bool:
 
 
 def error_rate(sentences: Sequence[Sentence], alignments: Sequence[Alignment]) -> float:
-    """AER over all sentences, each French word linked to the English word it read most."""
+    """AER over all sentences, each French word linked to the English word of largest weight."""
     found, sure, possible = set(), set(), set()
     for i, (sentence, alignment) in enumerate(zip(sentences, alignments, strict=True)):
         found |= {(i, link) for link in hard_links(alignment.weights)}
@@ -83,10 +83,10 @@ def error_rate(sentences: Sequence[Sentence], alignments: Sequence[Alignment]) -
 
 
 def dictionary() -> dict[str, Words]:
-    """The French of each English word as a dictionary has it: masculine, and the first sense.
+    """The French of each English word: masculine, and in the first sense.
 
-    An entry may be several words (*jumped*: *a sauté*) or none, so that word by word fails only
-    where order, agreement, elision or sense matter, never for want of a word.
+    An entry may be several words (*jumped*: *a sauté*) or none, so that word-by-word translation
+    fails only in order, agreement, elision and sense.
     """
     entries: dict[str, Words] = dict(FUNCTION_WORDS)
     for verb in reversed(VERBS):
@@ -106,7 +106,7 @@ def dictionary() -> dict[str, Words]:
 
 
 def _owner(words: Preposition, target: int) -> int:
-    """The English word of a preposition that a French word of it stands under in the dictionary."""
+    """The English word whose dictionary entry contains this French word of a preposition."""
     sure = [source for t, source in words.sure if t == target]
     return min(sure or [source for t, source in words.possible if t == target])
 

@@ -1,4 +1,4 @@
-"""What the heads of a GPT read: their weights, computed beside the model from its parameters."""
+"""Attention weights of the heads of a GPT, computed from its parameters, and their statistics."""
 
 import dataclasses
 from functools import partial
@@ -14,14 +14,14 @@ from attn_jax.modules import MultiHeadAttention
 
 
 def head_weights(model: GPT, tokens: Int[Array, " T"]) -> Float[Array, "L N T T"]:
-    """The weights of every layer's heads on one sequence.
+    """The attention weights of every layer's heads on one sequence.
 
     Args:
-      model: with learned positions, and blocks that read all tokens before.
+      model: with learned positions and causal attention.
       tokens: ids.
 
     Returns:
-      Row t of a head says how much it reads of each token for what it makes of token t.
+      The weights; row t of a head has the weights of query t over the tokens.
 
     Raises:
       ValueError: the model has rotary positions.
@@ -52,16 +52,16 @@ def head_names(model: GPT) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class HeadReading:
-    """What one head reads while an answer is written, in the mean over steps and inputs.
+class HeadStatistics:
+    """Statistics of one head's weights, means over output positions and inputs.
 
     Attributes:
       name: of the head.
-      entropy: bits; 2^entropy is how many tokens it reads, in effect.
-      next_letter: share of its weight on the question's letters that are like the one to write.
-      last_letter: on those that are like the one just written, where the two differ.
+      entropy: of the weights in bits; 2^entropy is the effective number of tokens attended to.
+      next_letter: share of the weight on letters of the question equal to the next output.
+      last_letter: on letters equal to the last output, where that differs from the next.
       other_letters: on the rest of the question.
-      answer: on what has been written of the answer.
+      answer: on the answer so far.
     """
 
     name: str
@@ -72,19 +72,19 @@ class HeadReading:
     answer: float
 
 
-def reading(
+def head_statistics(
     name: str, weights: Float[np.ndarray, "B T T"], tokens: Int[np.ndarray, "B S"]
-) -> HeadReading:
-    """Sums up one head's weights on questions with their answers, each half of the tokens.
+) -> HeadStatistics:
+    """The statistics of one head on questions with their answers.
 
     Args:
       name: of the head.
       weights: of the head, on all tokens but the last.
-      tokens: question and answer, side by side.
+      tokens: the question, then the answer of the same length.
 
     Example:
       >>> weights = np.array([[[1, 0, 0], [0.5, 0.5, 0], [0.5, 0.25, 0.25]]])
-      >>> found = reading("even", weights, np.array([[1, 0, 0, 1]]))   # 1 0, sorted: 0 1
+      >>> found = head_statistics("even", weights, np.array([[1, 0, 0, 1]]))   # 1 0, sorted: 0 1
       >>> found.next_letter, found.last_letter, found.other_letters, found.answer
       (0.5, 0.125, 0.25, 0.125)
     """
@@ -100,7 +100,7 @@ def reading(
         return float((of_question * chosen).sum(axis=2).mean())
 
     logs = np.log2(rows, where=rows > 0, out=np.zeros_like(rows))
-    return HeadReading(
+    return HeadStatistics(
         name,
         entropy=float(-(rows * logs).sum(axis=2).mean()),
         next_letter=share(is_next),
@@ -110,17 +110,17 @@ def reading(
     )
 
 
-def readings(model: GPT, tokens: Int[np.ndarray, "B S"]) -> list[HeadReading]:
-    """What each head reads, and last one that reads all tokens up to its own alike.
+def all_head_statistics(model: GPT, tokens: Int[np.ndarray, "B S"]) -> list[HeadStatistics]:
+    """The statistics of each head, and last those of uniform weights over the tokens so far.
 
     Args:
       model: as `head_weights`.
-      tokens: questions and answers, side by side.
+      tokens: the question, then the answer, of each input.
     """
     of_all = jax.jit(jax.vmap(lambda row: head_weights(model, row)))(tokens[:, :-1])
     weights = np.asarray(of_all)
     rows = np.tril(np.ones(weights.shape[3:]))
     even = np.broadcast_to(rows / rows.sum(axis=1, keepdims=True), (len(tokens), *rows.shape))
     by_head = [*weights.reshape(len(tokens), -1, *rows.shape).swapaxes(0, 1), even]
-    names = [*head_names(model), "all alike"]
-    return [reading(*named, tokens) for named in zip(names, by_head, strict=True)]
+    names = [*head_names(model), "uniform"]
+    return [head_statistics(*named, tokens) for named in zip(names, by_head, strict=True)]

@@ -1,4 +1,4 @@
-"""How well a language model predicts a text, beside a model that only counts pairs of tokens."""
+"""The loss of a language model in several units, and that of a bigram model for comparison."""
 
 import dataclasses
 import math
@@ -9,14 +9,13 @@ from jaxtyping import Int
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How well the validation split is predicted.
+    """The loss of one model on the validation split.
 
     Attributes:
-      name: of what predicts it.
+      name: of the model.
       loss: nats a token.
-      perplexity: the number of equally likely tokens that are as hard to guess among.
-      bits_per_character: the same whatever the tokens are, so that characters and byte pairs
-        compare.
+      perplexity: exp(loss).
+      bits_per_character: comparable between tokenizers.
 
     Example:
       >>> score = Score.of("one bit a token", math.log(2), tokens_per_character=0.25)
@@ -31,17 +30,17 @@ class Score:
 
     @classmethod
     def of(cls, name: str, loss: float, tokens_per_character: float) -> "Score":
-        """What a loss in nats a token means."""
+        """The score of a loss in nats a token."""
         return cls(name, loss, math.exp(loss), loss * tokens_per_character / math.log(2))
 
 
-def following_counts_loss(
+def bigram_loss(
     train: Int[np.ndarray, " S"], validation: Int[np.ndarray, " T"], vocab_size: int
 ) -> float:
-    """Nats a token of a model that only counts which token follows which, each pair once more.
+    """Nats a token of a bigram model with add-one smoothing.
 
     Example:
-      >>> loss = following_counts_loss(np.array([0, 1, 0, 1]), np.array([0, 1]), 2)
+      >>> loss = bigram_loss(np.array([0, 1, 0, 1]), np.array([0, 1]), 2)
       >>> print(f"{np.exp(-loss):.2f}")   # 1 followed 0 twice: (2 + 1) / (2 + 2)
       0.75
     """

@@ -1,10 +1,10 @@
-"""What does nanoGPT itself reach on tinyshakespeare, judged on the whole validation split?
+"""The loss that nanoGPT itself reaches on the whole validation split of tinyshakespeare.
 
     .venv/bin/python -m experiments.measures.nanogpt_peer --nanogpt CLONE --data-dir DIR
 
-CLONE is https://github.com/karpathy/nanoGPT, whose model is trained as its readme says for a CPU;
-it needs torch. Beside the loss on the whole split stands that on 20 random batches, often drawn:
-what its readme gives, and how far such a measure scatters.
+CLONE is https://github.com/karpathy/nanoGPT, whose model is trained with its readme's settings
+for a CPU; it needs torch. The loss on 20 random batches, as in the readme, is computed many times
+to show how much it varies.
 """
 
 import importlib.metadata
@@ -19,24 +19,24 @@ from typing import Any
 import numpy as np
 import tyro
 
-from experiments.command_line.errors import mendable_errors
+from experiments.command_line.errors import exit_on_user_error
 from experiments.command_line.options import shell_command
 from experiments.data.text_tokens import Characters
 from experiments.data.texts import load_text
 
 BATCH, LENGTH, STEPS, WARMUP = 12, 64, 2000, 100
 RATE, LAST_RATE = 1e-3, 1e-4
-BATCHES, DRAWS = 20, 200  # of a measure as the readme's, and how often it is taken
+BATCHES, DRAWS = 20, 200  # of the readme's loss, and how many times it is computed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Trains nanoGPT's own model as its readme says for a CPU.
+    """Trains nanoGPT's model with its readme's settings for a CPU.
 
     Attributes:
       nanogpt: a clone of its repository.
       data_dir: the folder with tinyshakespeare.txt.
-      seeds: one training each.
+      seeds: one training run each.
     """
 
     nanogpt: Path
@@ -58,10 +58,10 @@ def rate_at(step: int) -> float:
 
 
 def load_module(clone: Path) -> Any:
-    """Its model.py.
+    """The module model.py of a clone of nanoGPT.
 
     Raises:
-      ValueError: the clone has none, or torch is not installed.
+      ValueError: there is no model.py, or torch is not installed.
     """
     path = clone / "model.py"
     if not path.is_file():
@@ -77,18 +77,18 @@ def load_module(clone: Path) -> Any:
 
 
 def windows(torch: Any, ids: Any, starts: Any) -> tuple[Any, Any]:
-    """Inputs and targets of the windows that begin there."""
+    """Inputs and targets of the windows with these starts."""
     rows = torch.stack([ids[i : i + LENGTH + 1] for i in starts])
     return rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
 def trained(torch: Any, nanogpt: Any, ids: Any, size: int, seed: int) -> Any:
-    """Its model after its updates."""
+    """The trained model."""
     torch.manual_seed(seed)
     sizes = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": LENGTH, "vocab_size": size}
     model = nanogpt.GPT(nanogpt.GPTConfig(**sizes, bias=False, dropout=0.0))
     optimiser = model.configure_optimizers(0.1, RATE, (0.9, 0.99), "cpu")
-    for step in range(STEPS + 1):  # its loop ends after the step that has this number
+    for step in range(STEPS + 1):  # nanoGPT's loop includes the step with this number
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step)
         starts = torch.randint(len(ids) - LENGTH, (BATCH,))
@@ -101,7 +101,7 @@ def trained(torch: Any, nanogpt: Any, ids: Any, size: int, seed: int) -> Any:
 
 
 def losses(torch: Any, model: Any, ids: Any) -> tuple[float, np.ndarray]:
-    """Nats a character on the whole split, and on 20 random batches, drawn again and again."""
+    """Nats a character on the whole split, and on 20 random batches, DRAWS times."""
 
     def mean(starts: Any) -> float:
         with torch.no_grad():
@@ -116,8 +116,8 @@ def losses(torch: Any, model: Any, ids: Any) -> tuple[float, np.ndarray]:
     return total / sum(map(len, parts)), np.array(drawn)
 
 
-def run(options: Options, say: Callable[[str], object] = print) -> None:
-    """Trains with each seed and tells what was reached.
+def run(options: Options, report: Callable[[str], object] = print) -> None:
+    """Trains with each seed and prints the losses.
 
     Raises:
       ValueError: the clone, torch or the text is missing; the message says what to do.
@@ -129,10 +129,10 @@ def run(options: Options, say: Callable[[str], object] = print) -> None:
         torch.from_numpy(letters.encode(part).astype(np.int64))
         for part in (text.train, text.validation)
     )
-    say(f"torch {importlib.metadata.version('torch')}, {torch.get_num_threads()} threads")
+    report(f"torch {importlib.metadata.version('torch')}, {torch.get_num_threads()} threads")
     for seed in options.seeds:
         whole, drawn = losses(torch, trained(torch, nanogpt, train, letters.size, seed), validation)
-        say(
+        report(
             f"seed {seed}: {whole:.4f} nats a character on the whole split; on {BATCHES} random "
             f"batches {drawn.min():.4f} to {drawn.max():.4f} in {DRAWS} draws, standard deviation "
             f"{drawn.std():.4f}, at most 1.885 in {np.mean(drawn <= 1.885):.0%}"
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
       SystemExit: an option is unknown, or something is missing.
     """
-    with mendable_errors():
+    with exit_on_user_error():
         run(tyro.cli(Options, args=arguments, prog=shell_command("measures.nanogpt_peer")))
     return 0
 

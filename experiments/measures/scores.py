@@ -1,9 +1,9 @@
-"""How good a set of translations is, by source length: BLEU with the uncertainty it deserves.
+"""BLEU with bootstrap intervals by source length, and comparisons of systems.
 
 Papineni et al., "BLEU" (2002); by length as in Bahdanau et al. (2014), fig. 2; resampling as in
 Koehn, "Statistical significance tests for machine translation evaluation" (2004). Every BLEU here
-is sacrebleu's (Post, "A call for clarity in reporting BLEU scores", 2018): sentences are counted
-once, and sacrebleu's own formula is applied to sums of those counts.
+is sacrebleu's (Post, "A call for clarity in reporting BLEU scores", 2018): n-grams are counted once
+per sentence, and sacrebleu's formula is applied to sums of these counts.
 """
 
 import dataclasses
@@ -17,10 +17,10 @@ from sacrebleu.metrics import BLEU, CHRF
 from experiments.data.words import words
 from experiments.systems.translation import SYSTEMS
 
-LAST_STATE = SYSTEMS["final"].label  # the system that the others are held against
+LAST_STATE = SYSTEMS["final"].label  # the system that the others are compared with
 RESAMPLES = 1000
-SEED = 12345  # sacrebleu's default: with it the resamples are sacrebleu's, draw for draw
-FEWEST_SENTENCES = 10  # below this a bin keeps its BLEU but gets no interval and is not drawn
+SEED = 12345  # sacrebleu's default, which gives sacrebleu's resamples
+FEWEST_SENTENCES = 10  # a bin with fewer has no interval and is not drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ ALL = LengthBin("all", 1)
 
 @dataclasses.dataclass(frozen=True)
 class SystemOutput:
-    """What one system made of the test set, and what the system cost."""
+    """The translations of one system, its training time and its size."""
 
     name: str
     translations: tuple[str, ...]
@@ -60,7 +60,7 @@ class SystemOutput:
 
 @dataclasses.dataclass(frozen=True)
 class LengthRow:
-    """BLEU of one system on one length bin; None where there is nothing to say."""
+    """BLEU of one system on one length bin; None for an empty or a small bin."""
 
     label: str
     sentences: int
@@ -89,14 +89,14 @@ class Comparison:
     second: str
     label: str
     difference: float
-    wins: float  # share of the resamples in which `first` is strictly ahead
-    losses: float  # … strictly behind; the rest are ties
+    wins: float  # share of the resamples in which `first` has the higher BLEU
+    losses: float  # … the lower BLEU; the rest are ties
     p_value: float  # two-sided paired bootstrap, shifted to the null hypothesis
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """Everything the test set says about the systems; `dataclasses.asdict` makes it JSON."""
+    """All scores and comparisons; `dataclasses.asdict` makes it JSON."""
 
     bleu_signature: str
     chrf_signature: str
@@ -108,7 +108,7 @@ class Scores:
         return next((table for table in self.tables if table.system == system), None)
 
     def comparison(self, first: str, second: str, label: str) -> Comparison | None:
-        """How `first` compares with `second`, in this order; None if it was not compared."""
+        """The comparison of `first` with `second`; None if there is none."""
         for found in self.comparisons:
             if found.label == label and (found.first, found.second) == (first, second):
                 return found
@@ -118,17 +118,17 @@ class Scores:
 
 
 def word_count(sentence: str) -> int:
-    """How many words, punctuation left out: the length that every table and figure means."""
+    """The number of words without punctuation: the length in all tables and figures."""
     return len(words(sentence))
 
 
 def sentence_statistics(
     translations: Sequence[str], references: Sequence[str]
 ) -> Int[np.ndarray, "N 10"]:
-    """The counts BLEU is made of: lengths, then matched and proposed 1- to 4-grams.
+    """The counts of BLEU for each sentence: lengths, then matched and proposed 1- to 4-grams.
 
-    Summing rows and calling `bleu` gives exactly sacrebleu's corpus BLEU of those sentences, so
-    that a bootstrap resample costs one addition, not one evaluation.
+    `bleu` of a sum of rows equals sacrebleu's corpus BLEU of those sentences, so a bootstrap
+    resample needs only a sum.
     """
     metric = BLEU(lowercase=True)
     scores = (
@@ -167,13 +167,13 @@ def score_systems(
     *,
     seed: int = SEED,
 ) -> Scores:
-    """Score every system by source length and compare every pair of them.
+    """Scores every system by source length and compares every pair of systems.
 
     Args:
       systems: at least one, each with one translation a source sentence, in order.
       sources: the test sentences; their `word_count` decides the bin.
       references: the one reference translation of each.
-      seed: of the resamples, which all systems share: the comparisons are paired.
+      seed: of the resamples; all systems have the same, so comparisons are paired.
 
     Returns:
       Tables and comparisons in the order of `systems`; comparisons on `all`, and on `over 20`

@@ -1,7 +1,7 @@
-"""An encoder–decoder learned from pairs of word sequences, and what it then says and reads.
+"""An encoder–decoder for pairs of word sequences: training, translations and their alignments.
 
-The tasks of the lecture are small: every word is a token, every sentence fits one shape, and a
-translation is found greedily together with the attention that made it.
+The tasks are small: every word is a token, all sentences are padded to one shape, and decoding is
+greedy.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from rich.console import Console
 from attn_jax.models import EOS, UNK, Trace, greedy_search
 from experiments.data.batches import Example, choose_shapes, evaluation_batches, training_batches
 from experiments.measures.alignments import Alignment
-from experiments.measures.decode import align, in_order, longest_target, until_end
+from experiments.measures.decode import align, before_eos, in_example_order, longest_target
 from experiments.systems.translation import (
     SYSTEMS,
     Network,
@@ -34,13 +34,13 @@ type Words = tuple[str, ...]
 type Ids = Int[Array, "B S"]
 type Mask = Bool[Array, "B S"]
 
-FIRST_WORD = UNK + 1
-TOGETHER = 64  # sentences translated at once
+FIRST_WORD_ID = UNK + 1
+EVALUATION_BATCH = 64  # sentences translated in one batch
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All words of one side; the id of a word is its place, after the special tokens."""
+    """All words of one language; ids follow the special tokens in the order of `words`."""
 
     words: Words
 
@@ -52,7 +52,7 @@ class Vocabulary:
     @property
     def size(self) -> int:
         """Number of ids, special tokens included."""
-        return FIRST_WORD + len(self.words)
+        return FIRST_WORD_ID + len(self.words)
 
     def encode(self, sequence: Words) -> list[int]:
         """The ids of a sequence.
@@ -63,21 +63,21 @@ class Vocabulary:
         unknown = sorted(set(sequence) - set(self.words))
         if unknown:
             raise ValueError(f"{unknown} are not among the {len(self.words)} words of the task")
-        return [FIRST_WORD + self.words.index(word) for word in sequence]
+        return [FIRST_WORD_ID + self.words.index(word) for word in sequence]
 
     def decode(self, ids: Iterable[int]) -> Words:
-        """The words of a sequence of ids; a special token, which is no word, is written «?»."""
-        return tuple(self.words[i - FIRST_WORD] if i >= FIRST_WORD else "?" for i in ids)
+        """The words of a sequence of ids; a special token becomes «?»."""
+        return tuple(self.words[i - FIRST_WORD_ID] if i >= FIRST_WORD_ID else "?" for i in ids)
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """What is learned, and what will be asked.
+class TrainingPairs:
+    """The training pairs, and the shapes for training and translation.
 
     Attributes:
-      pairs: source and target words to learn from.
-      longest: words of the longest source that will be asked for.
-      shapes: padded lengths of the training batches, each compiled once.
+      pairs: source and target words.
+      longest: words of the longest source that will be translated.
+      shapes: number of padded shapes of training batches, each compiled once.
     """
 
     pairs: Sequence[tuple[Words, Words]]
@@ -85,7 +85,7 @@ class Lesson:
     shapes: int = 3
 
     def fingerprint(self) -> str:
-        """What a stored run must have learned from, to go on."""
+        """A hash of the pairs; a stored run resumes only with the same."""
         return hashlib.sha256(json.dumps(self.pairs).encode()).hexdigest()
 
 
@@ -95,11 +95,11 @@ class Translator:
 
     Attributes:
       network: the model without its parameters.
-      params: what it learned.
-      source: words it can read.
-      target: words it can say.
-      longest: the longest source it will be given; all are padded to this, for one compile.
-      seconds: how long it trained.
+      params: the trained parameters.
+      source: vocabulary of the sources.
+      target: vocabulary of the targets.
+      longest: words of the longest source; all are padded to it and compiled once.
+      seconds: training time.
     """
 
     network: Network
@@ -110,7 +110,7 @@ class Translator:
     seconds: float
 
     def translate(self, sources: Sequence[Words]) -> list[Alignment]:
-        """What the network says, greedily, and what it reads for each word of that.
+        """Greedy translations and their attention weights.
 
         Raises:
           ValueError: a source is longer than `longest`, or has an unknown word.
@@ -118,27 +118,29 @@ class Translator:
         examples = [Example(self.source.encode(source), []) for source in sources]
         shape = (self.longest, longest_target(self.longest))
         found: dict[int, Alignment] = {}
-        for batch, index in evaluation_batches(examples, batch_size=TOGETHER, shapes=[shape]):
+        for batch, index in evaluation_batches(
+            examples, batch_size=EVALUATION_BATCH, shapes=[shape]
+        ):
             trace = self._search(self.params, batch.source, batch.source_mask)
             for i, target, weights in zip(
                 index.tolist(), np.asarray(trace.target), np.asarray(trace.weights), strict=True
             ):
                 if i >= 0:
-                    said = until_end(target)
-                    read = weights[: len(said), : len(sources[i])].astype(np.float64)
-                    found[i] = Alignment(sources[i], self.target.decode(said), read)
-        return in_order(found)
+                    output = before_eos(target)
+                    inside = weights[: len(output), : len(sources[i])].astype(np.float64)
+                    found[i] = Alignment(sources[i], self.target.decode(output), inside)
+        return in_example_order(found)
 
     def align(self, pairs: Sequence[tuple[Words, Words]]) -> list[Alignment]:
-        """What the network reads while it is made to say the target of each pair."""
+        """The attention weights for given targets (teacher forcing)."""
         examples = [Example(self.source.encode(source), []) for source, _ in pairs]
         shape = (self.longest, longest_target(self.longest))
-        batches = evaluation_batches(examples, batch_size=TOGETHER, shapes=[shape])
+        batches = evaluation_batches(examples, batch_size=EVALUATION_BATCH, shapes=[shape])
         targets = [self.target.encode(target) for _, target in pairs]
-        read = align(self.network, self.params, batches, targets)
+        found = align(self.network, self.params, batches, targets)
         return [
             Alignment(source, target, weights[:-1].astype(np.float64))  # the last row is EOS
-            for (source, target), weights in zip(pairs, read, strict=True)
+            for (source, target), weights in zip(pairs, found, strict=True)
         ]
 
     @cached_property
@@ -151,8 +153,8 @@ class Translator:
         return jax.jit(search)
 
 
-def teach(
-    lesson: Lesson,
+def train_translator(
+    data: TrainingPairs,
     system: str,
     widths: Widths | TransformerWidths,
     config: TrainConfig,
@@ -161,28 +163,28 @@ def teach(
     console: Console | None = None,
     fresh: bool = False,
 ) -> Translator:
-    """Trains one of the `SYSTEMS` on pairs of word sequences, in `directory`, or goes on there.
+    """Trains one of the `SYSTEMS` on pairs of word sequences in `directory`, or resumes there.
 
     Args:
-      lesson: what to learn.
+      data: the training pairs.
       system: "final", "bahdanau", "luong" or "transformer".
       widths: of the network.
-      config: how to train.
-      directory: of this training alone.
-      console: where progress is shown; None is silence.
-      fresh: forget an earlier training in `directory`.
+      config: training settings.
+      directory: of this run alone.
+      console: where to show progress; None for nowhere.
+      fresh: remove an earlier run in `directory` first.
     """
-    sources, targets = zip(*lesson.pairs, strict=True)
+    sources, targets = zip(*data.pairs, strict=True)
     source, target = Vocabulary.of(sources), Vocabulary.of(targets)
     network = Network.of(model_config(system, widths, (source.size, target.size)))
-    examples = [Example(source.encode(s), [*target.encode(t), EOS]) for s, t in lesson.pairs]
+    examples = [Example(source.encode(s), [*target.encode(t), EOS]) for s, t in data.pairs]
     batches = training_batches(
         examples,
         batch_size=config.batch_size,
-        shapes=choose_shapes(examples, lesson.shapes),
+        shapes=choose_shapes(examples, data.shapes),
         seed=config.seed,
     )
-    identity = {"model": asdict(network.config), "pairs": lesson.fingerprint()}
+    identity = {"model": asdict(network.config), "pairs": data.fingerprint()}
     task = Task(SYSTEMS[system].label, identity, network.init, network.loss, batches)
     result = fit(task, config, directory, console=console, fresh=fresh)
-    return Translator(network, result.params, source, target, lesson.longest, result.seconds)
+    return Translator(network, result.params, source, target, data.longest, result.seconds)

@@ -1,1 +1,1 @@
-"""Everything that is shown or written: reports, figures, tables, and terminal output."""
+"""Reports, figures, tables, and terminal output."""

@@ -1,4 +1,4 @@
-"""What an experiment claims, what it measured, and whether the one bears out the other."""
+"""A claim of an experiment, the measured value, and whether the claim holds."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from rich.console import Console
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """One sentence that the experiment could refute."""
+    """One statement, the value that was measured for it, and whether it holds."""
 
     says: str
     measured: str

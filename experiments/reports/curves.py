@@ -14,9 +14,9 @@ from experiments.reports.styles import line_styles, remove_frame
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The loss of one system while it trained: (step, nats per target token) pairs.
+    """The loss of one system during training: (step, nats per target token) pairs.
 
-    `validated_after` holds the seconds that training had taken at each pair of `validation`.
+    `validated_after` has the training time in seconds at each pair of `validation`.
     """
 
     system: str
@@ -43,7 +43,7 @@ class Panel:
 
 
 def read_curve(system: str, path: Path) -> Curve:
-    """The curve in a file of metrics: one JSON object a line, with `step` and a loss."""
+    """The curve in a metrics file: one JSON object a line, with `step` and a loss."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
     def pairs(name: str) -> tuple[tuple[int, float], ...]:

@@ -1,4 +1,4 @@
-"""Where, when and with what a run happened: what a reader needs to repeat its numbers."""
+"""Date, commit, machine and package versions of a run."""
 
 import dataclasses
 import datetime
@@ -17,7 +17,7 @@ PACKAGES = ("jax", "flax", "optax", "numpy", "tokenizers", "sacrebleu")
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """The facts of one run that are not choices of the experiment."""
+    """The facts of a run that its settings do not contain."""
 
     date: str
     commit: str | None
@@ -44,7 +44,7 @@ def environment() -> Environment:
 
 
 def _commit() -> str | None:
-    """The commit of this checkout, with a word if files differ from it."""
+    """The commit of this checkout; a note follows if files differ from it."""
     commit = _git("rev-parse", "HEAD")
     if not commit:
         return None

@@ -22,14 +22,14 @@ from experiments.measures.scores import BINS, FEWEST_SENTENCES, ScoreTable
 from experiments.reports.styles import line_styles, remove_frame
 
 DOTS_PER_INCH = 150
-CELL = 0.22  # inches a word takes in an alignment, wide enough for its label
-LETTER = 0.075  # inches a letter of a label takes, about
-BAR = 0.9  # inches for the scale of the weights
-WIDEST = 11.0  # inches of alignments side by side
+CELL = 0.22  # inches of a word in an alignment, wide enough for its label
+LETTER = 0.075  # approximate inches of a letter in a label
+BAR = 0.9  # inches of the colour bar
+WIDEST = 11.0  # inches of a row of panels
 
 
 def png(figure: Figure) -> bytes:
-    """The picture as PNG, without a date or version, so that equal figures are equal bytes."""
+    """The figure as PNG without date and version, so that equal figures are equal bytes."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
@@ -37,9 +37,9 @@ def png(figure: Figure) -> bytes:
 
 
 def bleu_by_length(tables: Sequence[ScoreTable]) -> Figure:
-    """BLEU with 95 % intervals against the length of the source, a line a system (fig. 2).
+    """BLEU with 95 % intervals against the source length, one line for each system (fig. 2).
 
-    Bins with fewer than FEWEST_SENTENCES sentences are not drawn; a note says which.
+    Bins with fewer than FEWEST_SENTENCES sentences are not drawn; a note lists them.
     """
     figure = Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -59,7 +59,7 @@ def bleu_by_length(tables: Sequence[ScoreTable]) -> Figure:
         figure.legend(loc="outside upper center", ncols=2, frameon=False, handlelength=4)
     else:
         axes.set_yticks([])
-        axes.text(0.5, 0.5, "no sentences to speak of", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.5, "too few sentences", transform=axes.transAxes, ha="center")
     left_out = [f"{label} ({count})" for label, count in counts.items() if label not in drawn]
     if left_out:
         note = f"Not drawn, fewer than {FEWEST_SENTENCES} sentences: {', '.join(left_out)}."
@@ -75,7 +75,7 @@ def alignment_maps(
 ) -> Figure:
     """Generated words on rows, source words on columns, attention weight as darkness (fig. 3).
 
-    All panels share one scale from 0 to 1 and one size of cell; they stand in rows like text.
+    All panels have one scale from 0 to 1 and one cell size; they are laid out in rows.
 
     Args:
       alignments: one a panel.
@@ -84,23 +84,23 @@ def alignment_maps(
     """
     names = iter(source_labels or ["source (English)"] * len(alignments))
     panels = [_Panel.of(alignment) for alignment in alignments]
-    shelves = _shelves(panels)
-    width = max((sum(p.width for p in shelf) for shelf in shelves), default=1.0) + BAR
-    height = max(sum(_shelf_height(shelf) for shelf in shelves), 2.0)
+    rows_of_panels = _panel_rows(panels)
+    width = max((sum(p.width for p in row) for row in rows_of_panels), default=1.0) + BAR
+    height = max(sum(_row_height(row) for row in rows_of_panels), 2.0)
     figure = Figure(figsize=(width, height))
     top, letters = height, map(chr, itertools.count(ord("a")))
-    for shelf in shelves:
-        left, labels = 0.0, max(panel.top for panel in shelf)
-        for panel in shelf:
+    for row in rows_of_panels:
+        left, labels = 0.0, max(panel.top for panel in row)
+        for panel in row:
             box = (left + panel.left, top - labels - panel.rows, panel.columns, panel.rows)
             axes = figure.add_axes(_fraction(box, width, height))
             _draw_alignment(axes, panel.alignment, next(names), generated_label)
             corner = ((left + 0.1) / width, (top - labels + panel.top - 0.1) / height)
             figure.text(*corner, f"({next(letters)})", va="top", fontweight="bold")
             left += panel.width
-        top -= _shelf_height(shelf)
-    if shelves:
-        labels = max(panel.top for panel in shelves[0])
+        top -= _row_height(row)
+    if rows_of_panels:
+        labels = max(panel.top for panel in rows_of_panels[0])
         bar = min(2.0, height - labels - 0.1)
         box = (width - BAR + 0.15, height - labels - bar, 0.16, bar)
         _draw_scale(figure, _fraction(box, width, height))
@@ -119,7 +119,7 @@ def _draw_table(
 
 @dataclasses.dataclass(frozen=True)
 class _Panel:
-    """The inches that one alignment takes: its cells, and the labels to the left and on top."""
+    """The size of one alignment in inches: its cells, and the labels to the left and on top."""
 
     alignment: Alignment
     left: float
@@ -136,21 +136,21 @@ class _Panel:
 
     @property
     def width(self) -> float:
-        return self.left + max(self.columns, 1.4) + 0.1  # 1.4: the words under the axis fit
+        return self.left + max(self.columns, 1.4) + 0.1  # 1.4: the axis label fits
 
 
-def _shelves(panels: Sequence[_Panel]) -> list[list[_Panel]]:
-    shelves: list[list[_Panel]] = []
+def _panel_rows(panels: Sequence[_Panel]) -> list[list[_Panel]]:
+    rows_of_panels: list[list[_Panel]] = []
     for panel in panels:
-        if shelves and sum(p.width for p in shelves[-1]) + panel.width <= WIDEST:
-            shelves[-1].append(panel)
+        if rows_of_panels and sum(p.width for p in rows_of_panels[-1]) + panel.width <= WIDEST:
+            rows_of_panels[-1].append(panel)
         else:
-            shelves.append([panel])
-    return shelves
+            rows_of_panels.append([panel])
+    return rows_of_panels
 
 
-def _shelf_height(shelf: Sequence[_Panel]) -> float:
-    return max(p.top for p in shelf) + max(p.rows for p in shelf) + 0.15
+def _row_height(row: Sequence[_Panel]) -> float:
+    return max(p.top for p in row) + max(p.rows for p in row) + 0.15
 
 
 def _fraction(

@@ -61,7 +61,7 @@ def make_report(findings: Findings) -> Report:
     shown = [findings.alignment, *([findings.crossing] if findings.crossing else [])]
     rates = ", ".join(f"{rate:.3f} at depth {d}" for d, rate in findings.error_rates.items())
     tables = {name: depth_table(name, rows) for name, rows in findings.scores.items()}
-    said = [f"{name}: *{text(words)}*" for name, words in findings.translations.items()]
+    translations = [f"{name}: *{text(words)}*" for name, words in findings.translations.items()]
     return Report(
         title="The lecture's sentence",
         findings=vars(findings),
@@ -69,25 +69,23 @@ def make_report(findings: Findings) -> Report:
         body=[
             "## Its translations",
             f"*{text(findings.source)}*, which is not among the training sentences.",
-            bullets(said),
+            bullets(translations),
             Picture(
                 "alignments.png",
                 alignment_maps(shown),
-                "what each French word read, here and where an adjective changes sides",
+                "attention weights of each French word, here and where an adjective changes sides",
             ),
             "## By depth",
             f"Training: {findings.train_sentences:,} sentences with {trained[0]} to {trained[1]} "
             f"relative clauses (seed {findings.seed}; {training_times(findings.seconds)}). Deeper "
-            "ones are longer than any in training, and are there to show where each system ends.",
+            "sentences are longer than any in training, and show where each system fails.",
             Picture(
                 "accuracy_by_depth.png",
                 accuracy_curves([panel], "share of sentences"),
                 "accuracy by depth",
             ),
             *(part for name, table in tables.items() for part in (f"### {name}", table)),
-            Finding(
-                f"Alignment error rate of the attention, reading the true translation: {rates}."
-            ),
+            Finding(f"Alignment error rate of the attention, for the true translation: {rates}."),
             f"Repeat with `{findings.command}`.",
         ],
     )

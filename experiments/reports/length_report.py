@@ -49,7 +49,7 @@ def make_report(findings: Findings) -> Report:
         for task, result in results.items()
     ]
     moving = [result.example for result in results.values() if result.moves]
-    maps = alignment_maps(moving, source_labels=["source"] * len(moving), generated_label="said")
+    maps = alignment_maps(moving, source_labels=["source"] * len(moving), generated_label="output")
     return Report(
         title="Sequences that grow",
         findings=vars(findings),
@@ -57,12 +57,12 @@ def make_report(findings: Findings) -> Report:
         body=[
             Picture(
                 "accuracy_by_length.png",
-                accuracy_curves(panels, "words said in their place"),
+                accuracy_curves(panels, "words output in the right place"),
                 "accuracy by length",
             ),
-            "Both networks learned from the shaded sizes only.",
+            "Both networks were trained on the shaded sizes only.",
             *(part for task, result in results.items() for part in section(task, result)),
-            "## What is read",
+            "## Attention weights",
             Picture("alignments.png", maps, "attention while copying and reversing"),
             f"Repeat with `{findings.command}` (seed {findings.seed}).",
         ],
@@ -85,7 +85,7 @@ def section(task: str, result: TaskResult) -> Iterator[str | Table]:
     yield Table(
         [result.size_label, *names, "attention moves"],
         rows,
-        f"{task}: words said in their place; {result.size_label} {result.trained[0]} to "
+        f"{task}: words output in the right place; {result.size_label} {result.trained[0]} to "
         f"{result.trained[1]} in training",
     )
     yield (

@@ -1,4 +1,4 @@
-"""The report of `lm`: claims, scores, the loss, and samples."""
+"""The report of `lm`: scores, loss curve and samples."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,13 +15,13 @@ class Findings:
 
     Attributes:
       command: how to repeat it.
-      data: what the text is, how it was split, and under which terms it stands.
-      model: what was trained, in words.
-      training: how, in words.
-      scores: on the validation split, the model's last.
-      curve: its loss while it trained.
-      prompt: what the samples go on from.
-      samples: what the model writes.
+      data: sentences about the text, its split and its licence.
+      model: a sentence about the model.
+      training: a sentence about the training.
+      scores: on the validation split; the last is that of the model.
+      curve: the model's loss during training.
+      prompt: of the samples.
+      samples: generated texts.
       claims: what should be true of all this.
     """
 
@@ -51,8 +51,8 @@ def make_report(findings: Findings) -> Report:
             findings.data,
             f"{findings.model} {findings.training}",
             Table(header, rows),
-            Picture("loss.png", training_curves([findings.curve]), "loss while it trained"),
-            "## What it writes",
+            Picture("loss.png", training_curves([findings.curve]), "loss during training"),
+            "## Samples",
             f"After the prompt {findings.prompt!r}, {len(findings.samples)} times:",
             *(f"```text\n{sample.strip()}\n```" for sample in findings.samples),
             f"Repeat with `{findings.command}`.",

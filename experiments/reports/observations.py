@@ -20,9 +20,9 @@ from experiments.reports.curves import Curve
 
 
 def observations(scores: Scores, curves: Sequence[Curve] = ()) -> list[str]:
-    """What the numbers say: every system against the last state, by length, and at equal time.
+    """Sentences that compare every system with LAST_STATE, by length, and at equal time.
 
-    Without a system called LAST_STATE the first one takes its place.
+    Without a system of that name the first system is the one compared with.
     """
     names = [table.system for table in scores.tables]
     base = scores.tables[names.index(LAST_STATE) if LAST_STATE in names else 0]
@@ -33,10 +33,9 @@ def observations(scores: Scores, curves: Sequence[Curve] = ()) -> list[str]:
 
 
 def at_equal_time(curves: Sequence[Curve]) -> Iterator[str]:
-    """Where all systems stood when one was done: a sentence for each but the slowest.
+    """The validation losses of all systems when one was done: a sentence for each but the slowest.
 
-    Equal numbers of steps are not equal times. A loss is the last one measured by then, so of a
-    system that is still training it is at most one validation old.
+    Equal numbers of steps are not equal times. A loss is the last one before that time.
     """
     timed = sorted((c for c in curves if c.validated_after), key=lambda c: c.validated_after[-1])
     for done in timed[:-1]:
@@ -44,12 +43,12 @@ def at_equal_time(curves: Sequence[Curve]) -> Iterator[str]:
         stood = [_stood(curve, end) for curve in timed]
         yield (
             f"At equal time, when *{done.system}* was done after {duration(end)}, validation "
-            f"losses stood at {', '.join(stood)}."
+            f"losses were {', '.join(stood)}."
         )
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `0.4 s`, `42 s`, `12 min`, `3 h 07 min`."""
+    """Seconds in a readable unit: `0.4 s`, `42 s`, `12 min`, `3 h 07 min`."""
     if seconds < 99.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -62,12 +61,14 @@ def _against(scores: Scores, table: ScoreTable, base: ScoreTable) -> Iterator[st
         mine, other = table.row(length_bin.label), base.row(length_bin.label)
         if mine.bleu is None or other.bleu is None:
             continue
-        said = f"{where.format(mine.sentences)}, *{table.system}* scores {mine.bleu:.1f} BLEU and "
-        said += f"*{base.system}* {other.bleu:.1f}"
+        sentence = (
+            f"{where.format(mine.sentences)}, *{table.system}* scores {mine.bleu:.1f} BLEU and "
+        )
+        sentence += f"*{base.system}* {other.bleu:.1f}"
         if other.bleu >= 0.1:
             ratios.append(mine.bleu / other.bleu)
-            said += f", {ratios[-1]:.2f} times as much"
-        yield f"{said}; {_certainty(scores.comparison(table.system, base.system, mine.label))}."
+            sentence += f", {ratios[-1]:.2f} times as much"
+        yield f"{sentence}; {_certainty(scores.comparison(table.system, base.system, mine.label))}."
     if len(ratios) == 2:
         overall, long = (f"{ratio:.2f}" for ratio in ratios)
         change = "the same" if long == overall else "larger" if ratios[1] > ratios[0] else "smaller"

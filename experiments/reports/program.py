@@ -1,10 +1,10 @@
-"""A small experiment as a program: presets, errors in one line, and claims that may fail."""
+"""An experiment as a program: presets, errors in one line, exit status 1 if a claim fails."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 from rich.console import Console
 
-from experiments.command_line.errors import mendable_errors
+from experiments.command_line.errors import exit_on_user_error
 from experiments.command_line.options import choose_settings, shell_command
 from experiments.reports.claims import Claim, print_claims
 
@@ -16,24 +16,24 @@ def run_program[Settings](
     run: Callable[[Settings, str, Console], Sequence[Claim]],
     arguments: Sequence[str],
 ) -> int:
-    """Runs an experiment as the command line asks, prints its claims, and returns the exit status.
+    """Runs an experiment with the settings of the command line and prints its claims.
 
     Args:
       experiment: the module's name in `experiments`.
-      description: what it asks, for `--help`.
-      presets: settings by name. The first is the default, and the one whose claims must hold.
-      run: settings, the command that was given, and a console, to what was found.
-      arguments: of the command line.
+      description: for `--help`.
+      presets: settings by name. The first is the default, and only its claims must hold.
+      run: maps settings, the shell command and a console to the claims.
+      arguments: those of the command line.
 
     Returns:
-      1 if a claim of the default preset fails, else 0.
+      The exit status: 1 if a claim of the default preset fails, else 0.
 
     Raises:
-      SystemExit: an option is unknown, or the run met an error that a user can mend.
+      SystemExit: an option is unknown, or the run raised an error that a user can correct.
     """
     preset, settings = choose_settings(experiment, description, presets, arguments)
     console = Console(highlight=False)
-    with mendable_errors():
+    with exit_on_user_error():
         claims = run(settings, shell_command(experiment, arguments), console)
     print_claims(console, claims)
     must_hold = preset == next(iter(presets))

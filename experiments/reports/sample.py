@@ -1,4 +1,4 @@
-"""One sentence, translated by a finished run, with what was read for each word."""
+"""`translate sample`: one sentence, translated by a finished run, with its alignment."""
 
 import json
 from collections.abc import Sequence
@@ -32,13 +32,13 @@ from experiments.training.train import load_params
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Translates one sentence and shows what was read for each word.
+    """Translates one sentence and shows its alignment.
 
     Attributes:
       sentence: English, in quotes.
       run: the directory of a finished run, runs/NAME.
-      system: which of the run's networks.
-      beam: how the translation is searched for.
+      system: one of the run's networks.
+      beam: settings of the beam search.
     """
 
     sentence: Annotated[str, tyro.conf.Positional]
@@ -48,28 +48,30 @@ class Sample:
 
 
 def sample(arguments: Sequence[str], console: Console) -> None:
-    """Translates the sentence named on the command line; prints it, and draws its alignment."""
-    asked = tyro.cli(Sample, args=arguments, prog=shell_command("translate", ["sample"]))
-    network, vocabulary, longest = load_network(asked.run, asked.system)
-    params = load_params(asked.run / asked.system, jax.eval_shape(network.init, jax.random.key(0)))
-    source = encode_one(vocabulary.english, asked.sentence, max_length=longest)
-    text, alignment = translate_one(network, params, vocabulary, source, asked.beam)
-    console.print(f"{asked.sentence}\n→ {text}\n", markup=False)
-    if asked.system == "final" or not alignment.generated:
-        console.print("Nothing was read word by word: there is no alignment to show.")
+    """Translates the sentence on the command line, and prints and draws its alignment."""
+    options = tyro.cli(Sample, args=arguments, prog=shell_command("translate", ["sample"]))
+    network, vocabulary, longest = load_network(options.run, options.system)
+    params = load_params(
+        options.run / options.system, jax.eval_shape(network.init, jax.random.key(0))
+    )
+    source = encode_one(vocabulary.english, options.sentence, max_length=longest)
+    text, alignment = translate_one(network, params, vocabulary, source, options.beam)
+    console.print(f"{options.sentence}\n→ {text}\n", markup=False)
+    if options.system == "final" or not alignment.generated:
+        console.print("No alignment: the system has no attention, or the translation is empty.")
         return
     show_alignment(console, alignment)
-    path = asked.run / "samples" / f"{_slug(asked.sentence)}.png"
+    path = options.run / "samples" / f"{_slug(options.sentence)}.png"
     path.parent.mkdir(exist_ok=True)
     write_whole(path, png(alignment_maps([alignment])))
-    console.print(f"The same as a picture: {path}")
+    console.print(f"The alignment as a figure: {path}")
 
 
 def load_network(run: Path, system: str) -> tuple[Network, Vocabulary, int]:
-    """A run's network, its vocabulary, and the most source tokens it was trained on.
+    """A run's network, its vocabulary, and the longest source in training.
 
     Raises:
-      ValueError: there is no such run, or the system is none with params.
+      ValueError: there is no such run, or the system is no network.
     """
     networks = [name for name, known in SYSTEMS.items() if known.choices is not None]
     if system not in networks:
@@ -92,7 +94,7 @@ def translate_one(
     network: Network, params, vocabulary: Vocabulary, source: list[int], beam: Beam
 ) -> tuple[str, Alignment]:
     """The translation of one encoded sentence, and its alignment between words."""
-    length = -(-len(source) // 8) * 8  # few lengths, few compiles
+    length = -(-len(source) // 8) * 8  # a multiple of 8, so that few lengths are compiled
     batches = evaluation_batches([Example(source, [])], batch_size=1, shapes=[(length, 1)])
     [target] = translate(network, params, batches, beam)
     [weights] = align(network, params, batches, [target])

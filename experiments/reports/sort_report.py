@@ -1,10 +1,10 @@
-"""The report of `sort`: claims, what was sorted, and what each head attends to."""
+"""The report of `sort`: accuracy, and the attention weights of each head."""
 
 import dataclasses
 from collections.abc import Sequence
 
 from experiments.measures.alignments import Alignment
-from experiments.measures.heads import HeadReading
+from experiments.measures.heads import HeadStatistics
 from experiments.reports.claims import Claim
 from experiments.reports.figures import alignment_maps
 from experiments.reports.report import Finding, Picture, Report, Table
@@ -16,13 +16,13 @@ class Findings:
 
     Attributes:
       command: how to repeat it.
-      model: what was trained, and how, in words.
-      sorted_right: how many of all inputs, of those trained on, of those held out.
-      inputs: as many as there are of each.
+      model: a sentence about the model and its training.
+      sorted_right: number of correct answers, for all, training and held-out inputs.
+      inputs: number of inputs of each kind.
       question: the input of the figure, which was held out.
-      said: what was answered.
-      heads: what each head reads of it, by name.
-      readings: what each head reads of all inputs; last, one that reads all alike.
+      said: the model's answer.
+      heads: the weights of each head for that answer, by name.
+      readings: the statistics of each head on all inputs; the last are those of uniform weights.
       claims: what should be true of all this.
     """
 
@@ -33,7 +33,7 @@ class Findings:
     question: str
     said: str
     heads: dict[str, Alignment]
-    readings: Sequence[HeadReading]
+    readings: Sequence[HeadStatistics]
     claims: Sequence[Claim]
 
 
@@ -44,7 +44,7 @@ def make_report(findings: Findings) -> Report:
         for name, right in findings.sorted_right.items()
     ]
     maps = alignment_maps(
-        list(findings.heads.values()), source_labels=list(findings.heads), generated_label="writes"
+        list(findings.heads.values()), source_labels=list(findings.heads), generated_label="answer"
     )
     return Report(
         title="A GPT that sorts",
@@ -53,15 +53,15 @@ def make_report(findings: Findings) -> Report:
         body=[
             findings.model,
             Table(["inputs", "sorted"], counts),
-            "## What each head reads",
+            "## Attention weights of each head",
             f"*{findings.question}*, which was held out, is answered *{findings.said}*. Each row "
-            "is a letter as it is written, each column a token that may be read for it, the "
+            "is a letter of the answer, each column a token that is not masked for it, the "
             "question first.",
             Picture("heads.png", maps, "weights of each head"),
-            "In the mean over all inputs and the letters of their answers: the entropy of the "
-            "weights, and where they lie: on letters of the question that are like the one to "
-            "write, like the one just written (where that is another), or neither, and on the "
-            "answer so far. The last row is a head that reads all tokens alike.",
+            "Means over all inputs and the letters of their answers: the entropy of the weights, "
+            "and their shares on letters of the question equal to the next letter, equal to the "
+            "last letter (where that is another), or neither, and on the answer so far. The last "
+            "row is for uniform weights.",
             reading_table(findings.readings),
             Finding(observation(findings.readings)),
             f"Repeat with `{findings.command}`.",
@@ -69,24 +69,24 @@ def make_report(findings: Findings) -> Report:
     )
 
 
-def reading_table(readings: Sequence[HeadReading]) -> Table:
+def reading_table(readings: Sequence[HeadStatistics]) -> Table:
     """One row a head: the entropy of its weights, and their shares."""
-    header = ["head", "entropy", "to write", "just written", "other", "answer"]
+    header = ["head", "entropy", "next letter", "last letter", "other", "answer"]
     rows = []
     for one in readings:
         shares = one.next_letter, one.last_letter, one.other_letters, one.answer
         rows.append([one.name, f"{one.entropy:.2f} bits", *(f"{share:.0%}" for share in shares)])
-    return Table(header, rows, "what each head reads, in the mean")
+    return Table(header, rows, "attention weights of each head, means")
 
 
-def observation(readings: Sequence[HeadReading]) -> str:
-    """Which heads stand out, in two sentences; the last reading is that of no head."""
-    *heads, even = readings
+def observation(readings: Sequence[HeadStatistics]) -> str:
+    """The head with the most weight on the next letter, and the sharpest head, in two sentences."""
+    *heads, uniform = readings
     seeker = max(heads, key=lambda head: head.next_letter)
     sharpest = min(heads, key=lambda head: head.entropy)
     return (
-        f"It is {seeker.name} that looks most for the letter to write: {seeker.next_letter:.0%} of "
-        f"its weight, where reading all alike gives {even.next_letter:.0%}. The sharpest is "
-        f"{sharpest.name}: {sharpest.entropy:.2f} bits, as if it read {2**sharpest.entropy:.1f} "
-        f"tokens, where reading all alike is {even.entropy:.2f} bits."
+        f"The head with the most weight on the next letter is {seeker.name}: "
+        f"{seeker.next_letter:.0%}, where uniform weights have {uniform.next_letter:.0%}. The "
+        f"sharpest head is {sharpest.name}: {sharpest.entropy:.2f} bits, an effective number of "
+        f"{2**sharpest.entropy:.1f} tokens, where uniform weights have {uniform.entropy:.2f} bits."
     )

@@ -1,4 +1,4 @@
-"""The reports of several runs in one table: what each system scored, seed by seed.
+"""The scores of several `translate` reports in one table.
 
 .venv/bin/python -m experiments.reports.summarise experiments/results
 """

@@ -34,40 +34,41 @@ from experiments.reports.report import (
 from experiments.reports.terminal import draw_alignment
 
 PAGE, TRANSLATIONS = "alignments.html", "translations.jsonl"
-QUANTILES = {"A short": 0.1, "A middling": 0.5, "A long": 0.9, "The longest": 1.0}
+QUANTILES = {"A short": 0.1, "A medium": 0.5, "A long": 0.9, "The longest": 1.0}
 
 QUESTION = """\
-Can a network that reads a whole sentence before it writes one squeeze everything into its last
-state, or must it look back? Bahdanau, Cho and Bengio (2014) let the decoder look back, and BLEU
-stopped falling with the length of the sentence (their figure 2). This report asks the same of the
-systems below, which learned from the same sentences. For scale: on WMT'14, trained on sentences of
-up to 50 words, their network scored 26.75 BLEU with attention and 17.82 without, 1.50 times as much
-(table 1). Only that ratio, not the scores, can be held against those here."""
+Does the last state of an encoder contain enough of a sentence to translate it, or does the decoder
+need attention? With the attention of Bahdanau, Cho and Bengio (2014), BLEU no longer fell with the
+length of the sentence (their figure 2). This report makes the same comparison with the systems
+below, which were trained on the same sentences. For scale: on WMT'14, trained on sentences of up to
+50 words, their network scored 26.75 BLEU with attention and 17.82 without, 1.50 times as much
+(table 1). Only that ratio, not the scores, can be compared with the numbers here."""
 
 CHOSEN = """\
-The test sentences here stand at fixed places in the order of length; nobody chose them."""
+The test sentences are those at fixed places in the order of length; none was chosen by hand."""
 
 CAVEATS = (
-    "One training run a system: the intervals say how the scores depend on the choice of test "
+    "One training run a system: the intervals show how the scores depend on the choice of test "
     "sentences, not on the seed of the training.",
     "One reference a sentence, so a good translation in other words counts as a bad one.",
     "BLEU ignores case, and the subset rule leaves sentences out: neither these scores nor the "
     "lengths are those of a full test set.",
     "Training time is wall-clock time on the machine named below and depends on what else it did.",
-    "An attention weight says what was read, not why a word was written.",
+    "An attention weight is the share of a source word in what the decoder gets; it does not "
+    "explain the output.",
 )
 
 NEXT_STEPS = (
     "Train every system with several seeds, and report that spread next to the intervals.",
     "Give the system without attention a larger state until it matches the others on short "
     "sentences, and compare the long ones again.",
-    "Widen the subset rule, so that more and longer sentences are learned from.",
+    "Widen the subset rule, to train on more and longer sentences.",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class DataNote:
-    """Where the sentences come from, and by which rule some of them were kept."""
+    """The source of the sentences, the rule that selected them, and their numbers."""
 
     name: str
     licence: str
@@ -136,7 +137,7 @@ def make_report(outputs: Outputs, place: Environment | None = None) -> Report:
             "## Systems",
             *_systems(outputs),
             *_results(scores),
-            *(["## What was seen", Finding(bullets(seen))] if seen else []),
+            *(["## Observations", Finding(bullets(seen))] if seen else []),
             *_alignments(outputs.picks),
             "\n\n".join(["## Examples", CHOSEN, *(_example(e, outputs.systems) for e in examples)]),
             f"## Caveats\n\n{bullets(CAVEATS)}",
@@ -169,7 +170,7 @@ def _score(row: LengthRow) -> str:
 
 
 def _test_examples(outputs: Outputs) -> list[Example]:
-    """Test sentences at fixed places in the order of length, so that nobody has chosen them."""
+    """Test sentences at fixed places in the order of length."""
     order = sorted(range(len(outputs.sources)), key=lambda i: word_count(outputs.sources[i]))
     chosen: dict[int, str] = {}
     for title, quantile in QUANTILES.items():
@@ -190,7 +191,7 @@ def _without_translations(system: SystemOutput) -> dict[str, object]:
 
 
 def _page(outputs: Outputs) -> dict[str, bytes]:
-    """The alignments that are drawn in the report, on a page of the attention viewer."""
+    """The alignments of the report on a page of the attention viewer."""
     picked = () if outputs.picks is None else outputs.picks.alignments
     drawn = [(" ".join(one.source), one) for one in picked]
     drawn += [(example.title, example.alignment) for example in outputs.examples]
@@ -202,7 +203,7 @@ def _page(outputs: Outputs) -> dict[str, bytes]:
     if not picked or not views:
         return {}
     readings = tuple(reading for view in views for reading in view.readings)
-    note = "What each generated word reads of the source, between whole words."
+    note = "The attention weights from each generated word to each source word."
     page = AttentionView(readings, "Alignments of test sentences", note).to_html()
     return {PAGE: page.encode()}
 
@@ -210,8 +211,8 @@ def _page(outputs: Outputs) -> dict[str, bytes]:
 def _translations(outputs: Outputs) -> bytes:
     lines = []
     for i, (source, reference) in enumerate(zip(outputs.sources, outputs.references, strict=True)):
-        said = {system.name: system.translations[i] for system in outputs.systems}
-        line = {"source": source, "reference": reference, **said}
+        translations = {system.name: system.translations[i] for system in outputs.systems}
+        line = {"source": source, "reference": reference, **translations}
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
     return "".join(lines).encode()
 
@@ -260,13 +261,13 @@ def _alignments(picks: Picks | None) -> Iterator[str | Picture]:
         for found in crossings(alignment):
             second, first = map(escaped, alignment.source[found.column : found.column + 2])
             one, two = map(escaped, alignment.generated[found.row : found.row + 2])
-            swaps.append(f"({letter}) *{one} {two}* read *{first}*, then *{second}*")
+            swaps.append(f"({letter}) *{one} {two}* attend to *{first}*, then *{second}*")
     listed = f"\n\nSwaps: {'; '.join(swaps)}." if swaps else ""
     yield f"""\
 ## Alignments
 
-{picks.rule} Weights are between words: those of the pieces of a source word are added up, those of
-the pieces of a generated word averaged.{listed}"""
+{picks.rule} Weights are between words: those of the subwords of a source word are summed, those of
+the subwords of a generated word averaged.{listed}"""
     caption = "Attention weights, a row a generated word, a column a source word"
     yield Picture("alignments.png", alignment_maps(picks.alignments), caption)
     yield f"[These and the lecture's sentence on a page]({PAGE}), with every weight."

@@ -1,1 +1,1 @@
-"""The models that are compared, and what a checkpoint of Hugging Face needs for its text."""
+"""The models that are compared, and tokenizers and chat templates of Hugging Face checkpoints."""

@@ -1,4 +1,4 @@
-"""A message as a checkpoint's chat template writes it, rendered in Jinja's sandbox."""
+"""A message formatted by a checkpoint's chat template, in Jinja's sandbox."""
 
 import datetime
 import importlib
@@ -9,14 +9,14 @@ from typing import Any, NoReturn
 from experiments.systems.checkpoint_text import read_object
 
 
-def rendered(folder: Path, message: str, system: str = "") -> str:
-    """A user's message as text for the model, up to where its answer begins.
+def render_chat(folder: Path, message: str, system: str = "") -> str:
+    """A user's message as a prompt for the model.
 
-    A template is a program of the checkpoint: it runs in the sandbox of jinja2, which lets it
-    change nothing and reach no attribute of Python's own.
+    A template is a program of the checkpoint. It runs in the sandbox of jinja2, where it cannot
+    change values or access Python's internal attributes.
 
     Raises:
-      ValueError: there is no template, it is none, or it refuses the message.
+      ValueError: there is no template, it is invalid, or it raises an error for the message.
     """
     jinja2, sandbox = (importlib.import_module(name) for name in ("jinja2", "jinja2.sandbox"))
     environment = sandbox.ImmutableSandboxedEnvironment(
@@ -24,8 +24,8 @@ def rendered(folder: Path, message: str, system: str = "") -> str:
     )
     environment.filters["tojson"] = _to_json
     environment.globals |= {"raise_exception": _refuse, "strftime_now": _now}
-    said = [("system", system)] if system else []
-    messages = [{"role": role, "content": text} for role, text in [*said, ("user", message)]]
+    before = [("system", system)] if system else []
+    messages = [{"role": role, "content": text} for role, text in [*before, ("user", message)]]
     try:
         template = environment.from_string(_template(folder))
         return template.render(
@@ -36,7 +36,7 @@ def rendered(folder: Path, message: str, system: str = "") -> str:
 
 
 def _template(folder: Path) -> str:
-    """The file of its own before that of tokenizer_config.json, as in `transformers`."""
+    """chat_template.jinja if it exists, else the entry in tokenizer_config.json."""
     file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
     if file.exists():
         return file.read_text(encoding="utf-8")
@@ -47,13 +47,13 @@ def _template(folder: Path) -> str:
     if not isinstance(template, str):
         raise ValueError(
             f"{folder} has no chat template, neither in chat_template.jinja nor in "
-            "tokenizer_config.json; leave --chat out, and write the prompt as the model wants it"
+            "tokenizer_config.json; leave --chat out, and format the prompt yourself"
         )
     return template
 
 
 def _special_tokens(folder: Path) -> dict[str, str]:
-    """Tokens that templates write, such as bos_token."""
+    """Special tokens by name, such as bos_token, for the template."""
     tokens: dict[str, str] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         named = read_object(folder / name) if (folder / name).exists() else {}
@@ -65,7 +65,7 @@ def _special_tokens(folder: Path) -> dict[str, str]:
 
 
 def _to_json(value: Any, indent: int | None = None) -> str:
-    """Without the escapes for HTML that Jinja's own filter writes."""
+    """JSON without HTML escapes; Jinja's own filter has them."""
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 

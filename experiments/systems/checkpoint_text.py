@@ -1,4 +1,4 @@
-"""Text of a checkpoint of Hugging Face: its tokenizer, and where texts begin and end."""
+"""The tokenizer of a Hugging Face checkpoint, its start token and its stop tokens."""
 
 import json
 from collections.abc import Sequence
@@ -11,26 +11,26 @@ from tokenizers.decoders import DecodeStream
 
 
 @dataclass(frozen=True)
-class Words:
-    """How text becomes ids and comes back, and where it begins and ends.
+class CheckpointTokenizer:
+    """A tokenizer with a start token and stop tokens.
 
     Attributes:
       tokenizer: of the checkpoint.
-      begin: the id that begins texts, if there is one.
-      ends: ids that end a text.
+      start: the id of the start token, if there is one.
+      ends: the ids of the stop tokens.
     """
 
     tokenizer: Tokenizer
-    begin: int | None
+    start: int | None
     ends: tuple[int, ...]
 
     @classmethod
-    def of(cls, folder: Path) -> "Words":
-        """Those of a checkpoint.
+    def of(cls, folder: Path) -> "CheckpointTokenizer":
+        """Reads the files of a checkpoint.
 
         Raises:
-          FileNotFoundError: it has no tokenizer.json.
-          ValueError: a file is not what it should be.
+          FileNotFoundError: there is no tokenizer.json.
+          ValueError: a file is invalid.
         """
         path = folder / "tokenizer.json"
         if not path.exists():
@@ -43,35 +43,35 @@ class Words:
         except Exception as error:  # the library has no class of its own
             raise ValueError(f"{path} is no tokenizer: {error}") from error
         ends = special_ids(folder, "eos_token_id")
-        begins = special_ids(folder, "bos_token_id")
-        return cls(tokenizer, begins[0] if begins else None, ends)
+        starts = special_ids(folder, "bos_token_id")
+        return cls(tokenizer, starts[0] if starts else None, ends)
 
     def ids(self, prompt: str) -> list[int]:
-        """The ids of a prompt; a text that begins with the token that begins texts has it once.
+        """The ids of a prompt, with one start token if the tokenizer adds it or the text has it.
 
         Raises:
-          ValueError: it has none, and the checkpoint names no token that begins texts.
+          ValueError: the prompt has no tokens, and the checkpoint has no start token.
         """
         ids, plain = self.tokenizer.encode(prompt).ids, self.plain_ids(prompt)
         if len(ids) > len(plain) and ids[:1] == ids[1:2] == plain[:1]:
             return ids[1:]
         if ids:
             return ids
-        if self.begin is None:
+        if self.start is None:
             raise ValueError(
-                f"prompt {prompt!r} has no tokens, and the checkpoint names none that begins texts "
+                f"prompt {prompt!r} has no tokens, and the checkpoint has no start token "
                 "(bos_token_id); write at least a word"
             )
-        return [self.begin]
+        return [self.start]
 
     def plain_ids(self, text: str) -> list[int]:
-        """The ids of a text that has all its special tokens, as a chat template writes it."""
+        """The ids of a text without added special tokens; a chat template has written them."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def stop_ids(self, stops: Sequence[str]) -> list[list[int]]:
-        """Ids that end a text: those of the checkpoint, and of each stop text as it is alone.
+        """Stop sequences: the checkpoint's stop tokens, and the ids of each stop text.
 
-        A tokenizer may write a stop text otherwise within a text; `Following` finds it there, too.
+        Within a longer text a stop text may have other ids; `NewText` finds it there, too.
 
         Raises:
           ValueError: a stop text is empty.
@@ -83,40 +83,41 @@ class Words:
         whole = [ids for stop, ids in alone if stop in decode(ids, skip_special_tokens=False)]
         return [*([end] for end in self.ends), *whole]
 
-    def after(self, ids: Sequence[int], stops: Sequence[str] = ()) -> "Following":
-        """What follows these ids, as text."""
-        return Following(self.tokenizer, ids, stops)
+    def after(self, ids: Sequence[int], stops: Sequence[str] = ()) -> "NewText":
+        """Converts the tokens that are generated after these ids to text."""
+        return NewText(self.tokenizer, ids, stops)
 
 
-class Following:
-    """The text that tokens add to others: half a character waits, and so may a stop text's begin.
+class NewText:
+    """The text of generated tokens, in parts.
 
-    Nothing is shown from the first stop text on.
+    Incomplete characters, and text that may become a stop text, are held back. From the first stop
+    text on nothing is returned.
     """
 
     def __init__(self, tokenizer: Tokenizer, ids: Sequence[int], stops: Sequence[str]) -> None:
         self._tokenizer, self._ids, self._stops = tokenizer, list(ids), stops
         self._stream = DecodeStream(ids=self._ids, skip_special_tokens=True)
-        self._before, self._text, self._shown = self._whole(), "", 0
+        self._before, self._text, self._shown = self._decoded(), "", 0
 
     def __call__(self, new: Sequence[int]) -> str:
-        """What the next tokens add."""
+        """The text that the next tokens add."""
         self._ids += new
         self._text += self._stream.step(self._tokenizer, list(new)) or ""
-        return self._next(held=max(map(self._begun, self._stops), default=0))
+        return self._next(held=max(map(self._held_length, self._stops), default=0))
 
     def rest(self) -> str:
-        """What is left when no more tokens come: half a character is � then."""
-        whole = self._whole()
+        """The text that is still held back, after the last token; an incomplete character is �."""
+        whole = self._decoded()
         if whole.startswith(self._before + self._text):
             self._text = whole.removeprefix(self._before)
         return self._next(held=0)
 
-    def _whole(self) -> str:
+    def _decoded(self) -> str:
         return self._tokenizer.decode(self._ids, skip_special_tokens=True)
 
-    def _begun(self, stop: str) -> int:
-        """How much of a stop text stands at the end."""
+    def _held_length(self, stop: str) -> int:
+        """Length of the longest beginning of a stop text at the end of the text."""
         return max(n for n in range(len(stop)) if self._text.endswith(stop[:n]))
 
     def _next(self, held: int) -> str:
@@ -127,10 +128,10 @@ class Following:
 
 
 def special_ids(folder: Path, name: str) -> tuple[int, ...]:
-    """Ids that a checkpoint names, by generation_config.json or else by config.json.
+    """Special token ids of a checkpoint, from generation_config.json or else from config.json.
 
     Raises:
-      ValueError: they are no ids, or a file is no JSON.
+      ValueError: an entry is no id, or a file is no JSON.
     """
     for path in (folder / "generation_config.json", folder / "config.json"):
         named = read_object(path).get(name) if path.exists() else None
@@ -143,10 +144,10 @@ def special_ids(folder: Path, name: str) -> tuple[int, ...]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A file's JSON object.
+    """The JSON object in a file.
 
     Raises:
-      ValueError: it is none.
+      ValueError: the file contains something else.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""A GPT as a trainable pair of structure and parameters, its loss, and what it says."""
+"""A GPT for training: its parameters, loss, evaluation and sampling."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from experiments.data.windows import Windows
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A GPT without its parameters, and a function that makes them.
+    """A GPT without its parameters.
 
     Attributes:
       config: sizes and choices.
-      graph: NNX's static half of the model.
-      given: how many tokens at the start of each window are given, and not to be predicted.
+      graph: the static part of the NNX model.
+      given: number of tokens at the start of each window that are not predicted.
     """
 
     config: DecoderConfig
@@ -42,14 +42,14 @@ class LanguageModel:
 
     @property
     def size(self) -> int:
-        """How many numbers are learned."""
+        """Number of parameters."""
         abstract = jax.eval_shape(self.init, jax.random.key(0))
         return sum(leaf.size for leaf in jax.tree.leaves(abstract))
 
     def loss(
         self, params: PyTree, batch: Windows, rng: Array | None
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Mean loss of a token that is not given, with dropout where there is any and an `rng`."""
+        """Mean loss of a predicted token, with dropout if the config has any and `rng` is given."""
         tokens = jnp.asarray(batch.tokens)
         model, rng = self.model(params), rng if self.config.dropout_rate > 0 else None
         hidden = model.hidden(tokens[:, :-1], rng=rng)[:, self.given - 1 :]
@@ -74,10 +74,10 @@ class LanguageModel:
         return evaluate
 
     def writer(self, length: int, temperature: float) -> Callable[..., Int[Array, " T"]]:
-        """A compiled function `(params, prompt, rng)` to the `length` tokens it goes on with.
+        """A compiled function from `(params, prompt, rng)` to `length` generated tokens.
 
-        Each token is drawn given the last `max_length` tokens, all of them read anew: a text may
-        so be longer than the model's positions, for which a cache has no room.
+        Each token is sampled from a forward pass over the last `max_length` tokens, without a
+        cache, so a text may be longer than the model's positions.
         """
         return jax.jit(partial(self._write, length=length, temperature=temperature))
 
@@ -95,12 +95,12 @@ class LanguageModel:
         first = jnp.zeros(most, jnp.int32).at[: prompt.size].set(prompt), jnp.int32(prompt.size)
 
         def draw(carry, rng):
-            read, count = carry
-            logits = model.readout(model.hidden(read[None])[0, count - 1])
+            context, count = carry
+            logits = model.readout(model.hidden(context[None])[0, count - 1])
             token = jax.random.categorical(rng, logits / temperature).astype(jnp.int32)
-            read = jnp.where(count == most, jnp.roll(read, -1), read)
+            context = jnp.where(count == most, jnp.roll(context, -1), context)
             return (
-                read.at[jnp.minimum(count, most - 1)].set(token),
+                context.at[jnp.minimum(count, most - 1)].set(token),
                 jnp.minimum(count + 1, most),
             ), token
 

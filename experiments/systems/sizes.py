@@ -1,11 +1,11 @@
-"""Sizes that must fit each other, said in the words of these programs' options."""
+"""Checks of sizes that must fit each other, with the names of the options."""
 
 
 def check_heads(num_heads: int, model_dim: int) -> None:
-    """Checks that heads share the width of a model evenly; these programs know no other width.
+    """Checks that the number of heads divides the width of the model.
 
     Raises:
-      ValueError: they do not.
+      ValueError: it does not.
 
     Example:
       >>> check_heads(3, 128)

@@ -1,8 +1,8 @@
-"""The systems that a translation experiment compares, and how each becomes a trainable task.
+"""The systems of a translation experiment: names, widths and models.
 
-All of them learn from the same sentences with the same vocabularies and the same number of updates,
-and those with attention have about as many parameters; what differs is what the decoder may know of
-the source, and whether anything recurs.
+All are trained on the same sentences with the same vocabularies and the same number of updates, and
+those with attention have about as many parameters. They differ in what the decoder gets from the
+source, and in whether they are recurrent.
 """
 
 import dataclasses
@@ -56,7 +56,7 @@ class TransformerWidths:
       num_heads: h, of every attention.
       num_layers: N, blocks of the encoder, and of the decoder.
       hidden_dim: d_ff, inside a feed-forward network.
-      placement: where norms stand: "pre" takes the recurrent systems' learning rate as it is.
+      placement: of the norms; "pre" trains with the learning rate of the recurrent systems.
       dropout_rate: share dropped in training, of embeddings and of each sub-layer's output.
     """
 
@@ -73,12 +73,12 @@ class TransformerWidths:
 
 @dataclass(frozen=True)
 class System:
-    """One column of the report.
+    """A system.
 
     Attributes:
-      label: what people read.
-      note: one line for the report: what the decoder knows of the source.
-      choices: what makes a config of its widths this system; None for the word-by-word lexicon.
+      label: the display name in reports and figures.
+      note: one line for the report.
+      choices: fields of the model config beside the widths; None for the word-by-word lexicon.
     """
 
     label: str
@@ -94,7 +94,7 @@ SYSTEMS: dict[str, System] = {
     ),
     "final": System(
         "RNN, last state",
-        "encoder–decoder whose decoder sees the encoder's last state (Cho et al. 2014)",
+        "encoder–decoder whose decoder gets the encoder's last state (Cho et al. 2014)",
         {"context": "final"},
     ),
     "bahdanau": System(
@@ -117,7 +117,7 @@ SYSTEMS: dict[str, System] = {
 
 
 def note(name: str, widths: Widths | TransformerWidths) -> str:
-    """The line of a system for the report, with what is dropped in training.
+    """The note of a system with its dropout rate, for the report.
 
     Example:
       >>> note("final", Widths(dropout_rate=0.2)).endswith("; dropout 0.2")
@@ -171,11 +171,11 @@ def build(config: ModelConfig, rngs: nnx.Rngs) -> Translator:
 
 @dataclass(frozen=True)
 class Network:
-    """A model as a pair: what never changes, and a function that makes the params it needs.
+    """A model without its parameters.
 
     Attributes:
       config: sizes and choices.
-      graph: NNX's static half of the model.
+      graph: the static part of the NNX model.
     """
 
     config: ModelConfig
@@ -195,20 +195,20 @@ class Network:
         return nnx.merge(self.graph, params)
 
     def loss(self, params: PyTree, batch: Any, rng: Array | None) -> tuple[Array, dict[str, Array]]:
-        """Mean loss of a word, with dropout where the config has any and `rng` is given."""
+        """Mean loss of a token, with dropout if the config has any and `rng` is given."""
         return translation_loss(
             self.model(params), batch, rng if self.config.dropout_rate > 0 else None
         )
 
     @property
     def size(self) -> int:
-        """How many numbers are learned."""
+        """Number of parameters."""
         return sum(
             leaf.size for leaf in jax.tree.leaves(jax.eval_shape(self.init, jax.random.key(0)))
         )
 
     def validation(self, batches: list[Any]) -> Callable[[PyTree], dict[str, float]]:
-        """A function from params to the mean loss of a word over all `batches`."""
+        """A function from params to the mean loss of a token over all `batches`."""
         measure = jax.jit(partial(self.loss, rng=None))
 
         def validate(params: PyTree) -> dict[str, float]:

@@ -1,14 +1,14 @@
-"""Checkpoints that are whole, right and of this run, or are not used at all.
+"""Checkpoints that are written atomically and verified before use.
 
-Orbax writes the arrays; this file adds what it leaves open. A checkpoint is written beside its
-place and sealed (seals.py), then one rename makes it exist: a kill, a crash or a full disk leaves
-the earlier ones as they were. A damaged checkpoint gives way to the one before it.
+Orbax writes the arrays. A checkpoint is written under another name and sealed (seals.py), then
+renamed: a kill, a crash or a full disk leaves earlier checkpoints unchanged. If the newest
+checkpoint is damaged, the one before it is used.
 
     checkpoints/step-00000400/
       arrays/         params, optimiser state, random key, step (Orbax)
       state.json      config, data cursor, totals; name, dtype and shape of each array
-      metrics.jsonl   the log up to this step
-      SHA256SUMS      of every file above
+      metrics.jsonl   the metrics up to this step
+      SHA256SUMS      hashes of all these files
 """
 
 import errno
@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from experiments.training import orbax_errors, runs, seals
-from experiments.training.mesh_processes import at_first
+from experiments.training.mesh_processes import on_first_process
 
 FORMAT = 1
 KEEP = 2
@@ -33,21 +33,21 @@ _ARRAYS, _STATE = "arrays", "state.json"
 _DRAFT, _DOOMED = ".writing", ".removing"
 
 
-class CheckpointCorrupt(ValueError):  # noqa: N818 (the name says what is wrong)
-    """No stored checkpoint is whole."""
+class CheckpointCorrupt(ValueError):  # noqa: N818 (the name is the condition)
+    """Every stored checkpoint is damaged."""
 
 
-class CheckpointMismatch(ValueError):  # noqa: N818 (the name says what is wrong)
+class CheckpointMismatch(ValueError):  # noqa: N818 (the name is the condition)
     """The stored checkpoint belongs to another run, model or version."""
 
 
-class CheckpointNotSaved(OSError):  # noqa: N818 (the name says what is wrong)
-    """A checkpoint could not be written; the earlier ones are as they were."""
+class CheckpointNotSaved(OSError):  # noqa: N818 (the name is the condition)
+    """A checkpoint could not be written; the earlier ones are unchanged."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A whole checkpoint: where it lies, its step, what it says about itself, what was skipped."""
+    """An undamaged checkpoint: path, step, content of state.json, and newer damaged checkpoints."""
 
     path: Path
     step: int
@@ -56,18 +56,18 @@ class Checkpoint:
 
     @property
     def log(self) -> str:
-        """The metrics file as it was at this step."""
+        """The metrics file at this step."""
         return (self.path / runs.METRICS).read_text()
 
 
 def save(directory: Path, step: int, arrays: PyTree, state: Mapping[str, Any], log: str) -> None:
-    """Writes the checkpoint of `step` and forgets all but the newest `KEEP`.
+    """Writes the checkpoint of `step` and removes all but the newest `KEEP`.
 
-    Of several processes each writes its part of the arrays, and the first everything else;
-    `directory` is one that they share.
+    Each process writes its part of the arrays, and the first process everything else, all to the
+    same `directory`.
 
     Raises:
-      CheckpointNotSaved: the disk refused; nothing is left of the attempt.
+      CheckpointNotSaved: writing failed; the incomplete files are removed.
     """
     final = directory / f"step-{step:08d}"
     draft = final.with_name(final.name + _DRAFT)
@@ -81,28 +81,28 @@ def save(directory: Path, step: int, arrays: PyTree, state: Mapping[str, Any], l
         seals.seal(draft)
         draft.rename(final)
 
-    def begin() -> None:
+    def prepare() -> None:
         draft.mkdir(parents=True)
         if shutil.disk_usage(draft).free < _size(named):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     try:
-        at_first(begin)
+        on_first_process(prepare)
         _write_arrays(draft / _ARRAYS, named)
-        at_first(finish)
+        on_first_process(finish)
     except (OSError, ValueError) as error:  # a full disk is a ValueError inside Orbax
         shutil.rmtree(draft, ignore_errors=True)
         raise CheckpointNotSaved(_why_not_saved(directory, step, named, error)) from error
-    at_first(lambda: _forget(directory))
+    on_first_process(lambda: _remove_old(directory))
 
 
 def exist(directory: Path) -> bool:
-    """Whether any checkpoint is there, whole or not."""
+    """Whether there is any checkpoint, damaged or not."""
     return bool(_steps(directory))
 
 
 def newest(directory: Path) -> Checkpoint | None:
-    """The newest whole checkpoint; None where there never was one.
+    """The newest undamaged checkpoint; None if there are no checkpoints.
 
     Raises:
       CheckpointCorrupt: there are checkpoints, and every one is damaged.
@@ -113,7 +113,7 @@ def newest(directory: Path) -> Checkpoint | None:
         damage = seals.damage(path, needed=(_ARRAYS, _STATE, runs.METRICS))
         if damage is None:
             state = _read_state(path)
-            if state.get("step", step) == step:  # older ones do not say it
+            if state.get("step", step) == step:  # older formats lack the field
                 return Checkpoint(path, step, state, damaged)
             damage = f"it is a checkpoint of step {state['step']}"
         damaged[path] = damage
@@ -127,9 +127,9 @@ def newest(directory: Path) -> Checkpoint | None:
 
 
 def restore(checkpoint: Checkpoint, like: PyTree, *, under: str = "") -> PyTree:
-    """Reads the arrays that `like` (arrays or shapes) names, below the branch `under`.
+    """Reads the arrays of the tree `like` (arrays or shapes), below the branch `under`.
 
-    Arrays arrive where `like` says, or else on the default device, whatever machine wrote them.
+    Arrays get the sharding of `like`, or lie on the default device if it has none.
 
     Raises:
       CheckpointMismatch: an array is missing, or has another shape or dtype.
@@ -142,7 +142,7 @@ def restore(checkpoint: Checkpoint, like: PyTree, *, under: str = "") -> PyTree:
         {name: spelled for name, spelled in stored if name.startswith(branch)},
         describe(like, under),
     )
-    target = {name: _placed(leaf) for name, leaf in wanted.items()}
+    target = {name: _restore_target(leaf) for name, leaf in wanted.items()}
     with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
         arrays = checkpointer.restore(
             (checkpoint.path / _ARRAYS).absolute(),
@@ -155,19 +155,20 @@ def restore(checkpoint: Checkpoint, like: PyTree, *, under: str = "") -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(like), [arrays[name] for name in wanted])
 
 
-def require_equal(where: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Compares two flat descriptions, of configs or of arrays.
+def require_equal(where: Path, stored: Mapping[str, Any], requested: Mapping[str, Any]) -> None:
+    """Checks that two flat descriptions of configs or arrays are equal.
 
     Raises:
-      CheckpointMismatch: they differ; the message lists every field that does.
+      CheckpointMismatch: they differ; the message lists every differing field.
     """
     absent = object()
     names = {
-        name: (stored.get(name, absent), asked.get(name, absent)) for name in {**stored, **asked}
+        name: (stored.get(name, absent), requested.get(name, absent))
+        for name in {**stored, **requested}
     }
     differing = [
         f"{name} {'absent' if old is absent else old} in the checkpoint, "
-        f"{'none' if new is absent else new} asked"
+        f"{'none' if new is absent else new} requested"
         for name, (old, new) in names.items()
         if old != new
     ]
@@ -179,7 +180,7 @@ def require_equal(where: Path, stored: Mapping[str, Any], asked: Mapping[str, An
 
 
 def describe(tree: PyTree, under: str = "") -> dict[str, str]:
-    """Every array of a pytree by name: {"params.embed": "float32[3000,620]"}."""
+    """Dtype and shape of each array by name: {"params.embed": "float32[3000,620]"}."""
     return {
         name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
         for name, leaf in _by_name(tree, under).items()
@@ -187,18 +188,18 @@ def describe(tree: PyTree, under: str = "") -> dict[str, str]:
 
 
 def require_space(directory: Path, arrays: PyTree) -> None:
-    """Refuses to begin a run whose checkpoints the disk cannot hold.
+    """Checks that the disk has room for the checkpoints of a run.
 
     Raises:
-      OSError: the message says how much they need and how much is free.
+      OSError: it has not; the message has the needed and the free space.
     """
-    copies = KEEP + 1 - len(_steps(directory))  # the third while it is written
+    copies = KEEP + 1 - len(_steps(directory))  # one more while it is written
     directory.mkdir(parents=True, exist_ok=True)
     runs.require_space(directory, copies * _size(arrays), "the checkpoints of this run")
 
 
-def tidy(directory: Path, damaged: Mapping[Path, str]) -> None:
-    """Removes damaged checkpoints and what a killed process left; only for the lock's holder."""
+def remove_leftovers(directory: Path, damaged: Mapping[Path, str]) -> None:
+    """Removes damaged checkpoints and files of killed processes; the caller holds the lock."""
     leftovers = [path for end in (_DRAFT, _DOOMED) for path in directory.glob(f"*{end}")]
     for path in [*damaged, *leftovers]:
         _delete(path)
@@ -213,7 +214,7 @@ def _read_state(path: Path) -> dict[str, Any]:
     state = json.loads((path / _STATE).read_text())
     if state["format"] > FORMAT:
         raise CheckpointMismatch(
-            f"{path} has format {state['format']}, this program reads up to {FORMAT}; update it, "
+            f"{path} has format {state['format']}, this program up to {FORMAT}; update it, "
             "choose another --name, or pass --fresh"
         )
     return state
@@ -238,19 +239,19 @@ def _size(arrays: PyTree) -> int:
 
 
 def _by_name(tree: PyTree, under: str = "") -> dict[str, Any]:
-    """The leaves by the names that Orbax would give them, whatever the containers are."""
+    """The leaves by the names that Orbax gives them."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = {}
     for path, leaf in leaves:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         name = ".".join(filter(None, (under, name)))
         if name in named:
-            raise ValueError(f"two arrays are called {name}; rename one of them")
+            raise ValueError(f"two arrays have the name {name}; rename one of them")
         named[name] = leaf
     return named
 
 
-def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+def _restore_target(leaf: Any) -> jax.ShapeDtypeStruct:
     sharding = getattr(leaf, "sharding", None) or jax.sharding.SingleDeviceSharding(
         jax.devices()[0]
     )
@@ -262,15 +263,15 @@ def _steps(directory: Path) -> dict[int, Path]:
     return {int(match[1]): path for path, match in found.items() if match}
 
 
-def _forget(directory: Path) -> None:
-    """Removes all but the newest once the disk knows these."""
+def _remove_old(directory: Path) -> None:
+    """Removes all but the newest `KEEP`, after the directory is flushed to disk."""
     seals.flush(directory)
     for _, old in sorted(_steps(directory).items())[:-KEEP]:
         _remove(old)
 
 
 def _remove(path: Path) -> None:
-    """Removes a checkpoint so that a kill in between cannot leave half of it under its name."""
+    """Renames a checkpoint, then removes it, so that a kill leaves no partial checkpoint."""
     _delete(path.rename(path.with_name(path.name + _DOOMED)))
 
 

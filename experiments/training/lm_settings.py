@@ -1,4 +1,4 @@
-"""What a language model depends on: two recipes in three sizes, as data, and one command line."""
+"""The settings of `lm`: two recipes, each with three presets, and the command line."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from attn_jax.models import DecoderConfig
 from attn_jax.modules import Rotary
-from experiments.command_line.options import choose_settings, option
+from experiments.command_line.options import choose_settings, take_option
 from experiments.data.text_tokens import Kind
 from experiments.systems.sizes import check_heads
 from experiments.training.mesh import MeshSizes
@@ -24,8 +24,8 @@ class Recipe:
     """A way to build and train a language model.
 
     Attributes:
-      label: what people read.
-      choices: those of `DecoderConfig` that are not sizes.
+      label: the display name.
+      choices: fields of `DecoderConfig` that are not sizes.
     """
 
     label: str
@@ -45,8 +45,8 @@ RECIPES: dict[RecipeName, Recipe] = {
             "use_qkv_bias": False,
         },
     ),
-    # https://github.com/karpathy/nanoGPT: readme.md and config/train_shakespeare_char.py, which
-    # has no biases; its norms have none either, ours do.
+    # https://github.com/karpathy/nanoGPT: readme.md and config/train_shakespeare_char.py,
+    # without biases. nanoGPT's norms have no biases either; ours do.
     "nanogpt": Recipe(
         "GPT-2 as in nanoGPT",
         {"activation": "gelu", "use_bias": False, "use_qkv_bias": False},
@@ -56,16 +56,16 @@ RECIPES: dict[RecipeName, Recipe] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Sizes of a model, in the words of `DecoderConfig`.
+    """Sizes of a model, with the names of `DecoderConfig`.
 
     Attributes:
-      num_layers: how many blocks.
+      num_layers: number of blocks.
       num_heads: query heads of a block.
-      num_kv_heads: key/value heads; None for as many.
+      num_kv_heads: key/value heads; None for num_heads.
       model_dim: width of a token's vector.
       hidden_dim: width inside the feed-forward network; None for 4 model_dim.
-      max_length: tokens of a window: what is read to predict its last one.
-      dropout_rate: share of what is dropped in training.
+      max_length: tokens of a window, the most that a prediction depends on.
+      dropout_rate: of training.
     """
 
     num_layers: int = 4
@@ -82,24 +82,24 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that a run depends on; each part can be changed on the command line.
+    """All settings of a run; each can be changed on the command line.
 
     Attributes:
-      name: of the run: everything it writes is in runs/NAME. None means
+      name: of the run; its files are in runs/NAME. None means
         lm-CORPUS-TOKENS-RECIPE-PRESET.
       corpus: moby_dick (in the repository) or tinyshakespeare (a file you download; --data-dir).
       data_dir: the folder with the file CORPUS.txt.
       tokens: char, or bpe (byte pairs).
-      vocab_size: of byte pairs; an alphabet is as large as it is.
-      recipe: own or nanogpt: how the model is built, and the defaults below.
+      vocab_size: of byte pairs; with char it has no effect.
+      recipe: own or nanogpt; decides the model's parts and the defaults below.
       sizes: of the model.
       train: optimiser, schedule, seed.
-      mesh: the devices to train on; one, unless it says more.
-      processes: which of how many this process is.
+      mesh: number of devices along each axis; one device by default.
+      processes: the processes of the run, and the index of this one.
       sample_length: tokens of the sample that is printed at every validation.
-      temperature: of the samples; below 1 the model keeps to what it is surer of.
-      prompt: how samples begin.
-      fresh: forget what an earlier run of that name stored.
+      temperature: of the samples; below 1 likely tokens become likelier.
+      prompt: of the samples.
+      fresh: remove an earlier run of that name first.
     """
 
     name: str | None = None
@@ -126,12 +126,12 @@ class Settings:
         if self.recipe == "own" and self.sizes.model_dim // self.sizes.num_heads % 2:
             raise ValueError(
                 f"model_dim={self.sizes.model_dim} over num_heads={self.sizes.num_heads} must be "
-                "even, for the recipe own turns pairs of features; change one of them"
+                "even, because the recipe own rotates pairs of features; change one of them"
             )
 
     @property
     def directory(self) -> Path:
-        """Where the run keeps everything."""
+        """The directory of the run."""
         return directory_of(self.name or "")
 
     def model(self, vocab_size: int) -> DecoderConfig:
@@ -158,14 +158,14 @@ _SMOKE = Settings(
 
 PRESETS: dict[RecipeName, dict[str, Settings]] = {
     "own": {
-        # Language that has visibly learned, in ten minutes on two cores.
+        # Ten minutes on two cores; samples look like the book.
         "quick": Settings(
             sizes=Sizes(num_kv_heads=2, hidden_dim=344, max_length=64),
             train=dataclasses.replace(
                 _ADAMW, steps=2000, learning_rate=4e-3, final_learning_rate=0.0, warmup_steps=100
             ),
         ),
-        # For tests: every step of the experiment in half a minute, and text that is none.
+        # For tests: every part of the experiment in half a minute; samples are meaningless.
         "smoke": dataclasses.replace(
             _SMOKE, sizes=dataclasses.replace(_SMOKE.sizes, num_kv_heads=1, hidden_dim=24)
         ),
@@ -209,18 +209,18 @@ PRESETS: dict[RecipeName, dict[str, Settings]] = {
     },
 }
 
-DESCRIPTION = """Trains a language model of characters or byte pairs on one text, and lets it write.
---recipe own | nanogpt chooses how, and with it the defaults."""
+DESCRIPTION = """Trains a language model of characters or byte pairs on one text and prints samples.
+--recipe own | nanogpt chooses the model and the defaults."""
 
 
 def from_command_line(arguments: Sequence[str]) -> tuple[str, Settings]:
-    """The preset's name and its settings, with what the command line changed.
+    """The name of the preset, and its settings with the changes of the command line.
 
     Raises:
-      SystemExit: an option, the recipe or the preset is unknown; the message lists what there is.
+      SystemExit: an option, recipe or preset is unknown; the message lists the known ones.
     """
-    asked, _ = option("recipe", arguments)
-    recipe = asked if asked in RECIPES else "own"  # others are tyro's to refuse
+    name, _ = take_option("recipe", arguments)
+    recipe = name if name in RECIPES else "own"  # tyro reports an unknown recipe
     preset, settings = choose_settings("lm", DESCRIPTION, PRESETS[recipe], arguments)
     if settings.name is None:
         parts = ("lm", settings.corpus, settings.tokens, settings.recipe, preset)

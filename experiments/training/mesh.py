@@ -1,8 +1,8 @@
-"""Where a training state and its batches lie: on one device, or spread over a mesh of them.
+"""The placement of a training state and its batches: on one device, or sharded over a mesh.
 
-Parameters lie as `attn_jax.modules.sharding_rules` says, the optimiser's state beside them, and the
-rows of a batch along data and fsdp; XLA adds what devices must tell each other (GSPMD, Xu et al.
-2021, https://arxiv.org/abs/2105.04663). The numbers are those of one device, up to rounding.
+`attn_jax.modules.sharding_rules` shards the parameters, the optimiser state has the same shardings,
+and batches are sharded over data and fsdp. XLA adds the communication (GSPMD, Xu et al. 2021,
+https://arxiv.org/abs/2105.04663). Results equal those of one device up to rounding.
 """
 
 import dataclasses
@@ -18,17 +18,17 @@ from jaxtyping import PyTree
 from attn_jax.models import DecoderConfig
 from attn_jax.modules import sharding_rules
 
-ROWS = ("data", "fsdp")  # the axes of the mesh that share a batch
+BATCH_AXES = ("data", "fsdp")  # the mesh axes over which a batch is sharded
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeshSizes:
-    """How many devices along each axis of the mesh; their product is how many are used.
+    """The number of devices along each axis of the mesh; their product is the number of devices.
 
     Attributes:
-      data: copies of the model, each with its rows of the batch.
+      data: copies of the model, each with a part of the batch.
       tensor: parts of heads and hidden units.
-      fsdp: parts of the model's width, which share the batch too.
+      fsdp: parts of the model's width; the batch is sharded over this axis, too.
 
     Example:
       >>> MeshSizes(data=2, tensor=4).devices
@@ -46,7 +46,7 @@ class MeshSizes:
 
     @property
     def devices(self) -> int:
-        """How many devices the mesh has."""
+        """The number of devices in the mesh."""
         return self.data * self.tensor * self.fsdp
 
     def __str__(self) -> str:
@@ -57,33 +57,33 @@ class OneDevice:
     """Everything on the default device."""
 
     def shardings(self, state: PyTree) -> Any:
-        """Where the leaves of a state lie, for `jax.jit`; None leaves it to JAX."""
+        """The shardings of a state, for `jax.jit`; None leaves them to JAX."""
         return None
 
     def outputs(self, state: PyTree) -> Any:
-        """Where the results of an update lie: the state and what was measured."""
+        """The shardings of an update's results, the state and the measurements."""
         return None
 
     def placed(self, state: PyTree) -> PyTree:
-        """Shapes that say where a state lies."""
+        """The shapes of a state with their shardings."""
         return state
 
     def batch(self, batch: PyTree) -> PyTree:
-        """A batch of the host, on the devices."""
+        """A batch, moved from the host to the devices."""
         return batch
 
-    def whole(self, tree: PyTree) -> PyTree:
-        """The tree on one device, in every process."""
+    def gather(self, tree: PyTree) -> PyTree:
+        """A copy of the tree on one device of each process."""
         return tree
 
 
 @dataclass(frozen=True)
 class OnMesh(OneDevice):
-    """Everything on a mesh, by the logical names of its axes.
+    """Everything sharded over a mesh by logical axis names.
 
     Attributes:
-      mesh: of devices, of this process and of others.
-      rules: on which axis of the mesh each logical axis lies.
+      mesh: of the devices of all processes.
+      rules: the mesh axis of each logical axis.
     """
 
     mesh: Mesh
@@ -94,7 +94,7 @@ class OnMesh(OneDevice):
             return nnx.get_named_sharding(state, self.mesh)
 
     def outputs(self, state: PyTree) -> Any:
-        return self.shardings(state), self._lies()
+        return self.shardings(state), self._sharding()
 
     def placed(self, state: PyTree) -> PyTree:
         def place(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
@@ -103,43 +103,44 @@ class OnMesh(OneDevice):
         return jax.tree.map(place, state, self.shardings(state))
 
     def batch(self, batch: PyTree) -> PyTree:
-        """Every process has read the whole batch, and keeps the rows of its own devices.
+        """Each process has the whole batch and keeps the examples of its own devices.
 
-        Rows that cannot be shared evenly, at the end of a validation, lie whole on each device.
+        A batch that cannot be divided evenly, at the end of a validation, is replicated.
         """
 
         def spread(leaf: np.ndarray) -> jax.Array:
-            parts = int(np.prod([self.mesh.shape[axis] for axis in ROWS]))
-            where = self._lies(ROWS) if len(leaf) % parts == 0 else self._lies()
+            parts = int(np.prod([self.mesh.shape[axis] for axis in BATCH_AXES]))
+            where = self._sharding(BATCH_AXES) if len(leaf) % parts == 0 else self._sharding()
             return jax.make_array_from_callback(leaf.shape, where, lambda part: leaf[part])
 
         return jax.tree.map(spread, batch)
 
-    def whole(self, tree: PyTree) -> PyTree:
-        gathered = jax.jit(lambda tree: tree, out_shardings=self._lies())(tree)
+    def gather(self, tree: PyTree) -> PyTree:
+        gathered = jax.jit(lambda tree: tree, out_shardings=self._sharding())(tree)
         return jax.tree.map(lambda leaf: leaf.addressable_data(0), gathered)
 
-    def _lies(self, *axes: Any) -> NamedSharding:
+    def _sharding(self, *axes: Any) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(*axes))
 
 
 def placement(sizes: MeshSizes, config: DecoderConfig, batch_size: int) -> OneDevice:
-    """Where a language model of these sizes lies on the devices that there are.
+    """The placement of a language model on the available devices.
 
-    A vocabulary, or fewer key heads, that the devices along `tensor` cannot share evenly lie whole
-    on each of them.
+    The vocabulary and the key/value heads are replicated if `tensor` does not divide their number.
 
     Raises:
-      ValueError: the devices are too few, or cannot share heads, widths or rows evenly.
+      ValueError: there are too few devices, or heads, widths or the batch are not divisible.
     """
     _check_devices(sizes)
     if sizes.devices == 1:
         return OneDevice()
     hidden = 4 * config.model_dim if config.hidden_dim is None else config.hidden_dim
-    _check_shares("sizes.num_heads", config.num_heads, "mesh.tensor", sizes.tensor)
-    _check_shares("sizes.hidden_dim", hidden, "mesh.tensor", sizes.tensor)
-    _check_shares("sizes.model_dim", config.model_dim, "mesh.fsdp", sizes.fsdp)
-    _check_shares("train.batch_size", batch_size, "mesh.data · mesh.fsdp", sizes.data * sizes.fsdp)
+    _check_divisible("sizes.num_heads", config.num_heads, "mesh.tensor", sizes.tensor)
+    _check_divisible("sizes.hidden_dim", hidden, "mesh.tensor", sizes.tensor)
+    _check_divisible("sizes.model_dim", config.model_dim, "mesh.fsdp", sizes.fsdp)
+    _check_divisible(
+        "train.batch_size", batch_size, "mesh.data · mesh.fsdp", sizes.data * sizes.fsdp
+    )
     axes = dataclasses.asdict(sizes)
     mesh = jax.make_mesh(
         tuple(axes.values()),
@@ -156,8 +157,8 @@ def _check_devices(sizes: MeshSizes) -> None:
     there, processes = jax.device_count(), jax.process_count()
     if sizes.devices > there:
         raise ValueError(
-            f"{sizes} need {sizes.devices} devices and {there} are here; lower them, or make a CPU "
-            f"count as several: XLA_FLAGS=--xla_force_host_platform_device_count={sizes.devices}"
+            f"{sizes} need {sizes.devices} devices and there are {there}; lower them, or split the "
+            f"CPU into several: XLA_FLAGS=--xla_force_host_platform_device_count={sizes.devices}"
         )
     if processes > 1 and sizes.devices != there:
         raise ValueError(
@@ -166,6 +167,6 @@ def _check_devices(sizes: MeshSizes) -> None:
         )
 
 
-def _check_shares(name: str, size: int, axis: str, parts: int) -> None:
+def _check_divisible(name: str, size: int, axis: str, parts: int) -> None:
     if size % parts:
         raise ValueError(f"{name}={size} must be a multiple of {axis}={parts}; change either")

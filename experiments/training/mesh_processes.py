@@ -1,7 +1,7 @@
-"""Several processes that train one model: how they meet, and what the first one does for all.
+"""Training one model with several processes.
 
-They run the same program on the same data and step together. Process 0 alone prints, locks and
-writes; the others learn from it what they need to know. With one process, all of this is nothing.
+All processes run the same program on the same data. Only process 0 prints, locks and writes files,
+and broadcasts results that the others need. With one process these functions do nothing more.
 """
 
 import contextlib
@@ -22,19 +22,19 @@ PATIENCE = 60.0  # seconds that a process waits for the coordinator to answer
 AUTO = "auto"
 
 
-class FirstProcessFailed(ConnectionError):  # noqa: N818 (the name says what is wrong)
-    """Process 0 could not do what all wait for; it says why."""
+class FirstProcessFailed(ConnectionError):  # noqa: N818 (the name is the condition)
+    """An action of process 0 failed; the message has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """Which of how many processes this is; the same command in each, but for `index`.
+    """The processes of a run; every process gets the same options but for `index`.
 
     Attributes:
-      coordinator: HOST:PORT where process 0 listens, or auto: the cluster knows (Slurm, Open MPI,
-        Kubernetes, TPU), and the other two as well. Empty for one process.
-      count: how many processes there are.
-      index: the number of this one, from 0.
+      coordinator: HOST:PORT where process 0 listens; auto takes all three from the cluster (Slurm,
+        Open MPI, Kubernetes, TPU). Empty for one process.
+      count: number of processes.
+      index: of this process, from 0.
 
     Example:
       >>> Processes(coordinator="node1:1234", count=2, index=2)
@@ -65,11 +65,11 @@ class Processes:
 
 
 def join(processes: Processes) -> None:
-    """Meets the other processes; call it before anything touches a device.
+    """Connects to the other processes; must be called before any device is used.
 
     Raises:
-      ConnectionError: nobody answers at the coordinator's address.
-      ValueError: `auto`, and JAX finds no cluster.
+      ConnectionError: there is no answer at the coordinator's address.
+      ValueError: the coordinator is `auto`, and JAX finds no cluster.
     """
     if not processes.coordinator:
         return
@@ -84,11 +84,11 @@ def join(processes: Processes) -> None:
             ) from error
         return
     if processes.index:
-        _await(processes.coordinator)  # XLA would abort the process, and not say why
+        _wait_for_coordinator(processes.coordinator)  # XLA would abort the process without a reason
     jax.distributed.initialize(processes.coordinator, processes.count, processes.index)
 
 
-def _await(coordinator: str) -> None:
+def _wait_for_coordinator(coordinator: str) -> None:
     host, _, port = coordinator.rpartition(":")
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -105,68 +105,68 @@ def _await(coordinator: str) -> None:
         return
 
 
-def is_first() -> bool:
-    """Whether this process prints and writes for all."""
+def is_first_process() -> bool:
+    """Whether this is process 0, which prints and writes files."""
     return jax.process_index() == 0
 
 
-def at_first[T](action: Callable[[], T]) -> T:
-    """What `action` gives in process 0, in every process.
+def on_first_process[T](action: Callable[[], T]) -> T:
+    """Runs `action` in process 0 and returns its result in every process.
 
-    The others wait for it, so whatever it wrote is there when this returns.
+    The others wait, so files that `action` writes exist when this returns.
 
     Raises:
-      FirstProcessFailed: `action` raised in process 0, which raises that.
+      FirstProcessFailed: in the other processes, if `action` raised an error in process 0.
     """
     if jax.process_count() == 1:
         return action()
-    if not is_first():
-        value, failure = pickle.loads(_from_first(b""))
+    if not is_first_process():
+        value, failure = pickle.loads(_broadcast_from_first(b""))
         if failure:
             raise FirstProcessFailed(f"process 0 stopped: {failure}")
         return value
     try:
         value = action()
-    except Exception as error:  # whatever it is, the others wait to hear of it
-        _from_first(pickle.dumps((None, f"{type(error).__name__}: {error}")))
+    except Exception as error:  # of any kind, because the others wait
+        _broadcast_from_first(pickle.dumps((None, f"{type(error).__name__}: {error}")))
         raise
-    _from_first(pickle.dumps((value, None)))
+    _broadcast_from_first(pickle.dumps((value, None)))
     return value
 
 
 @contextlib.contextmanager
-def held_at_first(resource: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
-    """Process 0 enters `resource` for all; where it cannot, no process goes on."""
+def held_by_first_process(resource: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    """Process 0 enters `resource`; if that fails, every process raises an error."""
     with contextlib.ExitStack() as stack:
 
         def enter() -> None:
             stack.enter_context(resource)
 
-        at_first(enter)
+        on_first_process(enter)
         yield
 
 
 @contextlib.contextmanager
-def written_at_first(directory: Path) -> Iterator[Path]:
-    """`directory` in process 0; in every other one a folder that nobody will read."""
-    if is_first():
+def directory_of_first_process(directory: Path) -> Iterator[Path]:
+    """`directory` in process 0, a temporary folder in every other process."""
+    if is_first_process():
         yield directory
         return
     with tempfile.TemporaryDirectory() as nowhere:
         yield Path(nowhere)
 
 
-def greatest(number: int) -> int:
-    """The greatest of the numbers that the processes give; they wait for each other."""
+def max_over_processes(number: int) -> int:
+    """The max_over_processes of the numbers that the processes give; they wait for each other."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.int32(number)).max())
 
 
-def _from_first(message: bytes) -> bytes:
+def _broadcast_from_first(message: bytes) -> bytes:
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(message))))
     block = np.zeros(size, np.uint8)
-    if is_first():
+    if is_first_process():
         block[:] = np.frombuffer(message, np.uint8)
-    # Summed over the devices in their own type: all others give zeros.
+    # The broadcast is a sum over processes; all but process 0 contribute zeros.
     return np.asarray(multihost_utils.broadcast_one_to_all(block)).astype(np.uint8).tobytes()

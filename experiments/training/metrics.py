@@ -1,13 +1,13 @@
 """The metrics file: one JSON object a line, each the summary of the steps since the line before.
 
-step               updates made so far
+step               number of updates
 loss, …            mean over those steps, weighted by their tokens
-tokens             target tokens seen since the run began
-tokens_per_second  speed of the steps alone: no compiling, validating or saving
+tokens             target tokens since the run started
+tokens_per_second  of the steps alone, without compiling, validating and saving
 learning_rate      of the last step
 grad_norm          mean over those steps, before clipping
-seconds            time spent in the run so far, over all its sittings
-validation_…       what the task's validation returned, where it was due
+seconds            time of the run, summed over resumed parts
+validation_…       results of the task's validation
 """
 
 import json
@@ -24,7 +24,7 @@ from experiments.training import runs
 
 
 class Metrics:
-    """Gathers what each step measured, on the device until somebody needs it."""
+    """Collects the measurements of each step; they stay on the device until a line is written."""
 
     def __init__(self, path: Path, saved: Mapping[str, Any] | None = None, log: str = "") -> None:
         saved = saved or {"tokens": 0, "step_seconds": 0.0, "pending": []}
@@ -37,12 +37,12 @@ class Metrics:
         runs.write_whole(path, log.encode())
 
     def add(self, step: int, measured: Mapping[str, Any]) -> None:
-        """Notes one step; `measured` may still be on its way."""
+        """Adds a step; the arrays in `measured` may not be computed yet."""
         self.pending.append({"step": step, **measured})
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time in this block is not that of a step."""
+        """Excludes the time in this block from the time of the steps."""
         self._clock()
         yield
         self._resumed = time.monotonic()
@@ -53,7 +53,7 @@ class Metrics:
         self._resumed = now
 
     def write(self, seconds: float, validation: Mapping[str, float]) -> dict[str, Any]:
-        """Sums up the steps since the last line in a new one, and returns it."""
+        """Appends a line about the steps since the last line, and returns it."""
         self.fetch()
         self._clock()
         last = self.pending[-1]
@@ -84,7 +84,7 @@ class Metrics:
         return line
 
     def fetch(self) -> None:
-        """Brings the pending numbers to the host.
+        """Moves the pending measurements to the host.
 
         Raises:
           FloatingPointError: one of them is not finite; the message names the first such step.
@@ -97,7 +97,7 @@ class Metrics:
             require_finite(step)
 
     def snapshot(self) -> dict[str, Any]:
-        """What a checkpoint must hold so that the file goes on without a gap or a repeat."""
+        """The state of this object for a checkpoint."""
         self.fetch()
         self._clock()
         names = ("tokens", "step_seconds", "pending")
@@ -105,10 +105,10 @@ class Metrics:
 
 
 def require_finite(line: Mapping[str, Any]) -> None:
-    """Refuses infinite and undefined numbers.
+    """Checks that all numbers of a line are finite.
 
     Raises:
-      FloatingPointError: the message names the step and the numbers.
+      FloatingPointError: one is not; the message names the step and the numbers.
     """
     bad = [f"{name} is {value}" for name, value in line.items() if not math.isfinite(value)]
     if bad:

@@ -1,4 +1,4 @@
-"""What Orbax and its writers say when a disk refuses, in a sentence instead of many tracebacks."""
+"""Errors of Orbax when a disk cannot be written, as one sentence instead of many tracebacks."""
 
 import functools
 import logging
@@ -12,10 +12,10 @@ from typing import Any
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps tracebacks of Orbax' threads off the screen: one clear error is enough.
+    """Hides the tracebacks of Orbax' threads; the caller reports the error.
 
-    It logs some. After the first write that fails it leaves its event loop, and every other write
-    then tells `sys.unraisablehook` that the loop is closed, perhaps after this block.
+    Orbax logs some of them. After the first failed write it closes its event loop, and every other
+    write then calls `sys.unraisablehook`, perhaps after this block.
     """
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level
@@ -35,14 +35,14 @@ def _all_but_closed_loops(hook: Callable[[Any], Any], raised: Any) -> None:
 
 
 def reason(error: Exception) -> tuple[int | None, str]:
-    """The number that the system gave, if one is told, and what is wrong in a few words.
+    """The errno of an error, if there is one, and its description.
 
     Example:
       >>> reason(ValueError("RESOURCE_EXHAUSTED: … Failed to write [os_error_code='28']"))
       (28, 'No space left on device')
     """
-    told = re.search(r"os_error_code='(\d+)'", str(error))
-    number = int(told[1]) if told else getattr(error, "errno", None)
+    match = re.search(r"os_error_code='(\d+)'", str(error))
+    number = int(match[1]) if match else getattr(error, "errno", None)
     if number is None:
         return None, str(error).splitlines()[0]
     return number, os.strerror(number)

@@ -1,11 +1,11 @@
-"""What one run shares with the operating system: its directory, its lock, the disk and signals.
+"""The directory of a run, its lock, atomic writes, disk space and stop signals.
 
-A run directory belongs to one process at a time. It holds
+Only one process at a time trains in a run directory. It contains
 
-    config.json     what was asked for, for whoever reads the run later
+    config.json     the settings
     metrics.jsonl   one line every few steps
     checkpoints/    the newest two
-    lock            held (`flock`) by the process that trains; kill -9 releases it too
+    lock            locked (`flock`) by the process that trains; kill -9 releases it, too
 """
 
 import fcntl
@@ -25,15 +25,15 @@ RUNS = Path("runs")
 CONFIG, METRICS, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "checkpoints", "lock"
 
 
-class RunInUse(OSError):  # noqa: N818 (the name says what is wrong)
+class RunInUse(OSError):  # noqa: N818 (the name is the condition)
     """Another process is training in this directory."""
 
 
 def directory_of(name: str) -> Path:
-    """Where the run of that name keeps everything: its own folder in runs/, and nowhere else.
+    """The directory of the run with that name, a folder of runs/.
 
     Raises:
-      ValueError: the name is empty or leads elsewhere.
+      ValueError: the name is empty, or no name of one folder.
     """
     if not name.strip(" .") or Path(name).name != name:
         raise ValueError(
@@ -44,10 +44,10 @@ def directory_of(name: str) -> Path:
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Creates the run directory and keeps every other process out of it until the block ends.
+    """Creates the run directory and locks it until the block ends.
 
     Raises:
-      RunInUse: another process holds the lock; the message names it.
+      RunInUse: another process holds the lock; the message has its id.
       OSError: the directory cannot be written.
     """
     path = directory / LOCK
@@ -78,22 +78,22 @@ def _opened(path: Path) -> IO[str]:
 
 
 def clear(directory: Path) -> None:
-    """Forgets what a run has stored; files the run did not write stay."""
+    """Removes checkpoints, metrics and settings of a run; other files stay."""
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
     for name in (METRICS, CONFIG):
         (directory / name).unlink(missing_ok=True)
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
-    """Stores what was asked for, so that a later reader can build the same model."""
+    """Stores the settings of a run."""
     write_whole(directory / CONFIG, f"{json.dumps(config, indent=2)}\n".encode())
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """What the run in `directory` was asked for.
+    """The settings of the run in `directory`.
 
     Raises:
-      FileNotFoundError: nothing has been trained there.
+      FileNotFoundError: there is none.
     """
     path = directory / CONFIG
     if not path.exists():
@@ -102,7 +102,7 @@ def read_config(directory: Path) -> dict[str, Any]:
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file that is, at every instant, either the old one or the new one."""
+    """Writes a file atomically: at any time the path has the old content or the new."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
@@ -115,10 +115,10 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def require_space(directory: Path, needed: int, purpose: str) -> None:
-    """Refuses to begin what the disk cannot hold.
+    """Checks that `needed` bytes are free.
 
     Raises:
-      OSError: fewer than `needed` bytes are free.
+      OSError: they are not.
     """
     free = shutil.disk_usage(directory).free
     if free < needed:
@@ -129,23 +129,23 @@ def require_space(directory: Path, needed: int, purpose: str) -> None:
 
 
 def megabytes(size: int) -> str:
-    """A number of bytes as people say it."""
+    """A number of bytes in megabytes."""
     return f"{size / 1e6:,.1f} MB"
 
 
 @dataclass
 class StopRequest:
-    """Whether somebody asked the run to stop, and by which signal."""
+    """The signal that requests the run to stop, or None."""
 
     signal: int | None = None
 
 
 @contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turns the first Ctrl-C (or SIGTERM, as a cluster sends it) into a request to stop soon.
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step.
 
-    The second one acts as it always does, so an impatient user is never locked in. Signals reach
-    only the main thread; elsewhere nothing is changed.
+    A second signal has its usual effect. Signals reach only the main thread; in other threads
+    nothing is changed.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
-"""A directory that can prove it is whole: the sha256 of every file, in a file beside them.
+"""Checksums of a directory: SHA256SUMS contains the sha256 of every file in it.
 
-Orbax 0.12.8 restores a flipped bit without a word; so does any format without checksums. SHA256SUMS
-has the format of `sha256sum -c`, so anybody can check it without this program.
+Orbax 0.12.8 restores arrays with a flipped bit without an error. SHA256SUMS has the format of
+`sha256sum -c`, so it can be checked without this program.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ SUMS = "SHA256SUMS"
 
 
 def seal(directory: Path) -> None:
-    """Hashes every file, and returns when the disk holds all of them."""
+    """Writes SHA256SUMS, and returns when all files are flushed to disk."""
     lines = [
         f"{_digest(path)}  {path.relative_to(directory).as_posix()}\n" for path in _files(directory)
     ]
@@ -23,12 +23,12 @@ def seal(directory: Path) -> None:
 
 
 def damage(path: Path, needed: Collection[str] = ()) -> str | None:
-    """What is wrong with a sealed directory (a file changed, missing, or new), or None.
+    """The damage of a sealed directory (a file changed, missing or new) in words, or None.
 
     Args:
       path: the directory.
-      needed: files and folders at its top that the seal must list: an empty seal fits an empty
-        directory.
+      needed: files and folders that SHA256SUMS must list; without them an empty SHA256SUMS would
+        match an empty directory.
     """
     try:
         lines = (path / SUMS).read_text().splitlines()
@@ -48,7 +48,7 @@ def damage(path: Path, needed: Collection[str] = ()) -> str | None:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Every file but the sums themselves and what a desktop strews about (.DS_Store, .nfs…)."""
+    """Every file but SHA256SUMS and hidden files (.DS_Store, .nfs…)."""
     for file in sorted(path.rglob("*")):
         if file.is_file() and file.name != SUMS and not file.name.startswith("."):
             yield file
@@ -60,7 +60,7 @@ def _digest(path: Path) -> str:
 
 
 def flush(path: Path) -> None:
-    """Returns when the disk holds the file, or the directory's list of files."""
+    """Flushes a file, or the list of files of a directory, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Sentences on their way to a network and back: corpus, rule, word pieces, batches."""
+"""The corpus, the vocabulary and the directory of a `translate` run."""
 
 import dataclasses
 import hashlib
@@ -20,19 +20,19 @@ SETTINGS, ENGLISH, FRENCH = "settings.json", "english.json", "french.json"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The word pieces of both languages."""
+    """The tokenizers of both languages."""
 
     english: Tokenizer
     french: Tokenizer
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """How many pieces: source, target."""
+        """The number of tokens of source and target."""
         return self.english.get_vocab_size(), self.french.get_vocab_size()
 
     @property
     def fingerprint(self) -> str:
-        """A hash of both; a network is useless with any other vocabulary."""
+        """A hash of both tokenizers; a stored network needs the same."""
         text = self.english.to_str() + self.french.to_str()
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -46,30 +46,30 @@ def load_vocabulary(directory: Path) -> Vocabulary:
     return Vocabulary(load_tokenizer(directory / ENGLISH), load_tokenizer(directory / FRENCH))
 
 
-def claim(settings: Settings) -> None:
-    """Makes the run's directory this run's own: its settings are stored, or equal those stored.
+def reserve_directory(settings: Settings) -> None:
+    """Stores the settings in the run's directory, or checks that they equal the stored ones.
 
-    What stopped before its first checkpoint has learned nothing, and gives way to other settings.
+    A stored run without a checkpoint is replaced.
 
     Raises:
       CheckpointMismatch: the directory holds a run with other settings; the message lists them.
     """
     directory = settings.directory
-    path, asked = directory / SETTINGS, identity(settings)
+    path, requested = directory / SETTINGS, identity(settings)
     stored = json.loads(path.read_text()) if path.exists() else None
     has_learned = any(checkpoints.exist(directory / name / CHECKPOINTS) for name in SYSTEMS)
-    if settings.fresh or (stored != asked and not has_learned):
+    if settings.fresh or (stored != requested and not has_learned):
         for name in (SETTINGS, ENGLISH, FRENCH):
             (directory / name).unlink(missing_ok=True)
         for name in SYSTEMS:
             clear(directory / name)
-        write_whole(path, f"{json.dumps(asked, indent=2)}\n".encode())
+        write_whole(path, f"{json.dumps(requested, indent=2)}\n".encode())
     elif stored is not None:
-        checkpoints.require_equal(directory, stored, asked)
+        checkpoints.require_equal(directory, stored, requested)
 
 
 def identity(settings: Settings) -> dict[str, object]:
-    """What all systems of a run share, flat and in JSON: all but how it is searched and shown."""
+    """The settings that a resumed run must have again, flat, as JSON: all but search and output."""
     own = {"name", "data_dir", "systems", "beam", "fresh"}
     flat = {}
     for name, value in dataclasses.asdict(settings).items():
@@ -80,7 +80,7 @@ def identity(settings: Settings) -> dict[str, object]:
 
 
 def prepare_vocabulary(corpus: Corpus, settings: Settings) -> Vocabulary:
-    """The run's vocabulary, learned from the training sentences where it has none yet."""
+    """The stored vocabulary of the run; at first it is learned from the training sentences."""
     directory = settings.directory
     if not (directory / FRENCH).exists():
         for path, side in ((ENGLISH, "source"), (FRENCH, "target")):
@@ -90,5 +90,5 @@ def prepare_vocabulary(corpus: Corpus, settings: Settings) -> Vocabulary:
 
 
 def prepare_corpus(settings: Settings) -> Corpus:
-    """The corpus, cut down by the run's rule."""
+    """The part of the corpus that the run's rule keeps."""
     return settings.rule.apply(load_corpus(settings.corpus, settings.data_dir))

@@ -1,4 +1,4 @@
-"""A run in the middle: all that a checkpoint holds, and how to take it one step further."""
+"""The state of a training run, and its steps: update, log, save and resume."""
 
 import dataclasses
 import json
@@ -13,7 +13,7 @@ from jaxtyping import PyTree
 
 from experiments.training import checkpoints, runs
 from experiments.training.mesh import OneDevice
-from experiments.training.mesh_processes import at_first
+from experiments.training.mesh_processes import on_first_process
 from experiments.training.metrics import Metrics
 from experiments.training.progress import Progress
 from experiments.training.task import Task, TrainConfig
@@ -25,11 +25,11 @@ class Session:
 
     Args:
       task: what to train.
-      config: how.
+      config: the training settings.
       directory: of the checkpoints.
-      progress: where to say what happens.
-      placement: where the state lies.
-      notes: where the metrics and the settings are written; `directory` by default.
+      progress: where messages are printed.
+      placement: of the state and the batches.
+      notes: folder for metrics and settings; `directory` by default.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Session:
         self.batches = iter(task.dataset)
         self.step = 0
         self.saved_step: int | None = None
-        self._began: float | None = None
+        self._started: float | None = None
         self._earlier_seconds = 0.0
         self._programs: dict[str, jax.stages.Compiled] = {}
         self._in_flight: Any = None
@@ -58,14 +58,16 @@ class Session:
             donate_argnums=0,
             out_shardings=self.placement.outputs(like),
         )
-        found = at_first(lambda: checkpoints.newest(self.checkpoints))
+        found = on_first_process(lambda: checkpoints.newest(self.checkpoints))
         if found is None:
-            progress.say(f"training {task.name}: {config.steps:,} steps, in {directory}")
+            progress.print_line(f"training {task.name}: {config.steps:,} steps, in {directory}")
             self.state = jax.jit(initial, out_shardings=self.placement.shardings(like))()
             self.metrics = Metrics(notes / runs.METRICS)
         else:
             self._resume(found, self.placement.placed(like), notes / runs.METRICS)
-        at_first(lambda: checkpoints.tidy(self.checkpoints, found.damaged if found else {}))
+        on_first_process(
+            lambda: checkpoints.remove_leftovers(self.checkpoints, found.damaged if found else {})
+        )
         runs.write_config(notes, self._identity())
 
     def _resume(self, found: checkpoints.Checkpoint, like: PyTree, metrics: Path) -> None:
@@ -77,28 +79,30 @@ class Session:
         self.step = self.saved_step = found.step
         self._earlier_seconds = stored["seconds"]
         for path, damage in found.damaged.items():
-            self.progress.say(f"{path} is damaged ({damage}); using step {found.step:,} instead")
+            self.progress.print_line(
+                f"{path} is damaged ({damage}); using step {found.step:,} instead"
+            )
 
     @property
     def seconds(self) -> float:
-        """Time spent in this run, over all its sittings."""
-        sitting = 0.0 if self._began is None else time.monotonic() - self._began
-        return self._earlier_seconds + sitting
+        """The time of the run, summed over resumed parts."""
+        current = 0.0 if self._started is None else time.monotonic() - self._started
+        return self._earlier_seconds + current
 
-    def begin(self) -> None:
-        """Makes sure that the disk and the dataset allow what is about to happen."""
-        at_first(lambda: checkpoints.require_space(self.checkpoints, self.state))
+    def start(self) -> None:
+        """Checks disk space and the dataset's state, and starts the clock."""
+        on_first_process(lambda: checkpoints.require_space(self.checkpoints, self.state))
         self._cursor()
-        self._began = time.monotonic()
+        self._started = time.monotonic()
         if self.step:
-            self.progress.say(
+            self.progress.print_line(
                 f"continuing {self.task.name} after step {self.step:,} of {self.config.steps:,}, "
                 f"in {self.checkpoints.parent}"
             )
-        self.progress.begin(self.step, self.config.steps)
+        self.progress.start(self.step, self.config.steps)
 
     def advance(self) -> None:
-        """Makes one update; the device works on it while the next batch is prepared."""
+        """Makes one update; the device computes it while the next batch is prepared."""
         batch = next(self.batches, None)
         if batch is None:
             raise ValueError(
@@ -106,13 +110,13 @@ class Session:
             )
         batch = self.placement.batch(batch)
         self.state, measured = self._program(batch)(self.state, batch)
-        jax.block_until_ready(self._in_flight)  # one step ahead and no further: progress is true
+        jax.block_until_ready(self._in_flight)  # at most one step ahead
         self._in_flight = measured
         self.step += 1
         self.metrics.add(self.step, measured)
 
     def log(self, validating: bool) -> None:
-        """Writes a line of metrics, with the validation where it is due."""
+        """Writes a line of metrics, after a validation if `validating`."""
         self.metrics.fetch()
         validation = {}
         if validating and self.task.validate is not None:
@@ -122,10 +126,10 @@ class Session:
         self.progress.measured(line["loss"], line["tokens_per_second"])
         if validation:
             scores = ", ".join(f"{name} {value:.4g}" for name, value in validation.items())
-            self.progress.say(f"step {self.step:,}: validation {scores}")
+            self.progress.print_line(f"step {self.step:,}: validation {scores}")
 
     def save(self) -> None:
-        """Stores everything, so that the run could go on from here in another process."""
+        """Writes a checkpoint from which another process can resume the run."""
         state = {
             "run": self._identity(),
             "cursor": self._cursor(),
@@ -140,23 +144,23 @@ class Session:
         """The update compiled for batches of this shape."""
         shapes = ", ".join(f"{name} {form}" for name, form in checkpoints.describe(batch).items())
         if shapes not in self._programs:
-            self.progress.say(f"compiling for {shapes} …")
-            began = time.monotonic()
+            self.progress.print_line(f"compiling for {shapes} …")
+            started = time.monotonic()
             with self.metrics.paused():
                 self._programs[shapes] = self._update.lower(self.state, batch).compile()
-            seconds = time.monotonic() - began
-            self.progress.aside(seconds)
-            self.progress.say(f"compiling ({seconds:.1f} s)")
+            seconds = time.monotonic() - started
+            self.progress.exclude(seconds)
+            self.progress.print_line(f"compiling ({seconds:.1f} s)")
         return self._programs[shapes]
 
     def _identity(self) -> dict[str, Any]:
-        """What makes two runs the same run, as JSON keeps it."""
+        """Task name, config and training settings as JSON; a run resumes only with equal ones."""
         train = dataclasses.asdict(self.config)
         identity = {"task": self.task.name, "config": dict(self.task.config), "train": train}
         return json.loads(json.dumps(identity))
 
     def _cursor(self) -> Any:
-        """Where the dataset is, as JSON keeps it."""
+        """The state of the dataset's iterator as JSON."""
         cursor = self.batches.get_state()
         try:
             kept = json.loads(json.dumps(cursor))
@@ -165,7 +169,7 @@ class Session:
         if kept != cursor:
             raise ValueError(
                 f"the dataset of {self.task.name} has the position {cursor!r}, which JSON cannot "
-                "keep; use a grain IterDataset whose state is a dict of strings and integers"
+                "represent; use a grain IterDataset whose state is a dict of strings and integers"
             )
         return kept
 

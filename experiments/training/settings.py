@@ -1,4 +1,4 @@
-"""What a translation experiment depends on: one dataclass, three presets, one command line."""
+"""The settings of `translate`: one dataclass, three presets, and the command line."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from experiments.training.task import TrainConfig
 
 @dataclass(frozen=True, kw_only=True)
 class Beam:
-    """How translations are searched for.
+    """Settings of the beam search.
 
     Attributes:
-      width: hypotheses kept at every step; 1 is greedy.
+      width: hypotheses kept at every decode step; 1 is greedy.
       length_penalty: α of ((5 + length) / 6)^α, which divides log-probabilities (Wu et al. 2016).
     """
 
@@ -28,22 +28,22 @@ class Beam:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that a run depends on; each part can be changed on the command line.
+    """All settings of a run; each can be changed on the command line.
 
     Attributes:
-      name: of the run: everything it writes is in runs/NAME. None means translate-CORPUS-PRESET.
+      name: of the run; its files are in runs/NAME. None means translate-CORPUS-PRESET.
       corpus: docs (in the repository), multi30k or acts (files you download; --data-dir).
       data_dir: the folder with a corpus' files.
-      systems: what to compare: lexicon, final, bahdanau, luong, transformer.
+      systems: to be compared: lexicon, final, bahdanau, luong, transformer.
       rule: which sentences to keep.
-      vocab_size: word pieces a language.
-      longest: the most pieces of a training sentence; longer pairs are left out and counted.
-      shapes: how many padded lengths the training batches come in; each is compiled once.
+      vocab_size: subwords of each language.
+      longest: most tokens of a training sentence; longer pairs are left out and counted.
+      shapes: number of padded batch shapes; each is compiled once.
       widths: of the recurrent networks.
       transformer: widths of the Transformer.
       train: optimiser, schedule, seed.
-      beam: how translations are searched for.
-      fresh: forget what an earlier run of that name stored.
+      beam: settings of the beam search.
+      fresh: remove an earlier run of that name first.
     """
 
     name: str | None = None
@@ -65,7 +65,7 @@ class Settings:
 
     @property
     def directory(self) -> Path:
-        """Where the run keeps everything."""
+        """The directory of the run."""
         return directory_of(self.name or "")
 
     def widths_of(self, system: str) -> Widths | TransformerWidths:
@@ -74,14 +74,14 @@ class Settings:
 
 
 PRESETS: dict[str, Settings] = {
-    # The lecture's story on two cores within twenty minutes, compilation included.
+    # At most twenty minutes on two cores, compilation included.
     "quick": Settings(
-        # As in the paper (section 5.4): without it the Transformer learns these sentences by heart,
-        # to half the loss of those held out.
+        # As in the paper (section 5.4): without dropout the Transformer overfits, and its training
+        # loss is half of its validation loss.
         transformer=TransformerWidths(dropout_rate=0.1),
         train=TrainConfig(steps=1500, learning_rate=4e-3, validate_every=150, checkpoint_every=250),
     ),
-    # For tests: every step of the experiment in a minute, and translations nobody can read.
+    # For tests: every part of the experiment in a minute; the translations are meaningless.
     "smoke": Settings(
         rule=SubsetRule(4, 12, frequent_words=400, max_train=800),
         vocab_size=400,
@@ -100,7 +100,7 @@ PRESETS: dict[str, Settings] = {
         ),
         beam=Beam(width=2),
     ),
-    # The paper's sizes (appendix A), for an accelerator; on a CPU, days.
+    # The paper's sizes (appendix A), for an accelerator; a CPU would need days.
     "full": Settings(
         rule=SubsetRule(4, 50),
         vocab_size=16_000,
@@ -132,10 +132,10 @@ DESCRIPTION = """Compares translation systems, with and without attention, on th
 
 
 def from_command_line(arguments: Sequence[str]) -> Settings:
-    """A preset's settings, with what the command line changed.
+    """The settings of a preset with the changes of the command line.
 
     Raises:
-      SystemExit: an option or the preset is unknown; the message lists what there is.
+      SystemExit: an option or the preset is unknown; the message lists the known ones.
     """
     preset, settings = choose_settings("translate", DESCRIPTION, PRESETS, arguments)
     if settings.name is None:

@@ -1,4 +1,4 @@
-"""What an experiment says about its training: the task, and how to train it."""
+"""The input of the training loop: the task and the training settings."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,12 +15,13 @@ class Task:
     """What to train.
 
     Attributes:
-      name: one word for people.
-      config: what identifies model, data and vocabulary, in JSON; a run goes on only with its own.
-      init: random key to params, any pytree of arrays; must be traceable by `jax.jit`.
-      loss: (params, batch, random key) to the mean per token and a dict of scalars with "tokens".
+      name: the display name.
+      config: model, data and vocabulary as JSON; a run resumes only with an equal config.
+      init: maps a random key to params, any pytree of arrays; must be traceable by `jax.jit`.
+      loss: maps (params, batch, random key) to the mean loss of a token and a dict of scalars with
+        "tokens".
       dataset: endless batches, the same in every process; its iterator's state must be JSON.
-      validate: params to numbers for the metrics file; None for no validation.
+      validate: maps params to numbers for the metrics file; None for no validation.
     """
 
     name: str
@@ -33,19 +34,20 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """How to train: everything here decides the bits of the result or of its log.
+    """Training settings; each one changes the result or its log.
 
     Attributes:
       steps: number of updates.
-      batch_size: examples in a batch; for whoever builds the task's dataset.
+      batch_size: examples in a batch of the task's dataset.
       optimiser: adadelta is that of Bahdanau et al. (2015), rho 0.95 and epsilon 1e-6.
       learning_rate: the highest, reached after the warm-up.
-      final_learning_rate: the last, at the end of the cosine; equal to `learning_rate`, constant.
+      final_learning_rate: the last, at the end of the cosine; if equal to `learning_rate`, the rate
+        is constant after the warm-up.
       warmup_steps: updates of linear warm-up.
-      beta2: how slowly Adam's mean of squared gradients forgets; adam and adamw only.
+      beta2: decay of Adam's mean of squared gradients; adam and adamw only.
       weight_decay: decoupled from the gradient, of all but biases and gains; adamw only.
-      clip_norm: the gradient's global norm is scaled down to this.
-      seed: of the parameters and of everything random in training.
+      clip_norm: the largest global norm of the gradient; a larger one is scaled down.
+      seed: of the initial parameters and of all randomness in training.
       log_every: steps between two lines of metrics.jsonl.
       validate_every: steps between two validations.
       checkpoint_every: steps between two checkpoints.

@@ -1,8 +1,8 @@
-"""The one training loop of every experiment.
+"""The training loop of all experiments.
 
-An experiment is a `Task`: parameters to begin with, a loss of one batch, an endless dataset, and
-perhaps a validation. `fit` trains it in a run directory and may be killed at any instant: started
-again, it goes on from the newest whole checkpoint and ends with the same bits as an unbroken run.
+A `Task` has initial parameters, a loss of one batch, an endless dataset, and perhaps a validation.
+`fit` trains it in a run directory. It may be killed at any time: the same call resumes from the
+newest undamaged checkpoint, and the result has the same bits as that of an uninterrupted run.
 """
 
 from collections.abc import Iterator
@@ -16,8 +16,13 @@ from rich.console import Console
 
 from experiments.training import checkpoints, runs
 from experiments.training.mesh import OneDevice
-from experiments.training.mesh_processes import at_first, greatest, held_at_first, written_at_first
-from experiments.training.progress import shown
+from experiments.training.mesh_processes import (
+    directory_of_first_process,
+    held_by_first_process,
+    max_over_processes,
+    on_first_process,
+)
+from experiments.training.progress import show_progress
 from experiments.training.session import Session
 from experiments.training.task import Task, TrainConfig
 
@@ -26,7 +31,7 @@ __all__ = ["Task", "TrainConfig", "TrainResult", "fit", "load_params"]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run: its params, time over all sittings, updates, and metrics file."""
+    """A finished run: params, time of all its parts, number of updates, and metrics file."""
 
     params: PyTree
     seconds: float
@@ -43,38 +48,38 @@ def fit(
     fresh: bool = False,
     placement: OneDevice | None = None,
 ) -> TrainResult:
-    """Trains `task` in `directory`, or goes on where an earlier process stopped.
+    """Trains `task` in `directory`, or resumes an earlier run there.
 
-    A run that is complete returns its stored params at once. The first Ctrl-C saves and leaves by
-    `SystemExit`; the same call later continues.
+    A complete run returns its stored params at once. The first Ctrl-C saves a checkpoint and raises
+    `SystemExit`; the same call resumes later.
 
     Args:
       task: what to train.
-      config: how.
+      config: the training settings.
       directory: of this run alone.
-      console: where to show progress; None is silence.
-      fresh: forget what an earlier run stored in `directory`.
-      placement: where params and batches lie; one device by default. A run may go on elsewhere
-        than where it began, and on another number of processes.
+      console: where to show progress; None for nowhere.
+      fresh: remove an earlier run in `directory` first.
+      placement: of params and batches; one device by default. A run may resume with another
+        placement and another number of processes.
 
     Raises:
       RunInUse: another process trains in `directory`.
       CheckpointMismatch: `directory` holds another run.
       CheckpointCorrupt: every checkpoint in `directory` is damaged.
-      CheckpointNotSaved: a checkpoint could not be written; the earlier ones are as they were.
+      CheckpointNotSaved: a checkpoint could not be written; the earlier ones are unchanged.
       FloatingPointError: loss, gradient or validation is not finite.
-      OSError: the disk cannot hold the checkpoints.
+      OSError: the disk has too little space for the checkpoints.
     """
     with (
-        held_at_first(runs.locked(directory)),
-        written_at_first(directory) as notes,
-        shown(console) as progress,
+        held_by_first_process(runs.locked(directory)),
+        directory_of_first_process(directory) as notes,
+        show_progress(console) as progress,
     ):
         if fresh:
-            at_first(lambda: runs.clear(directory))
+            on_first_process(lambda: runs.clear(directory))
         session = Session(task, config, directory, progress, placement, notes)
         if session.step == config.steps:
-            progress.say(
+            progress.print_line(
                 f"already trained: {task.name}, {session.step:,} steps in {session.seconds:.0f} s "
                 f"({directory}); pass --fresh to train again"
             )
@@ -86,7 +91,7 @@ def fit(
 
 
 def load_params(directory: Path, like: PyTree) -> PyTree:
-    """The newest params of a run, finished or not; `like` has their tree, shapes and dtypes.
+    """The newest params of a run, finished or not; `like` is a tree of their shapes and dtypes.
 
     `jax.eval_shape(task.init, jax.random.key(0))` is such a tree.
 
@@ -102,8 +107,8 @@ def load_params(directory: Path, like: PyTree) -> PyTree:
 
 
 def _train(session: Session, config: TrainConfig) -> None:
-    session.begin()
-    with runs.stop_requests() as stop, _explained(session):
+    session.start()
+    with runs.stop_requests() as stop, _with_remedy(session):
         while session.step < config.steps:
             session.advance()
             last = session.step == config.steps
@@ -112,35 +117,35 @@ def _train(session: Session, config: TrainConfig) -> None:
             if logging:
                 session.log(validating)
             session.progress.step(session.step)
-            stopping = _asked_to_stop(stop, logging)
+            stopping = _stop_signal(stop, logging)
             if last or stopping or session.step % config.checkpoint_every == 0:
                 session.save()
             if stopping:
-                session.progress.say(
+                session.progress.print_line(
                     f"stopped at step {session.step:,}; run the same command to continue"
                 )
                 raise SystemExit(128 + stopping)
 
 
-def _asked_to_stop(stop: runs.StopRequest, logging: bool) -> int:
-    """The signal that asks the run to stop, or 0; all processes give the same answer.
+def _stop_signal(stop: runs.StopRequest, logging: bool) -> int:
+    """The signal that requests the run to stop, or 0; the same in all processes.
 
-    They ask each other only where a line is logged, for there they wait for the devices anyway.
+    Processes compare only when a line is logged, because they wait for the devices then anyway.
     """
     if jax.process_count() > 1 and not logging:
         return 0
-    return greatest(stop.signal or 0)
+    return max_over_processes(stop.signal or 0)
 
 
 @contextmanager
-def _explained(session: Session) -> Iterator[None]:
-    """Adds to a number that is not finite what is left of the run, and what to do."""
+def _with_remedy(session: Session) -> Iterator[None]:
+    """Adds the last checkpoint and a remedy to the error about a number that is not finite."""
     try:
         yield
     except FloatingPointError as error:
         step = session.saved_step
         kept = "there is no checkpoint" if step is None else f"the last good checkpoint is {step}"
         raise FloatingPointError(
-            f"{error}; {kept} in {session.checkpoints}. The same command would meet it again: "
+            f"{error}; {kept} in {session.checkpoints}. The same command would fail again: "
             "lower learning_rate or clip_norm, with another --name or --fresh"
         ) from error

@@ -1,4 +1,4 @@
-"""One update of the parameters: clip, warm up, decay, and one of three rules (optax).
+"""One update of the parameters: clipping, learning-rate schedule and optimiser (optax).
 
 Pascanu et al., "On the difficulty of training recurrent neural networks" (2013) for the clipping;
 Adam, Kingma & Ba (2015); AdamW, Loshchilov & Hutter (2019), who also propose the cosine (2017);
@@ -18,7 +18,7 @@ from experiments.training.task import Loss, TrainConfig
 
 
 class TrainState(NamedTuple):
-    """Everything that one update reads and writes."""
+    """The parameters, optimiser state, random key and step of training."""
 
     params: PyTree
     opt_state: PyTree
@@ -38,7 +38,7 @@ def learning_rate_schedule(config: TrainConfig) -> optax.Schedule:
 
 
 def make_optimiser(config: TrainConfig) -> optax.GradientTransformation:
-    """Clips the gradient's global norm, then updates as `config.optimiser` says."""
+    """Clips the gradient's global norm, then applies `config.optimiser`."""
     rate = learning_rate_schedule(config)
     rule = {
         "adam": lambda: optax.adam(rate, b2=config.beta2),
@@ -51,9 +51,9 @@ def make_optimiser(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def is_decayed(params: PyTree) -> PyTree:
-    """Which parameters weight decay shrinks: matrices and tables, not biases or gains of norms.
+    """The mask of weight decay: True for matrices and embeddings, False for biases and gains.
 
-    By their names, for the biases of attention heads are matrices in shape.
+    The names decide, because the biases of attention heads have the shape of a matrix.
     """
 
     def decays(path: tuple, _: Any) -> bool:
@@ -64,9 +64,9 @@ def is_decayed(params: PyTree) -> PyTree:
 
 
 def initial_state(init: Callable[[Array], PyTree], config: TrainConfig) -> TrainState:
-    """The state before the first update; traceable, so its shapes cost nothing."""
+    """The state before the first update; traceable by `jax.eval_shape`."""
     init_key, key = jax.random.split(jax.random.key(config.seed))
-    # A weak type decides what a product with bfloat16 is, and would not survive a checkpoint.
+    # Weak types change the dtype of products with bfloat16, and a checkpoint does not keep them.
     params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), init(init_key))
     opt_state = make_optimiser(config).init(params)
     return TrainState(params, opt_state, key, jnp.zeros((), jnp.int32))
@@ -75,7 +75,7 @@ def initial_state(init: Callable[[Array], PyTree], config: TrainConfig) -> Train
 def update(
     loss: Loss, config: TrainConfig, state: TrainState, batch: PyTree
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One update: pure, so it can be jitted, donated and sharded by the caller."""
+    """One update; a pure function that the caller may jit, donate and shard."""
     key = jax.random.fold_in(state.key, state.step)
     (value, measured), grads = jax.value_and_grad(loss, has_aux=True)(state.params, batch, key)
     # optax's Adam raises a float to an int32 power, which strict promotion refuses.

@@ -25,26 +25,26 @@ ZONE = reading(
 
 def test_pieces_of_a_source_word_are_added_and_of_a_generated_word_averaged():
     weights = np.array([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4], [0.5, 0.4, 0.1]])
-    merged = alignments.merge_pieces(weights, [0, 0, 1], [0, 1, 1])
+    merged = alignments.merge_subwords(weights, [0, 0, 1], [0, 1, 1])
     np.testing.assert_allclose(merged, [[0.3, 0.7], [0.75, 0.25]], rtol=1e-12)
 
 
 def test_merged_rows_still_sum_to_one():
     weights = np.random.default_rng(0).dirichlet(np.ones(7), size=5).astype(np.float32)
-    merged = alignments.merge_pieces(weights, [0, 1, 1, 1, 2, 3, 3], [0, 0, 1, 2, 2])
+    merged = alignments.merge_subwords(weights, [0, 1, 1, 1, 2, 3, 3], [0, 0, 1, 2, 2])
     assert merged.shape == (3, 4)
     np.testing.assert_allclose(merged.sum(axis=1), 1, rtol=1e-6)
 
 
 def test_words_of_one_piece_each_are_left_alone():
     weights = np.random.default_rng(1).dirichlet(np.ones(3), size=2)
-    np.testing.assert_array_equal(alignments.merge_pieces(weights, [0, 1, 2], [0, 1]), weights)
+    np.testing.assert_array_equal(alignments.merge_subwords(weights, [0, 1, 2], [0, 1]), weights)
 
 
 @pytest.mark.parametrize("words", [[0, 1], [1, 1, 2], [0, 2, 2], [0, 1, 0]])
 def test_numbers_that_do_not_count_the_words_are_refused(words):
     with pytest.raises(ValueError, match="source_words"):
-        alignments.merge_pieces(np.ones((2, 3)) / 3, words, [0, 1])
+        alignments.merge_subwords(np.ones((2, 3)) / 3, words, [0, 1])
 
 
 def test_alignment_refuses_weights_of_another_shape():

@@ -115,7 +115,7 @@ def test_a_relative_directory_will_do(tmp_path, monkeypatch):
 
 
 def test_two_arrays_of_one_name_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"two arrays are called a\.b"):
+    with pytest.raises(ValueError, match=r"two arrays have the name a\.b"):
         checkpoints.save(tmp_path, 20, {"a": {"b": jnp.ones(2)}, "a.b": jnp.ones(3)}, {}, "")
 
 
@@ -180,7 +180,7 @@ def test_a_link_to_the_checkpoint_of_another_step_is_damage_and_is_removed_alone
     newest.symlink_to(copy / "step-00000020")
     found = checkpoints.newest(copy)
     assert (found.step, found.damaged) == (20, {newest: "it is a checkpoint of step 20"})
-    checkpoints.tidy(copy, found.damaged)
+    checkpoints.remove_leftovers(copy, found.damaged)
     assert names(copy) == ["step-00000020"]
     assert checkpoints.newest(copy).step == 20
 
@@ -225,7 +225,7 @@ def test_a_newer_format_is_not_read(two, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "FORMAT", 2)
     checkpoints.save(tmp_path, 20, tree(), {}, "")
     monkeypatch.setattr(checkpoints, "FORMAT", 1)
-    with pytest.raises(CheckpointMismatch, match="format 2, this program reads up to 1"):
+    with pytest.raises(CheckpointMismatch, match="format 2, this program up to 1"):
         checkpoints.newest(tmp_path)
 
 
@@ -234,11 +234,11 @@ def test_a_newer_format_is_not_read(two, tmp_path, monkeypatch):
     [
         (
             {"kernel": jnp.zeros((2, 6))},
-            r"params.kernel float32\[2,5\] in .*, float32\[2,6\] asked",
+            r"params.kernel float32\[2,5\] in .*, float32\[2,6\] requested",
         ),
-        ({"kernel": jnp.zeros((2, 5), jnp.int32)}, r"float32\[2,5\] in .*, int32\[2,5\] asked"),
-        ({"bias": jnp.zeros(5)}, r"params.bias absent in the checkpoint, float32\[5\] asked"),
-        ({"layers": []}, r"params.layers.0 bfloat16\[3\] in the checkpoint, none asked"),
+        ({"kernel": jnp.zeros((2, 5), jnp.int32)}, r"float32\[2,5\] in .*, int32\[2,5\] requested"),
+        ({"bias": jnp.zeros(5)}, r"params.bias absent in the checkpoint, float32\[5\] requested"),
+        ({"layers": []}, r"params.layers.0 bfloat16\[3\] in the checkpoint, none requested"),
     ],
 )
 def test_arrays_of_another_model_are_refused_by_name(two, changes, expected):
@@ -324,7 +324,7 @@ def test_leftovers_and_damage_are_tidied_away(copy):
     (copy / "step-00000060.writing").mkdir()
     (copy / "step-00000000.removing").mkdir()
     flip(copy / "step-00000040" / "state.json")
-    checkpoints.tidy(copy, checkpoints.newest(copy).damaged)
+    checkpoints.remove_leftovers(copy, checkpoints.newest(copy).damaged)
     assert names(copy) == ["step-00000020"]
 
 

@@ -120,7 +120,7 @@ def test_the_interpreter_is_named_as_a_shell_here_finds_it(tmp_path, monkeypatch
 )
 def test_what_the_system_says_comes_with_what_to_do(number, remedy):
     def fail():
-        with errors.mendable_errors():
+        with errors.exit_on_user_error():
             raise OSError(number, os.strerror(number), "runs/a/report.md")
 
     assert refusal(fail).startswith(f"error: runs/a/report.md: {remedy}")

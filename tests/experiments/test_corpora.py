@@ -203,8 +203,8 @@ def test_a_corpus_outside_the_repository_needs_its_folder():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"p\tonly one", "line 3: 2 fields where 3 belong .page, source, target"),
-        (b"p\ta\tb\tc", "line 3: 4 fields where 3 belong"),
+        (b"p\tonly one", "line 3: 2 fields instead of 3 .page, source, target"),
+        (b"p\ta\tb\tc", "line 3: 4 fields instead of 3"),
         (b"p\t  \tb", "line 3: source is empty; remove the line"),
         (b"", "line 3: the line is empty"),
         (b"p\tcaf\xe9\tb", "line 3: byte 5 .0xe9. is not UTF-8; convert"),
@@ -228,5 +228,5 @@ def test_a_damaged_file_is_refused(suffix, damage, tmp_path):
     broken = data[:middle] if damage == "cut" else data[:middle] + bytes(99) + data[middle + 99 :]
     path = tmp_path / f"docs_enfr.tsv{suffix}"
     path.write_bytes(broken)
-    with pytest.raises(ValueError, match=r"is cut short or damaged \(.*\); fetch the file"):
+    with pytest.raises(ValueError, match=r"is truncated or damaged \(.*\); fetch the file"):
         load_corpus("docs", tmp_path)

@@ -53,7 +53,7 @@ def test_bleu_by_length_names_the_bins_it_leaves_out():
 
 def test_bleu_by_length_says_where_no_bin_is_big_enough():
     figure = figures.bleu_by_length([table("a", 30.0, (3, 0, 0, 0, 0, 0))])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["no sentences to speak of"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["too few sentences"]
     figures.png(figure)
 
 

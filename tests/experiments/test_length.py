@@ -11,7 +11,7 @@ from experiments import length
 from experiments.data.synthetic import Item, digits
 from experiments.measures import alignment_error, toy_translation
 from experiments.measures.alignments import Alignment
-from experiments.measures.toy_translation import Lesson, Vocabulary, teach
+from experiments.measures.toy_translation import TrainingPairs, Vocabulary, train_translator
 from experiments.reports.length_report import TaskResult
 from experiments.training.task import TrainConfig
 
@@ -24,23 +24,21 @@ def reading(generated, weights, source=("a", "b", "c", "d")):
 
 @pytest.mark.parametrize("task", ["copy", "reverse", "digits", "agreement"])
 def test_nothing_longer_than_trained_is_in_training_and_twice_that_is_in_the_test(task):
-    course = length.make_course(task, dataclasses.replace(QUICK, items=300, test_items=3))
-    low, high = course.trained
-    assert {item.size for item in course.train} == set(range(low, high + 1))
-    tested = [item.size for item in course.test]
+    data = length.make_data(task, dataclasses.replace(QUICK, items=300, test_items=3))
+    low, high = data.trained
+    assert {item.size for item in data.train} == set(range(low, high + 1))
+    tested = [item.size for item in data.test]
     assert {high, 2 * high} <= set(tested)
     assert all(tested.count(size) == 3 for size in tested)
     if task != "agreement":
-        assert all(item.size == len(item.source) for item in course.train + course.test)
+        assert all(item.size == len(item.source) for item in data.train + data.test)
 
 
 def test_the_digits_of_the_test_are_not_those_of_training():
-    course = length.make_course("digits", dataclasses.replace(QUICK, items=3000, test_items=5))
+    data = length.make_data("digits", dataclasses.replace(QUICK, items=3000, test_items=5))
     rows = [tuple(map(str, row)) for row in digits(3000).tolist()]
-    long = [item.source for item in course.test if 9 <= item.size <= 16]
-    assert all(
-        item.source == row[: item.size] for item, row in zip(course.train, rows, strict=True)
-    )
+    long = [item.source for item in data.test if 9 <= item.size <= 16]
+    assert all(item.source == row[: item.size] for item, row in zip(data.train, rows, strict=True))
     assert len(long) >= 15
     assert not any(source == row[: len(source)] for source in long for row in rows)
 
@@ -48,8 +46,8 @@ def test_the_digits_of_the_test_are_not_those_of_training():
 def test_reverse_and_digits_are_asked_backwards_and_copy_is_not():
     settings = dataclasses.replace(QUICK, items=40, test_items=2)
     for task, step in (("copy", 1), ("reverse", -1), ("digits", -1)):
-        course = length.make_course(task, settings)
-        assert all(item.target == item.source[::step] for item in course.train + course.test)
+        data = length.make_data(task, settings)
+        assert all(item.target == item.source[::step] for item in data.train + data.test)
 
 
 def test_a_word_counts_only_in_its_place():
@@ -119,8 +117,8 @@ def copier(tmp_path_factory):
     words = [tuple(pair) for pair in ("ab", "ba", "aa", "bb")] * 16
     config = TrainConfig(steps=200, batch_size=16, learning_rate=0.03, checkpoint_every=200)
     widths = length.Widths(embed_dim=5, hidden_dim=8, align_dim=6, readout_dim=7)
-    lesson = Lesson([(pair, pair) for pair in words], longest=3, shapes=1)
-    return teach(lesson, "bahdanau", widths, config, tmp_path_factory.mktemp("copier"))
+    pairs = TrainingPairs([(pair, pair) for pair in words], longest=3, shapes=1)
+    return train_translator(pairs, "bahdanau", widths, config, tmp_path_factory.mktemp("copier"))
 
 
 def test_a_translator_learns_its_pairs_and_reads_a_row_a_word(copier):

@@ -166,7 +166,7 @@ def test_the_loss_falls_on_a_tiny_text_far_below_counting(stream, tmp_path):
     windows = training_windows(stream, length=12, batch_size=8, seed=0)
     result = fit(Task("tiny", {}, learner.init, learner.loss, windows), config, tmp_path)
     held_out = evaluation_windows(stream[:300], length=12, batch_size=25)
-    counted = lm_scores.following_counts_loss(stream, stream[:300], 17)
+    counted = lm_scores.bigram_loss(stream, stream[:300], 17)
     assert learner.evaluation(held_out)(result.params) < 0.6 * counted
 
 
@@ -195,7 +195,7 @@ def test_the_experiment_runs_from_end_to_end(corpus, tmp_path, capsys):
     assert bits == pytest.approx(loss / math.log(2))
     assert [len(sample) for sample in found["samples"]] == [60] * lm.SAMPLES
     assert len(found["curve"]["validation"]) == 2
-    assert "the last 10 % (195) are the validation split" in (report / "report.md").read_text()
+    assert "the last 10 % (195) the validation split" in (report / "report.md").read_text()
     assert (report / "loss.png").stat().st_size > 5000
     said = capsys.readouterr().out
     assert "FAIL  its loss on the whole validation split is at most 1.80" in said

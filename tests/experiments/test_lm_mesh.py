@@ -164,7 +164,7 @@ def test_one_device_is_the_default_and_changes_nothing():
     ("sizes", "changes", "message"),
     [
         ({"tensor": 0}, {}, "mesh.tensor must be at least 1; got 0"),
-        ({"data": 16}, {}, r"mesh.fsdp=1 need 16 devices and 8 are here.*device_count=16"),
+        ({"data": 16}, {}, r"mesh.fsdp=1 need 16 devices and there are 8.*device_count=16"),
         ({"data": 3}, {}, r"train.batch_size=4 must be a multiple of mesh.data · mesh.fsdp=3"),
         ({"tensor": 4}, {}, "sizes.num_heads=2 must be a multiple of mesh.tensor=4"),
         ({"tensor": 2}, {"hidden_dim": 9}, "sizes.hidden_dim=9 must be a multiple"),

@@ -14,9 +14,9 @@ SLOWEST = Curve("slowest", (), ((10, 2.0),), (200.0,))
 
 def test_every_system_is_read_when_a_faster_one_is_done():
     assert list(at_equal_time([SLOWEST, SLOW, QUICK])) == [
-        "At equal time, when *quick* was done after 10 s, validation losses stood at 3.00 for "
+        "At equal time, when *quick* was done after 10 s, validation losses were 3.00 for "
         "*quick* (step 20), 3.50 for *slow* (step 10), nothing yet for *slowest*.",
-        "At equal time, when *slow* was done after 80 s, validation losses stood at 3.00 for "
+        "At equal time, when *slow* was done after 80 s, validation losses were 3.00 for "
         "*quick* (step 20), 2.50 for *slow* (step 20), nothing yet for *slowest*.",
     ]
 

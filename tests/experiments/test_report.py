@@ -127,7 +127,7 @@ def test_scores_can_be_computed_again_from_the_translations(full, written):
 
 def test_swaps_and_the_lectures_sentence_are_on_the_page(written):
     page = (written[0] / "report.md").read_text()
-    assert "(a) *chats noirs* read *cats*, then *black*" in page
+    assert "(a) *chats noirs* attend to *cats*, then *black*" in page
     assert "**The lecture's sentence**" in page
     assert "  chats │    ██" in page
 

@@ -8,8 +8,8 @@ from experiments.data.tokens import (
     decode,
     encode,
     load_tokenizer,
-    pieces,
     save_tokenizer,
+    subwords,
     train_tokenizer,
 )
 
@@ -46,13 +46,13 @@ def test_decomposed_accents_are_composed(tokenizer):
 
 
 def test_an_elision_is_no_part_of_the_word_behind_it(tokenizer):
-    labels = pieces(tokenizer, encode(tokenizer, "l'onglet"))
+    labels = subwords(tokenizer, encode(tokenizer, "l'onglet"))
     assert labels[0] == "▁l'"
     assert "".join(labels[1:]) == "onglet"
 
 
 def test_special_pieces_have_the_ids_of_the_models(tokenizer):
-    assert pieces(tokenizer, [PAD, BOS, EOS, UNK]) == ["<pad>", "<s>", "</s>", "<unk>"]
+    assert subwords(tokenizer, [PAD, BOS, EOS, UNK]) == ["<pad>", "<s>", "</s>", "<unk>"]
 
 
 def test_special_pieces_in_a_text_are_text(tokenizer, tmp_path):
@@ -74,7 +74,7 @@ def test_decoding_stops_at_eos_and_skips_padding(tokenizer):
 
 def test_pieces_outside_the_vocabulary_are_refused(tokenizer):
     with pytest.raises(ValueError, match="ids holds 120, outside the vocabulary of 120"):
-        pieces(tokenizer, [5, 120])
+        subwords(tokenizer, [5, 120])
 
 
 def test_the_vocabulary_depends_on_the_sentences_and_nothing_else(tokenizer, tmp_path):
@@ -104,7 +104,7 @@ def test_a_damaged_tokenizer_is_refused(tokenizer, tmp_path, keep):
     save_tokenizer(tokenizer, path)
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data))])
-    with pytest.raises(ValueError, match=r"t\.json is damaged .* train the model anew"):
+    with pytest.raises(ValueError, match=r"t\.json is damaged .* train the model again"):
         load_tokenizer(path)
 
 
@@ -124,7 +124,7 @@ def test_an_empty_sentence_is_refused(tokenizer, sentence):
 
 @pytest.mark.parametrize(
     ("sentences", "vocab_size", "message"),
-    [([], 50, "holds no text"), (["", " "], 50, "holds no text"), (SENTENCES, 20, "no room")],
+    [([], 50, "holds no text"), (["", " "], 50, "holds no text"), (SENTENCES, 20, "too small")],
 )
 def test_what_cannot_be_learnt_is_refused(sentences, vocab_size, message):
     with pytest.raises(ValueError, match=message):

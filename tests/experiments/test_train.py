@@ -114,8 +114,8 @@ def test_loading_where_nothing_was_trained_says_so(tmp_path):
 
 def test_another_config_is_refused_and_every_difference_named(trained):
     expected = (
-        r"holds another run: model\.hidden_dim 6 in the checkpoint, 7 asked; "
-        r"train\.learning_rate 0\.05 in the checkpoint, 0\.5 asked\. "
+        r"holds another run: model\.hidden_dim 6 in the checkpoint, 7 requested; "
+        r"train\.learning_rate 0\.05 in the checkpoint, 0\.5 requested\. "
         r"Choose another --name or pass --fresh$"
     )
     with pytest.raises(CheckpointMismatch, match=expected):
@@ -254,8 +254,10 @@ def test_a_dataset_whose_position_json_cannot_keep_is_refused_before_the_first_s
     session = Session(task(), CONFIG, tmp_path, progress.Progress(log_console()))
     for position in (b"pickled", {1: 2}):
         session.batches = SimpleNamespace(get_state=lambda position=position: position)
-        with pytest.raises(ValueError, match="which JSON cannot keep; use a grain IterDataset"):
-            session.begin()
+        with pytest.raises(
+            ValueError, match="which JSON cannot represent; use a grain IterDataset"
+        ):
+            session.start()
 
 
 def test_a_disk_too_small_is_refused_before_the_first_step(tmp_path, monkeypatch):
@@ -284,11 +286,11 @@ def test_a_terminal_gets_a_bar(tmp_path):
 def test_progress_speaks_every_few_seconds_and_leaves_compiling_out_of_the_estimate():
     console, now = log_console(), SimpleNamespace(seconds=100.0)
     shown = progress.Progress(console, clock=lambda: now.seconds)
-    shown.begin(1000, 3000)
+    shown.start(1000, 3000)
     for step in range(1001, 1021):
         now.seconds += 61.0 if step == 1001 else 1.0
         if step == 1001:
-            shown.aside(60.0)
+            shown.exclude(60.0)
         shown.measured(3.14159, 5300.0)
         shown.step(step)
     steps = [line.split("/")[0] for line in console.file.getvalue().splitlines()]

@@ -14,11 +14,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.measures.alignments import Alignment, group
+from experiments.measures.alignments import Alignment, group_by_word
 from experiments.reports import sample
 from experiments.training import runs
 from experiments.training.checkpoints import CheckpointMismatch
-from experiments.training.sentences import claim, identity
+from experiments.training.sentences import identity, reserve_directory
 from experiments.training.settings import PRESETS, from_command_line
 from experiments.translate import main
 
@@ -61,7 +61,7 @@ def test_a_run_ends_with_a_report_on_every_system(home):
     text = (home / "runs/smoke/report/report.md").read_text()
     assert "bleu_by_length.png" in text
     assert PRESETS["smoke"].rule.__str__() in text
-    assert "The lecture's sentence, as it is read by: Transformer" in text
+    assert "The lecture's sentence, alignment of Transformer" in text
     for figure in ("bleu_by_length", "training", "alignments"):
         assert (home / f"runs/smoke/report/{figure}.png").stat().st_size > 5_000
 
@@ -78,7 +78,7 @@ def test_the_same_command_again_trains_nothing_and_reports_the_same(home, capsys
 
 def test_other_settings_under_the_same_name_are_refused(home):
     said = message([*SMOKE, "--widths.hidden-dim", "40"])
-    assert "widths.hidden_dim 32 in the checkpoint, 40 asked" in said
+    assert "widths.hidden_dim 32 in the checkpoint, 40 requested" in said
     assert "--name" in said
     assert "--fresh" in said
 
@@ -98,15 +98,15 @@ def test_a_start_that_learned_nothing_gives_way_to_other_settings(tmp_path, monk
         from_command_line(["--name", "late", "--corpus", corpus]) for corpus in ("multi30k", "docs")
     )
     runs.directory_of("late").mkdir(parents=True)
-    claim(first)
+    reserve_directory(first)
     (first.directory / "french.json").write_text("word pieces of a first start")
-    claim(second)
+    reserve_directory(second)
     assert json.loads((first.directory / "settings.json").read_text()) == identity(second)
     assert not (first.directory / "french.json").exists()
     (first.directory / "bahdanau/checkpoints/step-00000010").mkdir(parents=True)
-    claim(second)
-    with pytest.raises(CheckpointMismatch, match=r"corpus docs .*multi30k asked.*--name"):
-        claim(first)
+    reserve_directory(second)
+    with pytest.raises(CheckpointMismatch, match=r"corpus docs .*multi30k requested.*--name"):
+        reserve_directory(first)
 
 
 def test_sample_translates_a_sentence(home, capsys):
@@ -202,7 +202,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(home):
 
 
 def test_pieces_are_grouped_into_words():
-    assert group(["▁d'", "or", "▁(", "a", ")"]) == ([0, 1, 2, 3, 4], ["d'", "or", "(", "a", ")"])
+    assert group_by_word(["▁d'", "or", "▁(", "a", ")"]) == (
+        [0, 1, 2, 3, 4],
+        ["d'", "or", "(", "a", ")"],
+    )
 
 
 def test_the_seed_is_part_of_a_run_and_its_name_is_not():
