@@ -101,13 +101,13 @@ def run(options: Options, console: Console) -> Generation:
       ValueError: a checkpoint cannot be read, or an option does not fit it.
     """
     with console.status(f"loading {options.model} ..."):
-        words = CheckpointTokenizer.of(options.model)
-        stop = words.stop_ids(options.stop)
-        prompts = [_ids(options, words, prompt) for prompt in options.prompt]
+        tokenizer = CheckpointTokenizer.of(options.model)
+        stop = tokenizer.stop_ids(options.stop)
+        prompts = [_ids(options, tokenizer, prompt) for prompt in options.prompt]
         model = load_hf(options.model, dtype=options.dtype)
         draft = load_draft(options)
     shown = [""] * len(prompts) if options.chat else options.prompt
-    write = Writer(shown, [words.after(prompt, options.stop) for prompt in prompts])
+    write = Writer(shown, [tokenizer.after(prompt, options.stop) for prompt in prompts])
     with console.status("prefill (new sizes are compiled first) ...") as status:
 
         def on_tokens(example: int, tokens: list[int]) -> None:
@@ -126,7 +126,7 @@ def run(options: Options, console: Console) -> Generation:
             draft=draft,
             on_tokens=on_tokens,
         )
-    write.rest(generated)
+    write.finish(generated)
     console.print(summary(model, prompts, generated), markup=False, soft_wrap=True, style="dim")
     return generated
 
@@ -138,10 +138,10 @@ def load_draft(options: Options) -> Draft | None:
     return PromptLookup(options.lookup) if options.lookup else None
 
 
-def _ids(options: Options, words: CheckpointTokenizer, prompt: str) -> list[int]:
+def _ids(options: Options, tokenizer: CheckpointTokenizer, prompt: str) -> list[int]:
     if not options.chat:
-        return words.ids(prompt)
-    return words.plain_ids(render_chat(options.model, prompt, options.system))
+        return tokenizer.ids(prompt)
+    return tokenizer.plain_ids(render_chat(options.model, prompt, options.system))
 
 
 class Writer:
@@ -158,7 +158,7 @@ class Writer:
         if self._streams:
             print(self._new_texts[example](tokens), end="", flush=True)
 
-    def rest(self, generated: Generation) -> None:
+    def finish(self, generated: Generation) -> None:
         """Writes the rest when generation is done."""
         if self._streams:
             print(self._new_texts[0].rest(), flush=True)

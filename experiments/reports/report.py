@@ -174,3 +174,12 @@ def training_times(seconds: Mapping[str, float]) -> str:
       'a 1 s, b 30 s'
     """
     return ", ".join(f"{name} {spent:.0f} s" for name, spent in seconds.items())
+
+
+def score_cell(bleu: float | None, interval: Sequence[float] | None) -> str:
+    """BLEU with its interval, as the cell of a table."""
+    if bleu is None:
+        return NOTHING
+    if interval is None:
+        return f"{bleu:.1f}"
+    return f"{bleu:.1f} ({interval[0]:.1f} to {interval[1]:.1f})"

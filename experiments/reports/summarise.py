@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.reports.report import Table, bullets
+from experiments.reports.report import Table, bullets, score_cell
 from experiments.training.runs import write_whole
 
 HEADER = """\
@@ -17,9 +17,9 @@ HEADER = """\
 
 Made by `make results` (the Makefile has its commands); the table is made by
 `experiments.reports.summarise`. BLEU is sacrebleu's, lower-cased, with its 95 % bootstrap interval.
-Each folder has a whole report;
-[grammar](grammar/report.md) is the lecture's sentence, [length](length/report.md) copying,
-[lm](lm/report.md) a language model of one book, [sort](sort/report.md) a GPT that sorts.
+Each folder has a whole report: [grammar](grammar/report.md) is the lecture's sentence,
+[length](length/report.md) copying, reversing and agreement, [lm](lm/report.md) a language model of
+one book, [sort](sort/report.md) a GPT that sorts.
 
 """
 COLUMNS = ("run", "system", "seed", "parameters", "training", "BLEU", "BLEU, over 20 words", "chrF")
@@ -54,21 +54,12 @@ def _rows(name: str, report: Mapping[str, Any]) -> list[list[str]]:
                 str(report["seed"]),
                 f"{system['parameters']:,}",
                 f"{system['seconds'] / 60:.1f} min",
-                _score(scores["all"]),
-                _score(scores["over 20"]),
+                score_cell(scores["all"]["bleu"], scores["all"]["interval"]),
+                score_cell(scores["over 20"]["bleu"], scores["over 20"]["interval"]),
                 f"{table['chrf']:.1f}",
             ]
         )
     return rows
-
-
-def _score(row: Mapping[str, Any]) -> str:
-    if row["bleu"] is None:
-        return "–"
-    if row["interval"] is None:
-        return f"{row['bleu']:.1f}"
-    low, high = row["interval"]
-    return f"{row['bleu']:.1f} ({low:.1f} to {high:.1f})"
 
 
 def _place(environment: Mapping[str, Any]) -> str:

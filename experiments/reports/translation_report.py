@@ -12,7 +12,6 @@ from experiments.measures.scores import (
     FEWEST_SENTENCES,
     OVER_20,
     RESAMPLES,
-    LengthRow,
     Scores,
     SystemOutput,
     score_systems,
@@ -30,6 +29,7 @@ from experiments.reports.report import (
     Table,
     bullets,
     escaped,
+    score_cell,
 )
 from experiments.reports.terminal import draw_alignment
 
@@ -156,17 +156,15 @@ def score_table(scores: Scores) -> Table:
     rows: list[list[str]] = []
     for length_bin in (*BINS, OVER_20, ALL):
         row = [table.row(length_bin.label) for table in scores.tables]
-        rows.append([length_bin.label, f"{row[0].sentences:,}", *map(_score, row)])
+        rows.append(
+            [
+                length_bin.label,
+                f"{row[0].sentences:,}",
+                *(score_cell(r.bleu, r.interval) for r in row),
+            ]
+        )
     rows.append(["chrF, all", "", *(f"{table.chrf:.1f}" for table in scores.tables)])
     return Table(header, rows, "BLEU (95 % interval) by source length")
-
-
-def _score(row: LengthRow) -> str:
-    if row.bleu is None:
-        return NOTHING
-    if row.interval is None:
-        return f"{row.bleu:.1f}"
-    return f"{row.bleu:.1f} ({row.interval[0]:.1f} to {row.interval[1]:.1f})"
 
 
 def _test_examples(outputs: Outputs) -> list[Example]:

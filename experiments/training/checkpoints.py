@@ -214,8 +214,8 @@ def _read_state(path: Path) -> dict[str, Any]:
     state = json.loads((path / _STATE).read_text())
     if state["format"] > FORMAT:
         raise CheckpointMismatch(
-            f"{path} has format {state['format']}, this program up to {FORMAT}; update it, "
-            "choose another --name, or pass --fresh"
+            f"{path} has format {state['format']}, and this program supports up to {FORMAT}; "
+            "update it, choose another --name, or pass --fresh"
         )
     return state
 

@@ -1,4 +1,4 @@
-"""Pieces merged into words, and the choice of sentences whose alignment crosses."""
+"""Subwords merged into words, and the choice of sentences whose alignment has a crossing."""
 
 import numpy as np
 import pytest
@@ -86,7 +86,7 @@ def test_picks_are_the_sharpest_crossings_of_easy_length_without_repeats():
     assert "filled" not in picks.rule
 
 
-def test_without_crossings_the_sharpest_sentences_fill_the_figure_and_the_rule_says_so():
+def test_without_crossings_the_sharpest_sentences_fill_the_figure_and_the_rule_mentions_it():
     blurred, sharp = (
         reading("one two three four five six", "un deux trois", [0, 1, 2], w) for w in (0.6, 0.8)
     )

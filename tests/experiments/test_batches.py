@@ -60,7 +60,7 @@ def epoch_length(batch_size):
     return sum(fits.count(shape) // batch_size for shape in SHAPES)
 
 
-def test_rows_hold_their_sentences_and_masks_say_where():
+def test_batch_examples_contain_their_sentences_and_masks_mark_them():
     batch = pad([Example([5, 6, 7], [8, EOS]), Example([9], [4, 3, EOS])], (4, 3))
     np.testing.assert_array_equal(batch.source, [[5, 6, 7, PAD], [9, PAD, PAD, PAD]])
     np.testing.assert_array_equal(batch.source_mask, [[1, 1, 1, 0], [1, 0, 0, 0]])
@@ -149,7 +149,7 @@ def test_a_long_bucket_too_small_takes_the_next_smaller_one_with_it():
     assert {int(n) for batch in batches for n in batch.source[:, 0]} == {11, 13}
 
 
-def test_evaluation_shows_every_example_once_and_tells_its_place():
+def test_evaluation_batches_have_every_example_once_with_its_index():
     found = evaluation_batches(EXAMPLES, batch_size=8, shapes=SHAPES)
     index = np.concatenate([batch.index for batch in found])
     numbers = np.array(rows(batch.batch for batch in found))

@@ -75,7 +75,7 @@ def test_a_checkpoint_gives_back_every_bit_and_every_container(two):
     assert_same_bits(checkpoints.restore(found, shapes(tree())), tree(40))
 
 
-def test_one_branch_can_be_read_alone(two):
+def test_one_branch_can_be_restored_alone(two):
     like = shapes(tree())["params"]
     found = checkpoints.newest(two)
     assert_same_bits(checkpoints.restore(found, like, under="params"), tree(40)["params"])
@@ -221,11 +221,11 @@ def test_when_all_are_damaged_the_message_names_the_files_and_the_remedy(copy):
         checkpoints.newest(copy)
 
 
-def test_a_newer_format_is_not_read(two, tmp_path, monkeypatch):
+def test_a_newer_format_is_refused(two, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "FORMAT", 2)
     checkpoints.save(tmp_path, 20, tree(), {}, "")
     monkeypatch.setattr(checkpoints, "FORMAT", 1)
-    with pytest.raises(CheckpointMismatch, match="format 2, this program up to 1"):
+    with pytest.raises(CheckpointMismatch, match="format 2, and this program supports up to 1"):
         checkpoints.newest(tmp_path)
 
 
@@ -276,7 +276,7 @@ def test_a_disk_that_is_too_full_is_not_written_at_all(copy, monkeypatch):
     assert names(copy) == ["step-00000020", "step-00000040"]
 
 
-def test_a_disk_that_may_not_be_written_is_not_said_to_be_full(copy, monkeypatch):
+def test_a_read_only_disk_is_not_reported_as_full(copy, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(30, "Read-only file system")
 

@@ -1,4 +1,4 @@
-"""What all programs share: options, names of runs, and what they tell people to type."""
+"""What all programs share: options, names of runs, and the commands in texts."""
 
 import errno
 import importlib.util
@@ -84,7 +84,7 @@ def test_a_recipe_may_be_given_with_an_equals_sign():
         ("translate", "--transformer.num-heads 3"),
     ],
 )
-def test_an_error_speaks_of_options_that_exist(name, options, capsys):
+def test_an_error_names_options_that_exist(name, options, capsys):
     with pytest.raises(SystemExit):
         settings_of(name, options.split())
     told = capsys.readouterr()
@@ -118,7 +118,7 @@ def test_the_interpreter_is_named_as_a_shell_here_finds_it(tmp_path, monkeypatch
         (errno.EACCES, "Permission denied; make it readable and writable"),
     ],
 )
-def test_what_the_system_says_comes_with_what_to_do(number, remedy):
+def test_an_error_of_the_system_comes_with_a_remedy(number, remedy):
     def fail():
         with errors.exit_on_user_error():
             raise OSError(number, os.strerror(number), "runs/a/report.md")

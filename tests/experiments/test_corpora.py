@@ -48,7 +48,7 @@ def test_the_note_counts_what_was_left_out_of_the_test(docs):
     assert sum(map(len, splits(docs).values())) + sum(map(int, left_out.groups())) == 33_331
 
 
-def test_held_out_text_that_training_knows_is_left_out(tmp_path):
+def test_held_out_text_that_occurs_in_training_is_left_out(tmp_path):
     pages = [f"page{n}" for n in range(60)]
     lines = [f"{page}\tthe text number {n}\tle texte {n}" for n, page in enumerate(pages)]
     (tmp_path / "docs_enfr.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")

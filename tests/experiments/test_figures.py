@@ -51,7 +51,7 @@ def test_bleu_by_length_names_the_bins_it_leaves_out():
     assert figure.get_supxlabel() == "Not drawn, fewer than 10 sentences: 31–40 (9), 41–60 (0)."
 
 
-def test_bleu_by_length_says_where_no_bin_is_big_enough():
+def test_bleu_by_length_has_a_note_where_no_bin_is_big_enough():
     figure = figures.bleu_by_length([table("a", 30.0, (3, 0, 0, 0, 0, 0))])
     assert [text.get_text() for text in figure.axes[0].texts] == ["too few sentences"]
     figures.png(figure)
@@ -76,7 +76,7 @@ def test_alignment_cells_are_squares_of_one_size_in_every_panel():
         assert 0 < box.y0 < box.y1 < 1
 
 
-def test_alignment_panels_share_a_scale_from_zero_to_one_and_say_what_is_what():
+def test_alignment_panels_share_a_scale_from_zero_to_one_and_have_labels():
     shown = alignment(3, 4)
     axes, bar = figures.alignment_maps([shown]).axes
     image = axes.images[0]

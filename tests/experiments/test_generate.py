@@ -1,4 +1,4 @@
-"""The command that goes on with a text: what `transformers` says, as text, and clear refusals."""
+"""`generate` has the output of `transformers`, streams text, and refuses mistakes clearly."""
 
 import json
 import shutil
@@ -55,7 +55,7 @@ def refusal(capsys):
     return said
 
 
-def test_it_says_what_transformers_says(folder, capsys):
+def test_it_generates_what_transformers_generates(folder, capsys):
     run(folder, "--prompt", prompt(0), "--max-new-tokens", 12)
     said = capsys.readouterr()
     assert said.out == expected()[0] + "\n"
@@ -64,7 +64,7 @@ def test_it_says_what_transformers_says(folder, capsys):
     assert "1.0 a pass" in said.err
 
 
-def test_two_prompts_go_on_side_by_side_with_a_smaller_model_that_guesses(folder, capsys):
+def test_two_prompts_are_continued_in_one_batch_with_a_draft_model(folder, capsys):
     guess = ("--draft", folder, "--draft-tokens", 3)  # itself: all its guesses are right
     run(folder, "--prompt", prompt(0), prompt(1), "--max-new-tokens", 12, *guess)
     said = capsys.readouterr()
@@ -87,7 +87,7 @@ def test_what_is_drawn_follows_from_the_seed(folder, capsys):
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_an_empty_prompt_begins_with_the_token_that_begins_texts(folder, capsys, refusal):
+def test_an_empty_prompt_starts_with_the_start_token(folder, capsys, refusal):
     assert "'' has no tokens" in refusal(folder, "--prompt", "")
     (folder / "generation_config.json").write_text('{"bos_token_id": 5}')
     run(folder, "--prompt", "", "--max-new-tokens", 6)
@@ -151,7 +151,7 @@ def with_begin(folder, token: int) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def test_a_text_has_the_token_that_begins_it_once(folder):
+def test_a_text_has_the_start_token_once(folder):
     with_begin(folder, 5)
     words = CheckpointTokenizer.of(folder)
     assert words.ids("w3 w4") == words.ids("w5 w3 w4") == [5, 3, 4]

@@ -1,6 +1,5 @@
-"""A language model reads all of its text in windows, learns it, and says what is wrong."""
+"""Windows cover the text, the language model learns it, and mistakes are refused clearly."""
 
-import doctest
 import gzip
 import json
 import math
@@ -16,7 +15,6 @@ from random_params import random_params
 from attn_jax.models import DecoderConfig
 from attn_jax.modules import Rotary
 from experiments import lm
-from experiments.data import text_tokens, windows
 from experiments.data.text_files import read_text
 from experiments.data.text_tokens import BytePairs, Characters
 from experiments.data.texts import DATA_FOLDER, load_text
@@ -91,7 +89,7 @@ def test_an_epoch_has_every_window_once_in_another_order():
     assert epochs[0][:, 0].tolist() != epochs[1][:, 0].tolist()
 
 
-def test_batches_go_on_exactly_where_a_stored_state_says(stream):
+def test_batches_resume_exactly_at_a_stored_state(stream):
     batches = iter(training_windows(stream, length=5, batch_size=3, seed=2))
     for _ in range(9):
         next(batches)
@@ -133,7 +131,7 @@ def test_the_evaluation_is_the_mean_over_all_tokens_however_they_are_batched(tin
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
-def test_the_writer_reads_the_last_tokens_that_the_model_has_room_for(tiny, params):
+def test_the_writer_uses_the_last_max_length_tokens(tiny, params):
     read = [3, 1, 4, 1, 5]
     model = jax.jit(tiny.model(params))
     written = tiny.writer(6, temperature=1e-5)(params, np.array(read, np.int32), jax.random.key(0))
@@ -201,7 +199,7 @@ def test_the_experiment_runs_from_end_to_end(corpus, tmp_path, capsys):
     assert "FAIL  its loss on the whole validation split is at most 1.80" in said
 
 
-def test_each_mistake_is_one_line_that_says_what_to_do(corpus, tmp_path):
+def test_each_mistake_is_one_line_with_what_to_do(corpus, tmp_path):
     def refusal(*arguments):
         with pytest.raises(SystemExit) as error:
             lm.main([*corpus, *arguments])
@@ -244,9 +242,3 @@ def test_the_share_of_known_words_is_a_claim():
     assert [claim.holds for claim in claims] == [True, True, False]
     claims = lm.claims_of(settings, scores[::-1], ["x the wite wale swallowed x"], TEXT)
     assert [claim.holds for claim in claims] == [False, False, False]
-
-
-@pytest.mark.parametrize("module", [lm, lm_scores, text_tokens, windows])
-def test_the_examples_in_docstrings_are_true(module):
-    failed, tried = doctest.testmod(module, extraglobs={"np": np})
-    assert (failed, tried > 0) == (0, True)

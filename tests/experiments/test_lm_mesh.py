@@ -1,6 +1,5 @@
-"""A language model on a mesh of devices, and from two processes: what one device learns."""
+"""Training on a mesh of devices and in two processes equals training on one device."""
 
-import doctest
 import functools
 import json
 import os
@@ -20,7 +19,7 @@ from attn_jax.models import DecoderConfig
 from experiments import lm
 from experiments.data.windows import evaluation_windows, training_windows
 from experiments.systems.language_model import LanguageModel
-from experiments.training import mesh, mesh_processes, runs
+from experiments.training import mesh_processes, runs
 from experiments.training.mesh import MeshSizes, OneDevice, placement
 from experiments.training.mesh_processes import Processes, join
 from experiments.training.task import Task, TrainConfig
@@ -111,7 +110,7 @@ def assert_alike(result, other):
 
 
 @pytest.mark.parametrize("name", MESHES)
-def test_a_mesh_learns_what_one_device_learns(name, unbroken):
+def test_training_on_a_mesh_equals_training_on_one_device(name, unbroken):
     sizes = MESHES[name]
     result = unbroken(sizes)
     assert_alike(result, unbroken(MeshSizes()))
@@ -145,7 +144,7 @@ def test_a_run_that_broke_on_a_mesh_ends_there_with_the_same_bits(unbroken, tmp_
     assert numbers(again.history).tolist() == numbers(whole.history).tolist()
 
 
-def test_a_run_goes_on_on_another_mesh_and_then_on_one_device(unbroken, tmp_path):
+def test_a_run_resumes_on_another_mesh_and_then_on_one_device(unbroken, tmp_path):
     broken(tmp_path, MESHES["data and tensor"], 6)
     broken(tmp_path, MeshSizes(fsdp=4), 6)
     result = trained(tmp_path, MeshSizes())
@@ -197,7 +196,7 @@ def test_a_coordinator_that_does_not_answer_is_named(monkeypatch):
         join(Processes(coordinator=address, count=2, index=1))
 
 
-def test_no_cluster_says_what_to_pass(monkeypatch):
+def test_without_a_cluster_the_error_names_what_to_pass(monkeypatch):
     def initialize():
         raise ValueError("coordinator_address should be defined.")
 
@@ -260,7 +259,9 @@ def history(folder, name):
     return numbers(folder / "runs" / name / "model" / "metrics.jsonl")
 
 
-def test_two_processes_learn_what_one_learns_and_one_of_them_speaks(folder, in_one_process):
+def test_training_in_two_processes_equals_training_in_one_and_one_of_them_prints(
+    folder, in_one_process
+):
     steps = ["--train.steps", "12"]
     (status, said, _), (other, silence, _) = finish(start(folder, *steps))
     assert (status, other) == (0, 0)
@@ -277,7 +278,7 @@ def test_two_processes_learn_what_one_learns_and_one_of_them_speaks(folder, in_o
     assert found[0]["scores"][-1]["loss"] == pytest.approx(found[1]["scores"][-1]["loss"], rel=1e-5)
 
 
-def test_what_two_processes_are_asked_to_stop_one_goes_on_with(folder, in_one_process, capsys):
+def test_a_run_that_two_processes_stopped_resumes_in_one(folder, in_one_process, capsys):
     steps = ["--train.steps", "200", "--train.validate-every", "200"]
     pair = start(folder, *steps)
     log = folder / "runs" / "run" / "model" / "metrics.jsonl"
@@ -305,9 +306,3 @@ def test_what_process_0_refuses_ends_all(folder):
     assert (status, other) == (1, 1)
     assert f"error: runs/run is in use by process {os.getpid()}" in why
     assert "error: process 0 stopped: RunInUse: runs/run is in use" in also
-
-
-@pytest.mark.parametrize("module", [mesh, mesh_processes])
-def test_the_examples_in_docstrings_are_true(module):
-    failed, tried = doctest.testmod(module)
-    assert (failed, tried > 0) == (0, True)

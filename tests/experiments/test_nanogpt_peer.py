@@ -1,4 +1,4 @@
-"""The peer's learning rate is that of its train.py, and what is missing is named."""
+"""The peer's learning rate is that of its train.py, and errors name what is missing."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The report on time: sentences that follow the clock of the metrics, whoever is ahead."""
+"""Sentences about training time follow the seconds in the metrics."""
 
 import json
 
@@ -12,7 +12,7 @@ SLOW = Curve("slow", (), ((10, 3.5), (20, 2.5)), (9.0, 80.0))
 SLOWEST = Curve("slowest", (), ((10, 2.0),), (200.0,))
 
 
-def test_every_system_is_read_when_a_faster_one_is_done():
+def test_losses_of_all_systems_are_given_when_a_faster_one_is_done():
     assert list(at_equal_time([SLOWEST, SLOW, QUICK])) == [
         "At equal time, when *quick* was done after 10 s, validation losses were 3.00 for "
         "*quick* (step 20), 3.50 for *slow* (step 10), nothing yet for *slowest*.",
@@ -22,7 +22,7 @@ def test_every_system_is_read_when_a_faster_one_is_done():
 
 
 @pytest.mark.parametrize("curves", [[], [QUICK], [QUICK, Curve("untimed", (), ((10, 1.0),))]])
-def test_there_is_nothing_to_say_of_fewer_than_two_systems(curves):
+def test_there_is_no_sentence_about_fewer_than_two_systems(curves):
     assert not list(at_equal_time(curves))
 
 

@@ -1,4 +1,4 @@
-"""A run that is broken, however it is broken, ends with the bits of the unbroken one."""
+"""An interrupted run ends with the bits of an uninterrupted one."""
 
 import dataclasses
 import io
@@ -64,7 +64,7 @@ def test_kill_9_twice_and_the_bits_are_those_of_an_unbroken_run(unbroken, tmp_pa
     assert untimed(tmp_path / "metrics.jsonl") == untimed(unbroken[0] / "metrics.jsonl")
 
 
-def test_ctrl_c_saves_says_so_and_the_same_command_continues(unbroken, tmp_path, pytestconfig):
+def test_ctrl_c_saves_and_the_same_command_resumes(unbroken, tmp_path, pytestconfig):
     process = start(tmp_path, pytestconfig.rootpath, pause=0.02)
     wait_for_lines(tmp_path, process, 3)
     process.send_signal(signal.SIGINT)
@@ -119,7 +119,7 @@ def assert_same(result, whole):
     assert untimed(result.history) == untimed(whole.history)
 
 
-def test_a_run_goes_on_from_the_newest_checkpoint(broken, whole, tmp_path):
+def test_a_run_resumes_from_the_newest_checkpoint(broken, whole, tmp_path):
     result, said = resume(shutil.copytree(broken, tmp_path / "copy"))
     assert_same(result, whole)
     assert said.startswith("continuing tiny after step 21 of 40, in ")
@@ -162,7 +162,7 @@ def test_a_full_disk_stops_the_run_and_room_continues_it(broken, whole, tmp_path
     assert_same(resume(copy)[0], whole)
 
 
-def test_params_of_an_unfinished_run_can_be_read(broken):
+def test_params_of_an_unfinished_run_can_be_loaded(broken):
     initial = init(jax.random.key(CONFIG.seed))
     params = load_params(broken, initial)
     assert params["first"].shape == (3, 6)

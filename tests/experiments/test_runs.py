@@ -73,7 +73,7 @@ def test_config_is_read_back(tmp_path):
     assert runs.read_config(tmp_path) == {"task": "tiny", "config": {"width": 3}}
 
 
-def test_reading_the_config_of_nothing_says_that_nothing_was_trained(tmp_path):
+def test_reading_a_missing_config_is_an_error_that_nothing_was_trained(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing was trained"):
         runs.read_config(tmp_path)
 
@@ -92,7 +92,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["report.md"]
 
 
-def test_whoever_reads_the_old_file_while_it_is_replaced_reads_all_of_it(tmp_path):
+def test_a_reader_of_the_old_file_gets_all_of_it_while_it_is_replaced(tmp_path):
     path = tmp_path / "report.md"
     runs.write_whole(path, b"old")
     with path.open("rb") as reader:

@@ -1,7 +1,6 @@
-"""The sorting experiment holds questions out, counts what is right, and sees what heads read."""
+"""The sorting experiment holds questions out, counts correct answers, and measures its heads."""
 
 import dataclasses
-import doctest
 import itertools
 import json
 
@@ -15,7 +14,6 @@ from random_params import random_params
 from attn_jax.models import GPT, DecoderConfig
 from attn_jax.modules import Rotary
 from experiments import sort
-from experiments.measures import heads
 from experiments.measures.heads import HeadStatistics, all_head_statistics, head_weights
 from experiments.reports.sort_report import observation
 from experiments.systems.language_model import LanguageModel
@@ -56,7 +54,7 @@ def test_the_batches_are_questions_that_are_not_held_out():
     assert len(seen) == 8 * 64  # of 547: none twice in an epoch
 
 
-def test_the_weights_of_the_heads_are_those_that_the_layers_read_with(model):
+def test_the_weights_of_the_heads_are_those_of_the_layers(model):
     @jax.jit
     def both(tokens):
         x = model.embedding(tokens) + model.position(jnp.arange(6))
@@ -80,7 +78,7 @@ def test_weights_of_rotary_heads_are_refused():
         head_weights(turning, jnp.array([1, 2]))
 
 
-def test_what_a_head_reads_adds_up_and_reading_all_alike_is_the_most_that_entropy_can_be(model):
+def test_shares_of_a_head_sum_to_one_and_uniform_weights_have_the_largest_entropy(model):
     rows = np.array([[2, 0, 1, 0, 1, 2], [3, 3, 0, 0, 3, 3]], np.int32)
     found = all_head_statistics(model, rows)
     assert [head.name for head in found[:4]][-1] == "layer 2, head 1"
@@ -124,7 +122,7 @@ def test_claims_count_what_is_right():
         ({"held_out": 1.0}, "held_out=1.0 must be above 0 and below 1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(changes, message):
+def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(QUICK, **changes)
 
@@ -145,8 +143,3 @@ def test_the_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert (report / "heads.png").stat().st_size > 5000
     assert "## Attention weights of each head" in (report / "report.md").read_text()
     assert "FAIL  it sorts all possible inputs" in capsys.readouterr().out
-
-
-def test_the_examples_in_docstrings_are_true():
-    failed, tried = doctest.testmod(heads, extraglobs={"np": np})
-    assert (failed, tried > 0) == (0, True)

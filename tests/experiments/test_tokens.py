@@ -31,7 +31,7 @@ def test_decoding_gives_the_sentence_back_up_to_case(tokenizer, sentence):
     assert decode(tokenizer, encode(tokenizer, sentence)) == sentence.lower()
 
 
-def test_case_stays_where_it_is_asked_for():
+def test_case_stays_without_lowercase():
     cased = train_tokenizer(SENTENCES, 120, lowercase=False)
     assert decode(cased, encode(cased, SENTENCES[1])) == SENTENCES[1]
 
@@ -51,11 +51,11 @@ def test_an_elision_is_no_part_of_the_word_behind_it(tokenizer):
     assert "".join(labels[1:]) == "onglet"
 
 
-def test_special_pieces_have_the_ids_of_the_models(tokenizer):
+def test_special_tokens_have_the_ids_of_the_models(tokenizer):
     assert subwords(tokenizer, [PAD, BOS, EOS, UNK]) == ["<pad>", "<s>", "</s>", "<unk>"]
 
 
-def test_special_pieces_in_a_text_are_text(tokenizer, tmp_path):
+def test_special_tokens_in_a_text_are_text(tokenizer, tmp_path):
     save_tokenizer(tokenizer, tmp_path / "t.json")
     for t in (tokenizer, load_tokenizer(tmp_path / "t.json")):
         assert not {PAD, BOS, EOS} & set(encode(t, "le </s> <pad> <s> fichier"))

@@ -107,7 +107,7 @@ def test_params_can_be_loaded_alone(trained):
     assert runs.read_config(trained.directory)["config"]["model"] == {"hidden_dim": 6}
 
 
-def test_loading_where_nothing_was_trained_says_so(tmp_path):
+def test_loading_where_nothing_was_trained_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint yet; train first"):
         load_params(tmp_path, {})
 
@@ -179,7 +179,7 @@ def test_each_step_has_a_random_key_of_its_own_that_is_not_the_one_of_the_params
     assert len({tuple(np.asarray(key).tolist()) for key in seen}) == 4
 
 
-def test_params_are_never_weakly_typed_as_a_checkpoint_could_not_say_so():
+def test_params_are_never_weakly_typed_because_a_checkpoint_does_not_keep_it():
     state = initial_state(lambda key: {"w": jnp.asarray(2.0)}, CONFIG)
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(state.params))
 
@@ -244,7 +244,7 @@ def test_a_validation_that_is_not_finite_stops_too(tmp_path):
         )
 
 
-def test_a_dataset_that_ends_says_how_to_go_on(tmp_path):
+def test_a_dataset_that_ends_is_an_error_with_a_remedy(tmp_path):
     finite = dataset(epochs=1, shapes=1)
     with pytest.raises(ValueError, match=r"tiny ended after step 30; \.repeat\(\) it"):
         fit(task(dataset=finite), CONFIG, tmp_path)
@@ -283,7 +283,7 @@ def test_a_terminal_gets_a_bar(tmp_path):
     assert "step 6/6" in console.file.getvalue()
 
 
-def test_progress_speaks_every_few_seconds_and_leaves_compiling_out_of_the_estimate():
+def test_progress_prints_every_few_seconds_and_excludes_compiling_from_the_estimate():
     console, now = log_console(), SimpleNamespace(seconds=100.0)
     shown = progress.Progress(console, clock=lambda: now.seconds)
     shown.start(1000, 3000)

@@ -1,4 +1,4 @@
-"""The main job in its smoke form: it runs, resumes, reports, translates, and refuses clearly."""
+"""`translate` in its smoke preset: it runs, resumes, reports, translates, and refuses clearly."""
 
 import hashlib
 import json
@@ -92,7 +92,7 @@ def test_the_last_line_works_when_it_is_pasted(home, capsys):
     assert f"{arguments[-1]}\n→ " in capsys.readouterr().out
 
 
-def test_a_start_that_learned_nothing_gives_way_to_other_settings(tmp_path, monkeypatch):
+def test_a_run_without_a_checkpoint_is_replaced_by_other_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, second = (
         from_command_line(["--name", "late", "--corpus", corpus]) for corpus in ("multi30k", "docs")
@@ -114,7 +114,7 @@ def test_sample_translates_a_sentence(home, capsys):
     assert "Select the file.\n→ " in capsys.readouterr().out
 
 
-def test_sample_draws_what_was_read(home, capsys, monkeypatch):
+def test_sample_draws_the_alignment(home, capsys, monkeypatch):
     alignment = Alignment(("the", "file"), ("le", "fichier"), np.eye(2))
     monkeypatch.setattr(sample, "translate_one", lambda *_: ("le fichier", alignment))
     main(["sample", "--run", "runs/smoke", "The file!"])
@@ -178,7 +178,7 @@ def params_hash(run: Path) -> str:
     return digest.hexdigest()
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(home):
+def test_a_killed_run_resumes_and_ends_with_the_same_bits(home):
     command = [
         sys.executable,
         "-m",
@@ -201,7 +201,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(home):
     assert params_hash(home / "runs/killed") == params_hash(home / "runs/smoke")
 
 
-def test_pieces_are_grouped_into_words():
+def test_subwords_are_grouped_into_words():
     assert group_by_word(["▁d'", "or", "▁(", "a", ")"]) == (
         [0, 1, 2, 3, 4],
         ["d'", "or", "(", "a", ")"],

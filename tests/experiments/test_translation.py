@@ -1,4 +1,4 @@
-"""The Transformer among the systems: the same run, report and questions as the recurrent ones."""
+"""The Transformer as a system: the same run and report as the recurrent ones."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A task that trains in a second, and a program that trains it: what the tests of `fit` share.
+"""A task that trains in a second, and a program that trains it, for the tests of `fit`.
 
 It has what makes resuming hard: shuffled data, dropout, Adam's moments, and two batch shapes.
 """

@@ -1,4 +1,4 @@
-"""The report: numbers equal in both files, sentences that follow them, and no half-written file."""
+"""The report: equal numbers in both files, true sentences, and no partly written file."""
 
 import dataclasses
 import io
@@ -185,7 +185,7 @@ def test_observations_follow_the_ratios_whichever_way_they_come_out(attention, c
         (20.04, "stays at 20.0 BLEU"),
     ],
 )
-def test_observations_say_how_a_system_changes_with_length(last, change):
+def test_observations_describe_how_a_system_changes_with_length(last, change):
     table = hand_made(LAST_STATE, **{"1_10": 20.0, "11_20": 1.0, "31_40": last})
     said = observations(Scores("", "", (table,), ()))
     assert said == [f"From 1–10 to 31–40 words *{LAST_STATE}* {change}."]
@@ -261,11 +261,11 @@ def test_systems_that_do_not_fit_the_test_set_leave_nothing_behind(full, tmp_pat
         (11220.0, "3 h 07 min"),
     ],
 )
-def test_durations_are_said_as_people_say_them(seconds, said):
+def test_durations_have_a_readable_unit(seconds, said):
     assert duration(seconds) == said
 
 
-def test_environment_knows_this_machine():
+def test_environment_describes_this_machine():
     place = environment()
     assert place.cores >= 1
     assert place.processor
