@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import rich.box
 import rich.table
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -45,7 +46,13 @@ class Table:
 
     def for_terminal(self) -> rich.table.Table:
         """The table for a terminal."""
-        table = rich.table.Table(title=self.title, title_justify="left")
+        table = rich.table.Table(
+            title=self.title,
+            title_justify="left",
+            box=rich.box.SIMPLE_HEAD,
+            collapse_padding=True,
+            pad_edge=False,
+        )
         for name, is_number in zip(self.header, self._are_numbers(), strict=True):
             table.add_column(name, justify="right" if is_number else "left")
         for row in self.rows:
@@ -80,7 +87,7 @@ class Report:
     Attributes:
       title: of the page.
       findings: everything that was measured, by name; report.json.
-      body: what stands below the claims, in order; plain text is Markdown.
+      body: the blocks below the claims, in order; plain text is Markdown.
       claims: what should be true of the findings.
       files: further files by name.
       decimals: of the numbers in arrays of report.json; None keeps all.
