@@ -41,7 +41,7 @@ results: $(STAMP)
 	  mkdir -p experiments/results/$$(basename $$report) && \
 	  find $$report/report -type f ! -name '*.jsonl' -exec cp {} experiments/results/$$(basename $$report)/ \; ; \
 	done
-	$(PY) -m experiments.summarise experiments/results
+	$(PY) -m experiments.reports.summarise experiments/results
 
 # Makes .venv again with the first program of this list that is Python 3.12 or later.
 $(STAMP): requirements/dev.txt

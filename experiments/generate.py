@@ -1,12 +1,12 @@
-"""What does a language model say next? Any checkpoint of Hugging Face that `load_hf` reads.
+"""Generates text with any Hugging Face checkpoint that `load_hf` can read.
 
     .venv/bin/python -m experiments.generate --model DIR --prompt "Call me"
     .venv/bin/python -m experiments.generate --model DIR --prompt "Call me" --temperature 0.8
     .venv/bin/python -m experiments.generate --model DIR --prompt "Call me" "It was" --lookup 8
     .venv/bin/python -m experiments.generate --model DIR --prompt "Who?" --chat --stop "User:"
 
-DIR is a folder as `transformers` saves it: config.json, safetensors and tokenizer.json. The text
-goes to standard output as it is said, what is told about it to standard error.
+DIR is a folder as `transformers` saves it: config.json, safetensors and tokenizer.json. The text is
+streamed to standard output, messages go to standard error.
 """
 
 import sys
@@ -30,33 +30,34 @@ from attn_jax.models import (
     generate,
     load_hf,
 )
-from experiments._chat import rendered
-from experiments._checkpoint_text import Following, Words
-from experiments._program import command_line, mendable_errors
+from experiments.command_line.errors import exit_on_user_error
+from experiments.command_line.options import shell_command
+from experiments.systems.chat import render_chat
+from experiments.systems.checkpoint_text import CheckpointTokenizer, NewText
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Says what comes after each prompt, by a checkpoint of Hugging Face.
+    """Continues each prompt with a Hugging Face checkpoint.
 
     Attributes:
       model: folder with config.json, safetensors and tokenizer.json.
-      prompt: one text or several, which go on side by side; an empty one begins with the token
-        that begins texts.
-      chat: whether each prompt is a message, which the checkpoint's chat template writes; only the
-        answer is shown then.
-      system: with `chat`, what the model is told before the message.
-      max_new_tokens: the most tokens that are said after each.
-      stop: texts before which a text ends, beside the tokens that the checkpoint names.
-      sampling: how the next token is chosen; temperature 0 takes the likeliest one.
-      seed: of what is drawn.
-      cache: where keys and values are kept; docs/caches.md compares the kinds.
-      int8: keep them in eight bits.
+      prompt: one or several texts, continued in one batch; an empty one starts with the
+        checkpoint's start token.
+      chat: whether each prompt is a message for the checkpoint's chat template; only the answer is
+        shown then.
+      system: with `chat`, the system message.
+      max_new_tokens: the most generated tokens of each prompt.
+      stop: texts that end the generation, beside the checkpoint's stop tokens; they are not shown.
+      sampling: how the next token is sampled; temperature 0 is greedy.
+      seed: of the sampling.
+      cache: kind of the key/value cache; docs/caches.md compares them.
+      int8: store keys and values in eight bits.
       dtype: of the parameters; the file's by default.
-      lookup: guess so many tokens at once where the text repeats itself; 0 guesses none. What is
-        said stays the same.
-      draft: folder of a smaller model of the same vocabulary, which guesses.
-      draft_tokens: how many tokens that one guesses at once.
+      lookup: number of draft tokens taken from earlier repeats in the text; 0 for none. Speculative
+        decoding does not change the generated text.
+      draft: folder of a smaller model with the same vocabulary, for draft tokens.
+      draft_tokens: number of draft tokens of that model for each pass.
     """
 
     model: Path
@@ -80,40 +81,40 @@ class Options:
         if self.lookup < 0:
             raise ValueError(f"lookup must be at least 0; got {self.lookup}")
         if self.system and not self.chat:
-            raise ValueError("system is told by the chat template; add --chat")
+            raise ValueError("system needs the chat template; add --chat")
         if self.lookup and self.draft is not None:
-            raise ValueError("lookup and draft both guess; give one of them")
+            raise ValueError("lookup and draft both propose draft tokens; give one of them")
 
 
 def run(options: Options, console: Console) -> Generation:
-    """Loads, says, and tells how fast.
+    """Loads the model, generates, and prints the speed.
 
     Args:
       options: of the run.
-      console: for what is told about the text.
+      console: for messages.
 
     Returns:
-      What was said, as ids.
+      The generated ids.
 
     Raises:
       FileNotFoundError: a file of a checkpoint is missing.
       ValueError: a checkpoint cannot be read, or an option does not fit it.
     """
     with console.status(f"loading {options.model} ..."):
-        words = Words.of(options.model)
-        stop = words.stop_ids(options.stop)
-        prompts = [_ids(options, words, prompt) for prompt in options.prompt]
+        tokenizer = CheckpointTokenizer.of(options.model)
+        stop = tokenizer.stop_ids(options.stop)
+        prompts = [_ids(options, tokenizer, prompt) for prompt in options.prompt]
         model = load_hf(options.model, dtype=options.dtype)
         draft = load_draft(options)
     shown = [""] * len(prompts) if options.chat else options.prompt
-    write = Writer(shown, [words.after(prompt, options.stop) for prompt in prompts])
-    with console.status("reading the prompt (new sizes are compiled first) ...") as status:
+    write = Writer(shown, [tokenizer.after(prompt, options.stop) for prompt in prompts])
+    with console.status("prefill (new sizes are compiled first) ...") as status:
 
-        def tell(row: int, tokens: list[int]) -> None:
+        def on_tokens(example: int, tokens: list[int]) -> None:
             status.stop()
-            write(row, tokens)
+            write(example, tokens)
 
-        said = generate(
+        generated = generate(
             model,
             prompts,
             max_new_tokens=options.max_new_tokens,
@@ -123,68 +124,71 @@ def run(options: Options, console: Console) -> Generation:
             kind=options.cache,
             int8=options.int8,
             draft=draft,
-            on_tokens=tell,
+            on_tokens=on_tokens,
         )
-    write.rest(said)
-    console.print(summary(model, prompts, said), markup=False, soft_wrap=True, style="dim")
-    return said
+    write.finish(generated)
+    console.print(summary(model, prompts, generated), markup=False, soft_wrap=True, style="dim")
+    return generated
 
 
 def load_draft(options: Options) -> Draft | None:
-    """What guesses, if anything does."""
+    """The source of draft tokens, or None."""
     if options.draft is not None:
         return DraftModel(load_hf(options.draft, dtype=options.dtype), options.draft_tokens)
     return PromptLookup(options.lookup) if options.lookup else None
 
 
-def _ids(options: Options, words: Words, prompt: str) -> list[int]:
+def _ids(options: Options, tokenizer: CheckpointTokenizer, prompt: str) -> list[int]:
     if not options.chat:
-        return words.ids(prompt)
-    return words.plain_ids(rendered(options.model, prompt, options.system))
+        return tokenizer.ids(prompt)
+    return tokenizer.plain_ids(render_chat(options.model, prompt, options.system))
 
 
 class Writer:
-    """Writes a single text as it is said, and several one after the other in the end."""
+    """Streams a single text; writes several texts one after the other at the end."""
 
-    def __init__(self, texts: Sequence[str], following: Sequence[Following]) -> None:
-        self._texts, self._following = texts, following
+    def __init__(self, texts: Sequence[str], new_text: Sequence[NewText]) -> None:
+        self._texts, self._new_texts = texts, new_text
         self._streams = len(texts) == 1
         if self._streams:
             print(texts[0], end="", flush=True)
 
-    def __call__(self, row: int, tokens: list[int]) -> None:
-        """Takes the next tokens of a row."""
+    def __call__(self, example: int, tokens: list[int]) -> None:
+        """Writes the next tokens of a batch example if there is only one."""
         if self._streams:
-            print(self._following[row](tokens), end="", flush=True)
+            print(self._new_texts[example](tokens), end="", flush=True)
 
-    def rest(self, said: Generation) -> None:
-        """What is left to write when all is said."""
+    def finish(self, generated: Generation) -> None:
+        """Writes the rest when generation is done."""
         if self._streams:
-            print(self._following[0].rest(), flush=True)
+            print(self._new_texts[0].rest(), flush=True)
             return
-        for text, following, tokens in zip(self._texts, self._following, said.tokens, strict=True):
-            print(f"{text}{following(tokens)}{following.rest()}\n", flush=True)
+        for text, new_text, tokens in zip(
+            self._texts, self._new_texts, generated.tokens, strict=True
+        ):
+            print(f"{text}{new_text(tokens)}{new_text.rest()}\n", flush=True)
 
 
-def summary(model: GPT, prompts: Sequence[Sequence[int]], said: Generation) -> str:
-    """How much was said, and how fast."""
+def summary(model: GPT, prompts: Sequence[Sequence[int]], generated: Generation) -> str:
+    """The number of tokens, and the speed."""
     size = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model)))
-    new, longest = sum(map(len, said.tokens)), max(map(len, said.tokens))
+    new, longest = sum(map(len, generated.tokens)), max(map(len, generated.tokens))
     return (
-        f"{size:,} parameters; {sum(map(len, prompts)):,} tokens read in {said.prompt_seconds:.1f} "
-        f"s, compiling included; {new:,} tokens said in {said.seconds:.1f} s: "
-        f"{said.tokens_per_second:.1f} tokens/s, {longest / said.passes:.1f} a pass of the model"
+        f"{size:,} parameters; {sum(map(len, prompts)):,} prompt tokens in "
+        f"{generated.prompt_seconds:.1f} s, compiling included; {new:,} generated tokens in "
+        f"{generated.seconds:.1f} s: {generated.tokens_per_second:.1f} tokens/s, "
+        f"{longest / generated.passes:.1f} a pass of the model"
     )
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; 0 where something was said.
+    """The command; returns exit status 0.
 
     Raises:
-      SystemExit: an option is unknown, or the run met an error that a user can mend.
+      SystemExit: an option is unknown, or the run raised an error that a user can correct.
     """
-    with mendable_errors():
-        options = tyro.cli(Options, args=arguments, prog=command_line("generate"))
+    with exit_on_user_error():
+        options = tyro.cli(Options, args=arguments, prog=shell_command("generate"))
         run(options, Console(stderr=True, highlight=False))
     return 0
 

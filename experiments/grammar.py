@@ -1,12 +1,12 @@
-"""The lecture's sentence: does a network have to remember it whole, or may it look back?
+"""The lecture's sentence, translated with and without attention.
 
     .venv/bin/python -m experiments.grammar  # at most five minutes on two cores
-    .venv/bin/python -m experiments.grammar --preset smoke  # the same path in half a minute
+    .venv/bin/python -m experiments.grammar --preset smoke  # a test run, half a minute
 
-A toy grammar writes English and French with the true alignment of every sentence. Three systems
-translate: a dictionary word by word, an RNN that knows the source by its last state, and the RNN
-with attention of Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and
-Translate" (2014), https://arxiv.org/abs/1409.0473. What is claimed is measured, PASS or FAIL.
+A toy grammar generates English and French sentences with their true alignments. Three systems
+translate: a dictionary word by word, an RNN whose decoder gets the encoder's last state, and the
+RNN with attention of Bahdanau et al., "Neural Machine Translation by Jointly Learning to Align and
+Translate" (2014), https://arxiv.org/abs/1409.0473. Each claim is measured: PASS or FAIL.
 """
 
 import dataclasses
@@ -17,25 +17,25 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from experiments._alignments import Alignment, pick_alignments
-from experiments._claims import Claim
-from experiments._grammar import LECTURE, PHENOMENA, Sentence, Words, realise, sample, text
-from experiments._grammar_report import Findings, write_findings
-from experiments._grammar_scores import (
+from experiments.data.toy_grammar import LECTURE, Sentence, Words, realise, sample, text
+from experiments.measures.alignments import Alignment, pick_alignments
+from experiments.measures.grammar_scores import (
     DepthScore,
     dictionary,
     error_rate,
     score_by_depth,
     word_by_word,
 )
-from experiments._program import run_program
-from experiments._runs import directory_of, locked
-from experiments._systems import SYSTEMS, Widths
-from experiments._task import TrainConfig
-from experiments._terminal import show_alignment
-from experiments._toy import Lesson, Translator, teach
+from experiments.measures.toy_translation import TrainingPairs, Translator, train_translator
+from experiments.reports.claims import Claim
+from experiments.reports.grammar_report import Findings, make_report
+from experiments.reports.program import run_program
+from experiments.reports.report import publish
+from experiments.reports.terminal import show_alignment
+from experiments.systems.translation import SYSTEMS, Widths
+from experiments.training.runs import directory_of, locked
+from experiments.training.task import TrainConfig
 
 LEXICON, LAST_STATE, ATTENTION = (SYSTEMS[name].label for name in ("lexicon", "final", "bahdanau"))
 HELD_OUT = realise(LECTURE)
@@ -43,18 +43,18 @@ HELD_OUT = realise(LECTURE)
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that a run depends on.
+    """All settings of a run.
 
     Attributes:
-      name: of the run: everything it writes is in runs/NAME.
-      sentences: to learn from.
-      train_depths: how many relative clauses they have.
-      test_depths: how many the test sentences have; more than in training is there to look at.
-      test_sentences: at each depth.
-      shapes: how many padded lengths the training batches come in; each is compiled once.
+      name: of the run; its files are in runs/NAME.
+      sentences: number of training sentences.
+      train_depths: numbers of relative clauses in training.
+      test_depths: numbers of relative clauses in the test; those beyond training have no claims.
+      test_sentences: number of test sentences at each depth.
+      shapes: number of padded batch shapes; each is compiled once.
       widths: of both networks.
       train: optimiser, schedule, and the seed of data and training.
-      fresh: forget what an earlier run of that name stored.
+      fresh: remove an earlier run of that name first.
     """
 
     name: str = "grammar"
@@ -91,14 +91,14 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Corpus:
-    """Sentences to learn from, and others to be tested on: the lecture's is in neither."""
+    """Training and test sentences; the lecture's sentence is in neither."""
 
     train: Sequence[Sentence]
     test: Sequence[Sentence]
 
 
 def make_corpus(settings: Settings) -> Corpus:
-    """Draws test sentences first; what is held out is then left out of the training sentences."""
+    """Draws test sentences, then training sentences that are not among them."""
     rng = np.random.default_rng(settings.train.seed)
     held_out = {HELD_OUT.english}
     test: list[Sentence] = []
@@ -114,50 +114,52 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     directory = directory_of(settings.name)
     with locked(directory):
         corpus = make_corpus(settings)
-        questions = [sentence.english for sentence in [*corpus.test, HELD_OUT]]
+        sources = [sentence.english for sentence in [*corpus.test, HELD_OUT]]
         console.print(
-            f"{len(corpus.train):,} sentences to learn from, {len(corpus.test):,} to be tested on, "
+            f"{len(corpus.train):,} training sentences, {len(corpus.test):,} test sentences, "
             f"such as\n  {text(corpus.test[-1].english)}\n  {text(corpus.test[-1].french)}",
             soft_wrap=True,
         )
-        said = {LEXICON: [word_by_word(dictionary(), question) for question in questions]}
-        learners: dict[str, Translator] = {}
+        outputs = {LEXICON: [word_by_word(dictionary(), source) for source in sources]}
+        translators: dict[str, Translator] = {}
         for system in ("final", "bahdanau"):
             label = SYSTEMS[system].label
             console.rule(label, align="left")
-            learners[label] = _learn(settings, corpus, system, directory, console)
-            said[label] = [a.generated for a in learners[label].translate(questions)]
-        findings = examine(settings, command, corpus, said, learners)
-        write_findings(directory / "report", findings)
-        console.rule("what was found", align="left")
-        _show(console, findings)
-        console.print(f"\nThe report, with figures: {directory / 'report' / 'report.md'}\n")
+            translators[label] = _train_on(settings, corpus, system, directory, console)
+            outputs[label] = [a.generated for a in translators[label].translate(sources)]
+        findings = examine(settings, command, corpus, outputs, translators)
+        for alignment in filter(None, (findings.alignment, findings.crossing)):
+            console.print()
+            show_alignment(console, alignment)
+        publish(make_report(findings), directory / "report", console)
         return findings.claims
 
 
-def _learn(
+def _train_on(
     settings: Settings, corpus: Corpus, system: str, directory: Path, console: Console
 ) -> Translator:
-    lesson = Lesson(
+    pairs = TrainingPairs(
         [(sentence.english, sentence.french) for sentence in corpus.train],
         longest=max(len(sentence.english) for sentence in [*corpus.test, HELD_OUT]),
         shapes=settings.shapes,
     )
     widths, train, fresh = settings.widths, settings.train, settings.fresh
-    return teach(lesson, system, widths, train, directory / system, console=console, fresh=fresh)
+    return train_translator(
+        pairs, system, widths, train, directory / system, console=console, fresh=fresh
+    )
 
 
 def examine(
     settings: Settings,
     command: str,
     corpus: Corpus,
-    said: Mapping[str, Sequence[Words]],
-    learners: Mapping[str, Translator],
+    outputs: Mapping[str, Sequence[Words]],
+    translators: Mapping[str, Translator],
 ) -> Findings:
-    """Scores what every system said of the test sentences and, last, of the lecture's."""
-    scores = {name: score_by_depth(corpus.test, words[:-1]) for name, words in said.items()}
+    """Scores the translations of the test sentences and, last, of the lecture's sentence."""
+    scores = {name: score_by_depth(corpus.test, words[:-1]) for name, words in outputs.items()}
     sentences = [*corpus.test, HELD_OUT]
-    alignments = learners[ATTENTION].align([(s.english, s.french) for s in sentences])
+    alignments = translators[ATTENTION].align([(s.english, s.french) for s in sentences])
     depths = sorted(set(settings.test_depths) & set(settings.train_depths))
     rates = {
         depth: _rate(sentences[:-1], alignments[:-1], {depth}) for depth in settings.test_depths
@@ -170,15 +172,15 @@ def examine(
         seed=settings.train.seed,
         train_sentences=len(corpus.train),
         train_depths=settings.train_depths,
-        seconds={name: learner.seconds for name, learner in learners.items()},
+        seconds={name: translator.seconds for name, translator in translators.items()},
         scores=scores,
         error_rates=rates,
         source=HELD_OUT.english,
-        translations={name: words[-1] for name, words in said.items()},
+        translations={name: words[-1] for name, words in outputs.items()},
         alignment=alignments[-1],
         crossing=next(iter(pick_alignments(alignments[:-1], count=1).alignments), None),
         claims=(
-            *lecture_claims(said[ATTENTION][-1], alignments[-1], overall, strict),
+            *lecture_claims(outputs[ATTENTION][-1], alignments[-1], overall, strict),
             *depth_claims(scores, depths),
         ),
     )
@@ -194,7 +196,7 @@ def _rate(
 def lecture_claims(
     translation: Words, alignment: Alignment, rate: float, strict: float
 ) -> tuple[Claim, ...]:
-    """What the lecture says of its sentence, and that the alignment is right elsewhere too."""
+    """Claims about the lecture's sentence, and about the alignments of the test sentences."""
     row = alignment.weights[alignment.generated.index("sauté")]
     most = alignment.source[int(row.argmax())]
     return (
@@ -204,7 +206,7 @@ def lecture_claims(
             translation == HELD_OUT.french,
         ),
         Claim(
-            "to say sauté it reads jumped most, with at least half of its attention",
+            "the largest weight of sauté is that of jumped, and at least 0.5",
             f"{most}, {row.max():.2f}",
             most == "jumped" and bool(row.max() >= 0.5),
         ),
@@ -219,7 +221,7 @@ def lecture_claims(
 def depth_claims(
     scores: Mapping[str, Sequence[DepthScore]], depths: Sequence[int]
 ) -> tuple[Claim, ...]:
-    """What more clauses do to each system, at depths that were trained on."""
+    """Claims about each system at the depths in training."""
     inside = {name: [s for s in rows if s.depth in depths] for name, rows in scores.items()}
     attention = [score.exact for score in inside[ATTENTION]]
     last_state = [score.exact for score in inside[LAST_STATE]]
@@ -230,12 +232,12 @@ def depth_claims(
     crossing = max(score.phenomena["crossing"] for score in inside[LEXICON])
     return (
         Claim(
-            "with attention, at least 90 % are exact, however many clauses",
+            "with attention, at least 90 % are exact at every depth in training",
             _path(attention),
             min(attention) >= 0.9,
         ),
         Claim(
-            "from its last state alone, 20 points or more are lost with clauses",
+            "from the last state alone, accuracy falls by at least 20 points with more clauses",
             _path(last_state),
             last_state[-1] <= last_state[0] - 0.2,
         ),
@@ -250,26 +252,6 @@ def depth_claims(
 
 def _path(shares: Sequence[float]) -> str:
     return " → ".join(f"{share:.2f}" for share in shares)
-
-
-def _show(console: Console, findings: Findings) -> None:
-    for name, rows in findings.scores.items():
-        table = Table(title=name, title_justify="left")
-        for column in ("clauses", "exact", *PHENOMENA):
-            table.add_column(column, justify="right")
-        for score in rows:
-            deeper = "" if score.depth in findings.train_depths else "*"
-            shares = (score.phenomena.get(kind) for kind in PHENOMENA)
-            cells = ("–" if share is None else f"{share:.2f}" for share in shares)
-            table.add_row(f"{score.depth}{deeper}", f"{score.exact:.2f}", *cells)
-        console.print(table)
-    console.print("* deeper than any sentence in training")
-    rates = ", ".join(f"{depth}: {rate:.3f}" for depth, rate in findings.error_rates.items())
-    console.print(f"alignment error rate by clauses: {rates}\n")
-    show_alignment(console, findings.alignment)
-    if findings.crossing:
-        console.print()
-        show_alignment(console, findings.crossing)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,15 +1,15 @@
-"""How long may a sequence be? Copy, reverse and agree, with attention and from a last state.
+"""Copying, reversing and agreement by length, with attention and from a last state.
 
     .venv/bin/python -m experiments.length  # at most five minutes on two cores
-    .venv/bin/python -m experiments.length --preset smoke  # the same path in half a minute
+    .venv/bin/python -m experiments.length --preset smoke  # a test run, half a minute
 
-The paper's figure 2 in small: Bahdanau et al., "Neural Machine Translation by Jointly Learning to
-Align and Translate" (2014), https://arxiv.org/abs/1409.0473. Both networks learn from the same
-short sequences and are asked for longer ones. What is claimed is measured, PASS or FAIL.
+A small version of figure 2 of Bahdanau et al., "Neural Machine Translation by Jointly Learning to
+Align and Translate" (2014), https://arxiv.org/abs/1409.0473. Both networks are trained on the
+same short sequences and tested on longer ones. Each claim is measured: PASS or FAIL.
 
-Attention lifts the limit of one vector, not that of what was learned: at twice the longest length
-in training it is ahead, but far from right, for its decoder has never been so far from the start.
-Agreement is one bit, and a last state keeps one bit across any number of clauses.
+Attention removes the limit of a fixed-size state, but does not extrapolate: at twice the longest
+length in training it is better than the last state, but far from correct. Agreement needs one bit,
+which a last state keeps across any number of clauses.
 """
 
 import sys
@@ -20,41 +20,41 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from experiments._alignment_error import mean_move
-from experiments._alignments import Alignment
-from experiments._claims import Claim
-from experiments._length_report import Findings, TaskResult, write_findings
-from experiments._program import run_program
-from experiments._runs import directory_of, locked
-from experiments._synthetic import Item, agreements, backwards, copies, digit_copies, digits
-from experiments._systems import SYSTEMS, Widths
-from experiments._task import TrainConfig
-from experiments._toy import Lesson, teach
+from experiments.data.synthetic import Item, agreements, backwards, copies, digit_copies, digits
+from experiments.measures.alignment_error import mean_move
+from experiments.measures.alignments import Alignment
+from experiments.measures.toy_translation import TrainingPairs, train_translator
+from experiments.reports.claims import Claim
+from experiments.reports.length_report import Findings, TaskResult, make_report
+from experiments.reports.program import run_program
+from experiments.reports.report import publish
+from experiments.systems.translation import SYSTEMS, Widths
+from experiments.training.runs import directory_of, locked
+from experiments.training.task import TrainConfig
 
 LAST_STATE, ATTENTION = (SYSTEMS[name].label for name in ("final", "bahdanau"))
 DIGITS_LENGTH = 16  # of the published task
-TENTHS = (1, 2, 4, 6, 8, 10, 15, 20)  # of the longest length in training, in the test
-MOVES = {"copy": 1, "reverse": -1, "digits": -1}  # source positions a step, in the mean
+TENTHS = (1, 2, 4, 6, 8, 10, 15, 20)  # test lengths, in tenths of the longest in training
+MOVES = {"copy": 1, "reverse": -1, "digits": -1}  # expected source positions from output to output
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that a run depends on.
+    """All settings of a run.
 
     Attributes:
-      name: of the run: everything it writes is in runs/NAME.
+      name: of the run; its files are in runs/NAME.
       tasks: copy and reverse (different symbols), digits (reversed, ten symbols with repeats),
         agreement (of a verb with its subject, across relative clauses).
-      items: to learn from, in each task.
-      test_items: at each size.
-      longest: the longest sequence in training, of copy and reverse.
-      deepest: the most relative clauses in training, of agreement.
+      items: number of training items of each task.
+      test_items: number of test items at each size.
+      longest: length of the longest training sequence of copy and reverse.
+      deepest: most relative clauses in the training sentences of agreement.
       symbols: size of the alphabet of copy and reverse.
       widths: of both networks.
       train: optimiser, schedule, and the seed of data and training.
-      fresh: forget what an earlier run of that name stored.
+      fresh: remove an earlier run of that name first.
     """
 
     name: str = "length"
@@ -104,8 +104,8 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Course:
-    """One task: what to learn from, what to be tested on, and which sizes are in training."""
+class TaskData:
+    """The training and test items of one task, and the sizes in training."""
 
     train: Sequence[Item]
     test: Sequence[Item]
@@ -113,15 +113,15 @@ class Course:
     size_label: str
 
 
-def make_course(task: str, settings: Settings) -> Course:
-    """Draws a task's items; tests reach to twice the trained length, or four times the depth."""
+def make_data(task: str, settings: Settings) -> TaskData:
+    """Draws a task's items; test sizes reach twice the trained length, or four times the depth."""
     rng = np.random.default_rng(settings.train.seed)
     if task == "agreement":
         depths = range(settings.deepest + 1)
         deeper = sorted({*depths, *(settings.deepest * k // 2 for k in range(3, 9))})
         train = agreements(rng, settings.items, depths)
         test = agreements(rng, settings.test_items * len(deeper), deeper)
-        return Course(train, test, (0, settings.deepest), "relative clauses")
+        return TaskData(train, test, (0, settings.deepest), "relative clauses")
     longest = DIGITS_LENGTH if task == "digits" else settings.longest
     lengths = range(1, longest + 1)
     tested = sorted({max(1, longest * tenths // 10) for tenths in TENTHS})
@@ -135,7 +135,7 @@ def make_course(task: str, settings: Settings) -> Course:
         test = copies(rng, count, tested, settings.symbols)
     if task != "copy":
         train, test = backwards(train), backwards(test)
-    return Course(train, test, (1, longest), "length")
+    return TaskData(train, test, (1, longest), "length")
 
 
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
@@ -144,33 +144,29 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     with locked(directory):
         results = {}
         for task in settings.tasks:
-            course = make_course(task, settings)
-            results[task] = learn(task, course, settings, directory, console)
+            data = make_data(task, settings)
+            results[task] = train_on(task, data, settings, directory, console)
         claims = [claim for task, result in results.items() for claim in claims_of(task, result)]
         findings = Findings(command, settings.train.seed, results, claims)
-        write_findings(directory / "report", findings)
-        console.rule("what was found", align="left")
-        for task, result in results.items():
-            console.print(table(task, result))
-        console.print(f"\nThe report, with figures: {directory / 'report' / 'report.md'}\n")
+        publish(make_report(findings), directory / "report", console)
         return claims
 
 
-def learn(
-    task: str, course: Course, settings: Settings, directory: Path, console: Console
+def train_on(
+    task: str, data: TaskData, settings: Settings, directory: Path, console: Console
 ) -> TaskResult:
-    """Trains both networks on one task and asks them for every test item."""
-    lesson = Lesson(
-        [(item.source, item.target) for item in course.train],
-        longest=max(len(item.source) for item in course.test),
+    """Trains both networks on one task and measures them on every test item."""
+    pairs = TrainingPairs(
+        [(item.source, item.target) for item in data.train],
+        longest=max(len(item.source) for item in data.test),
         shapes=1,
     )
-    seconds, accuracy, said = {}, {}, []
+    seconds, accuracy, outputs = {}, {}, []
     for system in ("final", "bahdanau"):
         label = SYSTEMS[system].label
         console.rule(f"{task}: {label}", align="left")
-        translator = teach(
-            lesson,
+        translator = train_translator(
+            pairs,
             system,
             settings.widths,
             settings.train,
@@ -178,46 +174,46 @@ def learn(
             console=console,
             fresh=settings.fresh,
         )
-        said = translator.translate([item.source for item in course.test])
+        outputs = translator.translate([item.source for item in data.test])
         seconds[label] = translator.seconds
-        accuracy[label] = accuracy_by_size(course.test, said)
+        accuracy[label] = accuracy_by_size(data.test, outputs)
     return TaskResult(
-        trained=course.trained,
-        size_label=course.size_label,
+        trained=data.trained,
+        size_label=data.size_label,
         seconds=seconds,
         accuracy=accuracy,
-        moves=moves_by_size(course.test, said) if task in MOVES else {},
-        example=example(course, said),
+        moves=moves_by_size(data.test, outputs) if task in MOVES else {},
+        example=example(data, outputs),
     )
 
 
-def accuracy_by_size(items: Sequence[Item], said: Sequence[Alignment]) -> dict[int, float]:
-    """Share of the target's words that are said in their place, by size."""
+def accuracy_by_size(items: Sequence[Item], outputs: Sequence[Alignment]) -> dict[int, float]:
+    """Share of the target's words that are output in the right place, by size."""
     shares = defaultdict(list)
-    for item, alignment in zip(items, said, strict=True):
+    for item, alignment in zip(items, outputs, strict=True):
         pairs = zip(item.target, alignment.generated, strict=False)
         shares[item.size].append(sum(a == b for a, b in pairs) / len(item.target))
     return {size: float(np.mean(found)) for size, found in sorted(shares.items())}
 
 
-def moves_by_size(items: Sequence[Item], said: Sequence[Alignment]) -> dict[int, float]:
-    """How far the attention moves at a step, in the mean, by size; of outputs with two steps."""
+def moves_by_size(items: Sequence[Item], outputs: Sequence[Alignment]) -> dict[int, float]:
+    """The mean move of attention from one output to the next, by size."""
     moves = defaultdict(list)
-    for item, alignment in zip(items, said, strict=True):
+    for item, alignment in zip(items, outputs, strict=True):
         if len(alignment.generated) > 1:
             moves[item.size].append(mean_move(alignment.weights))
     return {size: float(np.mean(found)) for size, found in sorted(moves.items())}
 
 
-def example(course: Course, said: Sequence[Alignment]) -> Alignment:
-    """The first test item of a size in training that still fits a picture."""
-    sizes = [item.size for item in course.test if item.size <= course.trained[1]]
+def example(data: TaskData, outputs: Sequence[Alignment]) -> Alignment:
+    """The alignment of the first test item of the largest trained size that fits a figure."""
+    sizes = [item.size for item in data.test if item.size <= data.trained[1]]
     size = max(size for size in sizes if size <= 12)
-    return next(a for item, a in zip(course.test, said, strict=True) if item.size == size)
+    return next(a for item, a in zip(data.test, outputs, strict=True) if item.size == size)
 
 
 def claims_of(task: str, result: TaskResult) -> list[Claim]:
-    """What the lecture leads one to expect of a task."""
+    """The claims about a task."""
     attention, last_state = result.accuracy[ATTENTION], result.accuracy[LAST_STATE]
     shortest, longest, largest = min(attention), result.trained[1], max(attention)
 
@@ -225,8 +221,8 @@ def claims_of(task: str, result: TaskResult) -> list[Claim]:
         return f"{attention[size]:.2f} with attention, {last_state[size]:.2f} from the last state"
 
     if task == "agreement":
-        says = f"trained on {longest} clauses, with attention at least 0.90 across {largest}"
-        return [Claim(f"{task}: {says}", measured(largest), attention[largest] >= 0.9)]
+        statement = f"trained on {longest} clauses, with attention at least 0.90 across {largest}"
+        return [Claim(f"{task}: {statement}", measured(largest), attention[largest] >= 0.9)]
     aim = "with attention at least 0.95, from the last state at most 0.50"
     reached = attention[longest] >= 0.95 and last_state[longest] <= 0.5
     if task == "digits":  # where a one-layer Transformer is published to be right throughout
@@ -253,22 +249,6 @@ def claims_of(task: str, result: TaskResult) -> list[Claim]:
             abs(result.moves[longest] - MOVES[task]) <= 0.1,
         ),
     ]
-
-
-def table(task: str, result: TaskResult) -> Table:
-    """Accuracy by size, for a terminal."""
-    drawn = Table(title=f"{task}: words said in their place", title_justify="left")
-    drawn.add_column(result.size_label, justify="right")
-    for name in result.accuracy:
-        drawn.add_column(name, justify="right")
-    drawn.add_column("attention moves", justify="right")
-    for size in result.accuracy[ATTENTION]:
-        beyond = "*" if size > result.trained[1] else ""
-        shares = [f"{curve[size]:.2f}" for curve in result.accuracy.values()]
-        moves = f"{result.moves[size]:+.2f}" if size in result.moves else "–"
-        drawn.add_row(f"{size}{beyond}", *shares, moves)
-    drawn.caption = "* longer than any in training"
-    return drawn
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,11 +1,11 @@
-"""A small GPT learns to sort letters, and shows what its heads read to do it.
+"""A small GPT that sorts letters, and the attention weights of its heads.
 
     .venv/bin/python -m experiments.sort  # a minute or two on two cores
-    .venv/bin/python -m experiments.sort --preset smoke  # the same path in half a minute
+    .venv/bin/python -m experiments.sort --preset smoke  # a test run, half a minute
 
-The example of https://github.com/karpathy/minGPT (demo.ipynb): a question of letters, then the same
-letters sorted, and only the answer counts in the loss. A quarter of all questions is held out, so
-that what is right about them was not learned by heart.
+The example of https://github.com/karpathy/minGPT (demo.ipynb): the question is a sequence of
+letters, the answer the same letters sorted, and only the answer counts in the loss. A quarter of
+all questions is held out, to test generalisation.
 """
 
 import dataclasses
@@ -19,20 +19,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 from rich.console import Console
-from rich.table import Table
 
 from attn_jax.models import GPT, DecoderConfig, generate
-from experiments._alignments import Alignment
-from experiments._claims import Claim
-from experiments._heads import head_names, head_weights, readings
-from experiments._language import LanguageModel
-from experiments._program import run_program
-from experiments._runs import directory_of, locked
-from experiments._sizes import check_heads
-from experiments._sort_report import HEADER, Findings, observation, reading_rows, write_findings
-from experiments._task import Task, TrainConfig
-from experiments._train import TrainResult, fit
-from experiments._windows import Windows
+from experiments.data.windows import Windows
+from experiments.measures.alignments import Alignment
+from experiments.measures.heads import all_head_statistics, head_names, head_weights
+from experiments.reports.claims import Claim
+from experiments.reports.program import run_program
+from experiments.reports.report import publish
+from experiments.reports.sort_report import Findings, make_report
+from experiments.systems.language_model import LanguageModel
+from experiments.systems.sizes import check_heads
+from experiments.training.runs import directory_of, locked
+from experiments.training.task import Task, TrainConfig
+from experiments.training.train import TrainResult, fit
 
 LETTERS = "ABCDEFGHIJ"
 MOST_QUESTIONS = 100_000
@@ -40,18 +40,18 @@ MOST_QUESTIONS = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Everything that a run depends on.
+    """All settings of a run.
 
     Attributes:
-      name: of the run: everything it writes is in runs/NAME.
-      letters: how many different ones there are.
+      name: of the run; its files are in runs/NAME.
+      letters: size of the alphabet.
       length: of a question.
-      held_out: share of all questions that are not trained on.
+      held_out: share of all questions that are not in training.
       num_layers: blocks of the model.
       num_heads: of a block.
       model_dim: width of a token's vector.
       train: optimiser, schedule, and the seed of data and training.
-      fresh: forget what an earlier run of that name stored.
+      fresh: remove an earlier run of that name first.
     """
 
     name: str = "sort"
@@ -79,7 +79,7 @@ class Settings:
         if self.length < 2 or self.letters**self.length > MOST_QUESTIONS:
             raise ValueError(
                 f"length={self.length} must be at least 2, and letters^length at most "
-                f"{MOST_QUESTIONS:,}: every question is asked in the end"
+                f"{MOST_QUESTIONS:,}: every question is evaluated"
             )
         check_heads(self.num_heads, self.model_dim)
         if not 0 < self.held_out < 1:
@@ -87,7 +87,7 @@ class Settings:
 
     @property
     def model(self) -> DecoderConfig:
-        """GPT-2 in small."""
+        """The config of the model, a small GPT-2."""
         return DecoderConfig(
             vocab_size=self.letters,
             model_dim=self.model_dim,
@@ -119,23 +119,23 @@ PRESETS = {
 
 
 @dataclass(frozen=True)
-class Course:
-    """All questions with their answers, and which of them are held out.
+class TaskData:
+    """All questions with their answers.
 
     Attributes:
-      train: to learn from.
-      held_out: never trained on.
+      train: those in training.
+      held_out: those not in training.
     """
 
     train: Int[np.ndarray, "B T"]
     held_out: Int[np.ndarray, "C T"]
 
 
-def make_course(settings: Settings) -> Course:
-    """Every question once, in an order drawn by the seed; the first ones are held out.
+def make_data(settings: Settings) -> TaskData:
+    """Every question once, in random order; the first ones are held out.
 
     Raises:
-      ValueError: too few are left to fill a batch.
+      ValueError: too few are left for one batch.
     """
     letters = range(settings.letters)
     questions = np.array([*itertools.product(letters, repeat=settings.length)], np.int32)
@@ -147,37 +147,35 @@ def make_course(settings: Settings) -> Course:
             f"{len(rows) - held_out} questions cannot fill one batch of "
             f"batch_size={settings.train.batch_size}; lower it, or hold out fewer"
         )
-    return Course(rows[held_out:], rows[:held_out])
+    return TaskData(rows[held_out:], rows[:held_out])
 
 
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
-    """Trains the model, asks it every question, and looks into its heads."""
+    """Trains the model, evaluates it on every question, and writes the report."""
     directory = directory_of(settings.name)
     with locked(directory):
-        course = make_course(settings)
-        learner = LanguageModel.of(settings.model, given=settings.length)
+        data = make_data(settings)
+        network = LanguageModel.of(settings.model, given=settings.length)
         console.print(
-            f"{len(course.train):,} questions to learn from, {len(course.held_out):,} held out, "
-            f"such as {spelled(course.held_out[0])}; {learner.size:,} parameters",
+            f"{len(data.train):,} training questions, {len(data.held_out):,} held out, "
+            f"such as {as_letters(data.held_out[0])}; {network.size:,} parameters",
             soft_wrap=True,
         )
-        task = training_task(settings, course, learner)
+        task = training_task(settings, data, network)
         train, fresh = settings.train, settings.fresh
         result = fit(task, train, directory / "model", console=console, fresh=fresh)
-        findings = examine(settings, course, learner, result, command)
-        write_findings(directory / "report", findings)
-        show(console, findings)
-        console.print(f"\nThe report, with a figure: {directory / 'report' / 'report.md'}\n")
+        findings = examine(settings, data, network, result, command)
+        publish(make_report(findings), directory / "report", console)
         return findings.claims
 
 
-def training_task(settings: Settings, course: Course, learner: LanguageModel) -> Task:
-    """The task on the questions that are not held out; those that are validate."""
-    shuffled = grain.MapDataset.range(len(course.train)).seed(settings.train.seed).shuffle()
-    rows = shuffled.map(lambda i: Windows(course.train[i]))
+def training_task(settings: Settings, data: TaskData, network: LanguageModel) -> Task:
+    """The training task; the held-out questions are for validation."""
+    shuffled = grain.MapDataset.range(len(data.train)).seed(settings.train.seed).shuffle()
+    rows = shuffled.map(lambda i: Windows(data.train[i]))
     batches = rows.batch(settings.train.batch_size, drop_remainder=True)
     options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    evaluate = learner.evaluation([Windows(course.held_out)])
+    evaluate = network.evaluation([Windows(data.held_out)])
     return Task(
         name="GPT that sorts",
         config={
@@ -188,77 +186,76 @@ def training_task(settings: Settings, course: Course, learner: LanguageModel) ->
             "length": settings.length,
             "held_out": settings.held_out,
         },
-        init=learner.init,
-        loss=learner.loss,
+        init=network.init,
+        loss=network.loss,
         dataset=batches.repeat().to_iter_dataset(options),
         validate=lambda params: {"loss": evaluate(params)},
     )
 
 
 def examine(
-    settings: Settings, course: Course, learner: LanguageModel, result: TrainResult, command: str
+    settings: Settings, data: TaskData, network: LanguageModel, result: TrainResult, command: str
 ) -> Findings:
-    """What the trained model answers to every question, and what its heads read meanwhile."""
-    model, length = learner.model(result.params), settings.length
-    parts = {"trained on": course.train, "held out": course.held_out}
+    """The trained model's answers to every question, and the attention weights of its heads."""
+    model, length = network.model(result.params), settings.length
+    parts = {"trained on": data.train, "held out": data.held_out}
     rows = np.concatenate([*parts.values()])
-    answers = answered(model, rows[:, :length])
+    answers = predicted_answers(model, rows[:, :length])
     is_right = (answers == rows[:, length:]).all(axis=1)
-    seen, unseen = np.split(is_right, [len(course.train)])
+    seen, unseen = np.split(is_right, [len(data.train)])
     right = {"trained on": int(seen.sum()), "held out": int(unseen.sum())}
     counts = {name: len(rows) for name, rows in parts.items()}
-    shown = len(course.train) + most_mixed(course.held_out[:, :length], settings.letters)
+    shown = len(data.train) + most_balanced(data.held_out[:, :length], settings.letters)
     example = np.concatenate([rows[shown, :length], answers[shown]])
     return Findings(
         command=command,
         model=(
             f"{settings.num_layers} layers, {settings.num_heads} heads, width "
-            f"{settings.model_dim}, {learner.size:,} parameters; {settings.train.steps:,} steps in "
+            f"{settings.model_dim}, {network.size:,} parameters; {settings.train.steps:,} steps in "
             f"{result.seconds:.0f} s, seed {settings.train.seed}."
         ),
         sorted_right={"all": sum(right.values()), **right},
         inputs={"all": sum(counts.values()), **counts},
-        question=spelled(example[:length]),
-        said=spelled(example[length:]),
-        heads=pictures(model, example),
-        readings=readings(model, rows),
+        question=as_letters(example[:length]),
+        said=as_letters(example[length:]),
+        heads=head_alignments(model, example),
+        readings=all_head_statistics(model, rows),
         claims=claims_of(right, counts),
     )
 
 
-def answered(model: GPT, questions: Int[np.ndarray, "B S"]) -> Int[np.ndarray, "B S"]:
-    """What the model says after each question, the likeliest letter each time."""
-    said = generate(model, questions.tolist(), max_new_tokens=questions.shape[1])
-    return np.array(said.tokens, np.int32)
+def predicted_answers(model: GPT, questions: Int[np.ndarray, "B S"]) -> Int[np.ndarray, "B S"]:
+    """The model's greedy answer to each question."""
+    generated = generate(model, questions.tolist(), max_new_tokens=questions.shape[1])
+    return np.array(generated.tokens, np.int32)
 
 
-def most_mixed(questions: Int[np.ndarray, "B S"], letters: int) -> int:
-    """The first question that has its letters as equally often as any: one that shows much."""
+def most_balanced(questions: Int[np.ndarray, "B S"], letters: int) -> int:
+    """The first question whose letters occur most equally often."""
     counts = (questions[:, :, None] == np.arange(letters)[None, None, :]).sum(axis=1)
     return int(counts.var(axis=1).argmin())
 
 
 def claims_of(right: dict[str, int], counts: dict[str, int]) -> tuple[Claim, ...]:
-    """That every question is answered right, and so are those that it has never seen."""
-    everything = sum(counts.values())
+    """Claims that all answers are correct, and those to held-out questions."""
     held_out = right["held out"], counts["held out"]
     return (
         Claim(
-            "it sorts all inputs that there are",
-            f"{sum(right.values())} of {everything}",
+            "it sorts all possible inputs",
+            f"{sum(right.values())} of {sum(counts.values())}",
             right == counts,
         ),
         Claim(
-            "among them those that were held out",
+            "it sorts all held-out inputs",
             "{} of {}".format(*held_out),
             held_out[0] == held_out[1],
         ),
     )
 
 
-def pictures(model: GPT, tokens: Int[np.ndarray, " T"]) -> dict[str, Alignment]:
-    """What each head reads for every letter of one answer."""
-    length, letters = len(tokens) // 2, spelled(tokens)
+def head_alignments(model: GPT, tokens: Int[np.ndarray, " T"]) -> dict[str, Alignment]:
+    """The attention weights of each head for every letter of one answer."""
+    length, letters = len(tokens) // 2, as_letters(tokens)
     weights = np.asarray(head_weights(model, jnp.asarray(tokens[:-1])), np.float64)
     rows = weights.reshape(-1, *weights.shape[2:])[:, length - 1 :]
     return {
@@ -267,22 +264,9 @@ def pictures(model: GPT, tokens: Int[np.ndarray, " T"]) -> dict[str, Alignment]:
     }
 
 
-def spelled(ids: Int[np.ndarray, " T"]) -> str:
+def as_letters(ids: Int[np.ndarray, " T"]) -> str:
     """Ids as letters."""
     return "".join(LETTERS[i] for i in ids)
-
-
-def show(console: Console, findings: Findings) -> None:
-    """What was sorted and what each head reads, for a terminal."""
-    console.rule("what was found", align="left")
-    console.print(f"{findings.question} is answered {findings.said}")
-    table = Table(title="what each head reads, in the mean", title_justify="left")
-    for i, name in enumerate(HEADER):
-        table.add_column(name, justify="right" if i else "left", no_wrap=not i)
-    for row in reading_rows(findings.readings):
-        table.add_row(*row)
-    console.print(table)
-    console.print(observation(findings.readings), soft_wrap=True)
 
 
 def main(arguments: Sequence[str]) -> int:

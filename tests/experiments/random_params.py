@@ -1,4 +1,4 @@
-"""Parameters for a GPT that was never trained: normal numbers, no two of its parts alike."""
+"""Parameters for a GPT that was never trained: normal numbers, different in all parts."""
 
 import jax
 import jax.numpy as jnp

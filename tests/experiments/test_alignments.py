@@ -1,10 +1,10 @@
-"""Pieces merged into words, and the choice of sentences whose alignment crosses."""
+"""Subwords merged into words, and the choice of sentences whose alignment has a crossing."""
 
 import numpy as np
 import pytest
 
-from experiments import _alignments as alignments
-from experiments._alignments import Alignment
+from experiments.measures import alignments
+from experiments.measures.alignments import Alignment
 
 
 def reading(source, generated, columns, weight=0.9):
@@ -25,26 +25,26 @@ ZONE = reading(
 
 def test_pieces_of_a_source_word_are_added_and_of_a_generated_word_averaged():
     weights = np.array([[0.1, 0.2, 0.7], [0.3, 0.3, 0.4], [0.5, 0.4, 0.1]])
-    merged = alignments.merge_pieces(weights, [0, 0, 1], [0, 1, 1])
+    merged = alignments.merge_subwords(weights, [0, 0, 1], [0, 1, 1])
     np.testing.assert_allclose(merged, [[0.3, 0.7], [0.75, 0.25]], rtol=1e-12)
 
 
 def test_merged_rows_still_sum_to_one():
     weights = np.random.default_rng(0).dirichlet(np.ones(7), size=5).astype(np.float32)
-    merged = alignments.merge_pieces(weights, [0, 1, 1, 1, 2, 3, 3], [0, 0, 1, 2, 2])
+    merged = alignments.merge_subwords(weights, [0, 1, 1, 1, 2, 3, 3], [0, 0, 1, 2, 2])
     assert merged.shape == (3, 4)
     np.testing.assert_allclose(merged.sum(axis=1), 1, rtol=1e-6)
 
 
 def test_words_of_one_piece_each_are_left_alone():
     weights = np.random.default_rng(1).dirichlet(np.ones(3), size=2)
-    np.testing.assert_array_equal(alignments.merge_pieces(weights, [0, 1, 2], [0, 1]), weights)
+    np.testing.assert_array_equal(alignments.merge_subwords(weights, [0, 1, 2], [0, 1]), weights)
 
 
 @pytest.mark.parametrize("words", [[0, 1], [1, 1, 2], [0, 2, 2], [0, 1, 0]])
 def test_numbers_that_do_not_count_the_words_are_refused(words):
     with pytest.raises(ValueError, match="source_words"):
-        alignments.merge_pieces(np.ones((2, 3)) / 3, words, [0, 1])
+        alignments.merge_subwords(np.ones((2, 3)) / 3, words, [0, 1])
 
 
 def test_alignment_refuses_weights_of_another_shape():
@@ -86,7 +86,7 @@ def test_picks_are_the_sharpest_crossings_of_easy_length_without_repeats():
     assert "filled" not in picks.rule
 
 
-def test_without_crossings_the_sharpest_sentences_fill_the_figure_and_the_rule_says_so():
+def test_without_crossings_the_sharpest_sentences_fill_the_figure_and_the_rule_mentions_it():
     blurred, sharp = (
         reading("one two three four five six", "un deux trois", [0, 1, 2], w) for w in (0.6, 0.8)
     )

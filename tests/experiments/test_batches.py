@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from attn_jax.models import EOS, PAD
-from experiments._batches import (
+from experiments.data.batches import (
     Example,
     choose_shapes,
     encode_one,
@@ -16,8 +16,8 @@ from experiments._batches import (
     pad,
     training_batches,
 )
-from experiments._corpora import Pair
-from experiments._tokens import encode, train_tokenizer
+from experiments.data.corpora import Pair
+from experiments.data.tokens import encode, train_tokenizer
 
 SHAPES = [(4, 6), (9, 10), (14, 15)]
 
@@ -60,7 +60,7 @@ def epoch_length(batch_size):
     return sum(fits.count(shape) // batch_size for shape in SHAPES)
 
 
-def test_rows_hold_their_sentences_and_masks_say_where():
+def test_batch_examples_contain_their_sentences_and_masks_mark_them():
     batch = pad([Example([5, 6, 7], [8, EOS]), Example([9], [4, 3, EOS])], (4, 3))
     np.testing.assert_array_equal(batch.source, [[5, 6, 7, PAD], [9, PAD, PAD, PAD]])
     np.testing.assert_array_equal(batch.source_mask, [[1, 1, 1, 0], [1, 0, 0, 0]])
@@ -121,7 +121,7 @@ def test_a_state_set_in_another_process_gives_the_continuation():
     state = iterator.get_state()
     expected = rows(next(iterator) for _ in range(7))
     program = (
-        "import json, sys; from experiments._batches import *\n"
+        "import json, sys; from experiments.data.batches import *\n"
         f"examples = [Example(*e) for e in {[tuple(e) for e in EXAMPLES]!r}]\n"
         f"it = iter(training_batches(examples, batch_size=4, shapes={SHAPES!r}, seed=6))\n"
         f"it.set_state(json.loads({json.dumps(state)!r}))\n"
@@ -149,7 +149,7 @@ def test_a_long_bucket_too_small_takes_the_next_smaller_one_with_it():
     assert {int(n) for batch in batches for n in batch.source[:, 0]} == {11, 13}
 
 
-def test_evaluation_shows_every_example_once_and_tells_its_place():
+def test_evaluation_batches_have_every_example_once_with_its_index():
     found = evaluation_batches(EXAMPLES, batch_size=8, shapes=SHAPES)
     index = np.concatenate([batch.index for batch in found])
     numbers = np.array(rows(batch.batch for batch in found))

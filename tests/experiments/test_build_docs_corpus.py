@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import build_docs_corpus as build
-from experiments._manual_pages import clean, read_page
+from experiments.data import build_docs_corpus as build
+from experiments.data.manual_pages import clean, read_page
 
 
 def texts(html):
@@ -61,7 +61,7 @@ def test_a_name_is_parted_from_the_word_before_but_an_ending_is_not_cut_off():
     assert texts('<p>touche<span class="keycode">F</span></p>') == ["touche F"]
 
 
-def test_navigation_scripts_and_icons_are_not_read():
+def test_navigation_scripts_and_icons_are_left_out():
     html = """<html><head><title>T</title></head><body><div id="page-header">Menu</div>
       <script>if (1 < 2) {}</script><div class="toplang"><p>fr</p></div>
       <h2 id="a">Heading<a class="permalink" href="#a">&para;</a></h2>
@@ -69,7 +69,7 @@ def test_navigation_scripts_and_icons_are_not_read():
     assert texts(html) == ["Heading", "Text here."]
 
 
-def test_a_block_knows_its_tag_its_id_and_its_section():
+def test_a_block_has_its_tag_its_id_and_its_section():
     html = '<h2 id="use">Use</h2><dl><dt>A</dt><dd id="d">An <code>a</code> thing</dd></dl>'
     found = [tuple(block) for block in read_page(html).blocks]
     assert found == [
@@ -84,7 +84,7 @@ def test_text_that_is_mostly_code_is_code():
     assert [block.kind for block in read_page(html).blocks] == ["p", "code", "code"]
 
 
-def test_the_language_is_what_the_page_says():
+def test_the_language_is_that_of_the_lang_attribute():
     assert read_page('<html lang="pt-br"><p>Olá</p></html>').language == "pt-br"
 
 
@@ -252,7 +252,7 @@ def test_a_missing_package_is_named(packages, tmp_path):
 def test_the_committed_corpus_is_the_one_that_its_readme_and_notice_describe():
     digest = hashlib.sha256(build.OUTPUT.read_bytes()).hexdigest()
     readme = build.OUTPUT.with_name("README.md").read_text("utf-8")
-    notice = Path(build.__file__).parents[1].joinpath("NOTICE").read_text("utf-8")
+    notice = Path(build.__file__).parents[2].joinpath("NOTICE").read_text("utf-8")
     assert digest in readme
     for name, version in build.PACKAGES.items():
         assert name in readme

@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from experiments import _checkpoints, _seals
-from experiments._checkpoints import CheckpointCorrupt, CheckpointMismatch, CheckpointNotSaved
+from experiments.training import checkpoints, seals
+from experiments.training.checkpoints import (
+    CheckpointCorrupt,
+    CheckpointMismatch,
+    CheckpointNotSaved,
+)
 
 
 class Moments(NamedTuple):
@@ -56,7 +60,7 @@ def two(tmp_path_factory):
     """Checkpoints of steps 20 and 40; tests copy it."""
     directory = tmp_path_factory.mktemp("two")
     for step in (20, 40):
-        _checkpoints.save(directory, step, tree(step), {"cursor": {"next": step}}, f"log {step}\n")
+        checkpoints.save(directory, step, tree(step), {"cursor": {"next": step}}, f"log {step}\n")
     return directory
 
 
@@ -66,53 +70,53 @@ def copy(two, tmp_path):
 
 
 def test_a_checkpoint_gives_back_every_bit_and_every_container(two):
-    found = _checkpoints.newest(two)
+    found = checkpoints.newest(two)
     assert (found.step, found.state["cursor"], found.log) == (40, {"next": 40}, "log 40\n")
-    assert_same_bits(_checkpoints.restore(found, shapes(tree())), tree(40))
+    assert_same_bits(checkpoints.restore(found, shapes(tree())), tree(40))
 
 
-def test_one_branch_can_be_read_alone(two):
+def test_one_branch_can_be_restored_alone(two):
     like = shapes(tree())["params"]
-    found = _checkpoints.newest(two)
-    assert_same_bits(_checkpoints.restore(found, like, under="params"), tree(40)["params"])
+    found = checkpoints.newest(two)
+    assert_same_bits(checkpoints.restore(found, like, under="params"), tree(40)["params"])
 
 
 def test_the_state_of_a_flax_module_comes_back_as_one(tmp_path):
     def linear(seed):
         return nnx.state(nnx.Sequential(nnx.Linear(2, 3, rngs=nnx.Rngs(seed))))
 
-    _checkpoints.save(tmp_path, 20, {"params": linear(5)}, {}, "")
-    restored = _checkpoints.restore(_checkpoints.newest(tmp_path), linear(6), under="params")
+    checkpoints.save(tmp_path, 20, {"params": linear(5)}, {}, "")
+    restored = checkpoints.restore(checkpoints.newest(tmp_path), linear(6), under="params")
     assert_same_bits(restored, linear(5))
 
 
 def test_where_nothing_was_saved_there_is_no_checkpoint(tmp_path):
-    assert _checkpoints.newest(tmp_path / "checkpoints") is None
+    assert checkpoints.newest(tmp_path / "checkpoints") is None
 
 
 def test_only_the_newest_two_are_kept(copy):
-    _checkpoints.save(copy, 60, tree(60), {}, "")
+    checkpoints.save(copy, 60, tree(60), {}, "")
     assert names(copy) == ["step-00000040", "step-00000060"]
 
 
 def test_nine_digits_are_newer_than_eight(tmp_path):
     for step in (99_999_999, 100_000_000, 100_000_001):
-        _checkpoints.save(tmp_path, step, tree(), {}, "")
+        checkpoints.save(tmp_path, step, tree(), {}, "")
     assert names(tmp_path) == ["step-100000000", "step-100000001"]
-    assert _checkpoints.newest(tmp_path).step == 100_000_001
+    assert checkpoints.newest(tmp_path).step == 100_000_001
 
 
 def test_a_relative_directory_will_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     directory = Path("runs/checkpoints")
-    _checkpoints.save(directory, 20, tree(20), {}, "")
-    restored = _checkpoints.restore(_checkpoints.newest(directory), shapes(tree()))
+    checkpoints.save(directory, 20, tree(20), {}, "")
+    restored = checkpoints.restore(checkpoints.newest(directory), shapes(tree()))
     assert_same_bits(restored, tree(20))
 
 
 def test_two_arrays_of_one_name_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"two arrays are called a\.b"):
-        _checkpoints.save(tmp_path, 20, {"a": {"b": jnp.ones(2)}, "a.b": jnp.ones(3)}, {}, "")
+    with pytest.raises(ValueError, match=r"two arrays have the name a\.b"):
+        checkpoints.save(tmp_path, 20, {"a": {"b": jnp.ones(2)}, "a.b": jnp.ones(3)}, {}, "")
 
 
 def flip(path):
@@ -142,30 +146,30 @@ def test_harm_to_any_file_is_found_and_the_checkpoint_before_is_used(copy, tmp_p
             continue  # an empty file cannot be flipped, cut or emptied
         backup = shutil.copy(path, tmp_path / "backup")
         harm(path)
-        found = _checkpoints.newest(copy)
+        found = checkpoints.newest(copy)
         assert found.step == 20, path
         assert [damaged.name for damaged in found.damaged] == ["step-00000040"]
         shutil.copy(backup, path)
-    assert _checkpoints.newest(copy).step == 40
+    assert checkpoints.newest(copy).step == 40
 
 
 def test_a_file_that_appears_is_damage_but_a_desktops_is_not(copy):
     (copy / "step-00000040" / ".DS_Store").write_text("x")
-    assert _checkpoints.newest(copy).step == 40
+    assert checkpoints.newest(copy).step == 40
     (copy / "step-00000040" / "arrays" / "more").write_text("x")
-    assert "arrays/more is not listed" in next(iter(_checkpoints.newest(copy).damaged.values()))
+    assert "arrays/more is not listed" in next(iter(checkpoints.newest(copy).damaged.values()))
 
 
 @pytest.mark.parametrize("listed", ["nothing", "one file"])
 def test_a_seal_that_lists_too_little_is_damage(copy, listed):
     newest = copy / "step-00000040"
-    line = (newest / _seals.SUMS).read_text().splitlines(keepends=True)[0]
+    line = (newest / seals.SUMS).read_text().splitlines(keepends=True)[0]
     kept = line.split()[1] if listed == "one file" else None
     for path in sorted(newest.rglob("*"), reverse=True):
-        if path.is_file() and str(path.relative_to(newest)) != kept and path.name != _seals.SUMS:
+        if path.is_file() and str(path.relative_to(newest)) != kept and path.name != seals.SUMS:
             path.unlink()
-    (newest / _seals.SUMS).write_text(line if kept else "")
-    found = _checkpoints.newest(copy)
+    (newest / seals.SUMS).write_text(line if kept else "")
+    found = checkpoints.newest(copy)
     assert found.step == 20
     assert "SHA256SUMS does not list" in found.damaged[newest]
 
@@ -174,11 +178,11 @@ def test_a_link_to_the_checkpoint_of_another_step_is_damage_and_is_removed_alone
     newest = copy / "step-00000040"
     shutil.rmtree(newest)
     newest.symlink_to(copy / "step-00000020")
-    found = _checkpoints.newest(copy)
+    found = checkpoints.newest(copy)
     assert (found.step, found.damaged) == (20, {newest: "it is a checkpoint of step 20"})
-    _checkpoints.tidy(copy, found.damaged)
+    checkpoints.remove_leftovers(copy, found.damaged)
     assert names(copy) == ["step-00000020"]
-    assert _checkpoints.newest(copy).step == 20
+    assert checkpoints.newest(copy).step == 20
 
 
 def test_a_folder_of_a_checkpoint_that_became_a_link_is_damage(copy, tmp_path):
@@ -187,7 +191,7 @@ def test_a_folder_of_a_checkpoint_that_became_a_link_is_damage(copy, tmp_path):
     shutil.copytree(copy / "step-00000020" / "arrays", other)
     shutil.rmtree(arrays)
     arrays.symlink_to(other)
-    found = _checkpoints.newest(copy)
+    found = checkpoints.newest(copy)
     assert found.step == 20
     assert "is missing" in next(iter(found.damaged.values()))
 
@@ -195,14 +199,14 @@ def test_a_folder_of_a_checkpoint_that_became_a_link_is_damage(copy, tmp_path):
 def test_an_old_checkpoint_that_is_a_link_makes_room_too(copy):
     moved = (copy / "step-00000020").rename(copy.parent / "moved")
     (copy / "step-00000020").symlink_to(moved)
-    _checkpoints.save(copy, 60, tree(60), {}, "")
+    checkpoints.save(copy, 60, tree(60), {}, "")
     assert names(copy) == ["step-00000040", "step-00000060"]
     assert (moved / "state.json").exists()
 
 
 def test_sums_have_the_format_of_sha256sum(two):
     directory = two / "step-00000040"
-    lines = (directory / _seals.SUMS).read_text().splitlines()
+    lines = (directory / seals.SUMS).read_text().splitlines()
     assert len(lines) == len([path for path in directory.rglob("*") if path.is_file()]) - 1
     for line in lines:
         digest, name = line.split("  ")
@@ -214,15 +218,15 @@ def test_when_all_are_damaged_the_message_names_the_files_and_the_remedy(copy):
     delete(copy / "step-00000020" / "metrics.jsonl")
     expected = r"00040: sha256 of state.json differs; .*00020: metrics.jsonl is missing.*--fresh"
     with pytest.raises(CheckpointCorrupt, match=expected):
-        _checkpoints.newest(copy)
+        checkpoints.newest(copy)
 
 
-def test_a_newer_format_is_not_read(two, tmp_path, monkeypatch):
-    monkeypatch.setattr(_checkpoints, "FORMAT", 2)
-    _checkpoints.save(tmp_path, 20, tree(), {}, "")
-    monkeypatch.setattr(_checkpoints, "FORMAT", 1)
-    with pytest.raises(CheckpointMismatch, match="format 2, this program reads up to 1"):
-        _checkpoints.newest(tmp_path)
+def test_a_newer_format_is_refused(two, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "FORMAT", 2)
+    checkpoints.save(tmp_path, 20, tree(), {}, "")
+    monkeypatch.setattr(checkpoints, "FORMAT", 1)
+    with pytest.raises(CheckpointMismatch, match="format 2, and this program supports up to 1"):
+        checkpoints.newest(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -230,17 +234,17 @@ def test_a_newer_format_is_not_read(two, tmp_path, monkeypatch):
     [
         (
             {"kernel": jnp.zeros((2, 6))},
-            r"params.kernel float32\[2,5\] in .*, float32\[2,6\] asked",
+            r"params.kernel float32\[2,5\] in .*, float32\[2,6\] requested",
         ),
-        ({"kernel": jnp.zeros((2, 5), jnp.int32)}, r"float32\[2,5\] in .*, int32\[2,5\] asked"),
-        ({"bias": jnp.zeros(5)}, r"params.bias absent in the checkpoint, float32\[5\] asked"),
-        ({"layers": []}, r"params.layers.0 bfloat16\[3\] in the checkpoint, none asked"),
+        ({"kernel": jnp.zeros((2, 5), jnp.int32)}, r"float32\[2,5\] in .*, int32\[2,5\] requested"),
+        ({"bias": jnp.zeros(5)}, r"params.bias absent in the checkpoint, float32\[5\] requested"),
+        ({"layers": []}, r"params.layers.0 bfloat16\[3\] in the checkpoint, none requested"),
     ],
 )
 def test_arrays_of_another_model_are_refused_by_name(two, changes, expected):
     like = tree()["params"] | changes
     with pytest.raises(CheckpointMismatch, match=expected):
-        _checkpoints.restore(_checkpoints.newest(two), like, under="params")
+        checkpoints.restore(checkpoints.newest(two), like, under="params")
 
 
 def refuse(*args, **kwargs):
@@ -249,7 +253,7 @@ def refuse(*args, **kwargs):
 
 @pytest.mark.parametrize(
     ("module", "function"),
-    [(_checkpoints, "_write_arrays"), (_seals, "seal"), (_seals, "flush")],
+    [(checkpoints, "_write_arrays"), (seals, "seal"), (seals, "flush")],
 )
 def test_a_failed_save_leaves_the_earlier_checkpoint_and_nothing_else(
     copy, monkeypatch, module, function
@@ -257,44 +261,44 @@ def test_a_failed_save_leaves_the_earlier_checkpoint_and_nothing_else(
     with monkeypatch.context() as patch:
         patch.setattr(module, function, refuse)
         with pytest.raises(CheckpointNotSaved, match=r"step 60 .*No space.*step 40 is intact"):
-            _checkpoints.save(copy, 60, tree(60), {}, "")
+            checkpoints.save(copy, 60, tree(60), {}, "")
     assert names(copy) == ["step-00000020", "step-00000040"]
-    _checkpoints.save(copy, 60, tree(60), {}, "")
-    assert _checkpoints.newest(copy).step == 60
+    checkpoints.save(copy, 60, tree(60), {}, "")
+    assert checkpoints.newest(copy).step == 60
 
 
 def test_a_disk_that_is_too_full_is_not_written_at_all(copy, monkeypatch):
-    monkeypatch.setattr(_checkpoints, "_write_arrays", lambda *_: pytest.fail("it was written"))
+    monkeypatch.setattr(checkpoints, "_write_arrays", lambda *_: pytest.fail("it was written"))
     usage = shutil.disk_usage(copy)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(CheckpointNotSaved, match=r"\(No space left on device\).*Free some space"):
-        _checkpoints.save(copy, 60, tree(60), {}, "")
+        checkpoints.save(copy, 60, tree(60), {}, "")
     assert names(copy) == ["step-00000020", "step-00000040"]
 
 
-def test_a_disk_that_may_not_be_written_is_not_said_to_be_full(copy, monkeypatch):
+def test_a_read_only_disk_is_not_reported_as_full(copy, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(_checkpoints, "_write_arrays", refuse)
+    monkeypatch.setattr(checkpoints, "_write_arrays", refuse)
     expected = rf"\(Read-only file system\).*Make {copy} writable and run"
     with pytest.raises(CheckpointNotSaved, match=expected):
-        _checkpoints.save(copy, 60, tree(60), {}, "")
+        checkpoints.save(copy, 60, tree(60), {}, "")
 
 
 _FILL = """
 import pathlib, resource, sys
 import jax
-from experiments import _checkpoints
+from experiments.training import checkpoints
 directory = pathlib.Path(sys.argv[1])
 arrays = {f"a{i}": jax.random.normal(jax.random.key(i), (100, 500)) for i in range(3)}
-_checkpoints.save(directory, 20, arrays, {}, "")
+checkpoints.save(directory, 20, arrays, {}, "")
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:
-    _checkpoints.save(directory, 40, arrays, {}, "")
-except _checkpoints.CheckpointNotSaved as error:
+    checkpoints.save(directory, 40, arrays, {}, "")
+except checkpoints.CheckpointNotSaved as error:
     print(error)
-print(_checkpoints.newest(directory).step)
+print(checkpoints.newest(directory).step)
 """
 
 
@@ -320,7 +324,7 @@ def test_leftovers_and_damage_are_tidied_away(copy):
     (copy / "step-00000060.writing").mkdir()
     (copy / "step-00000000.removing").mkdir()
     flip(copy / "step-00000040" / "state.json")
-    _checkpoints.tidy(copy, _checkpoints.newest(copy).damaged)
+    checkpoints.remove_leftovers(copy, checkpoints.newest(copy).damaged)
     assert names(copy) == ["step-00000020"]
 
 
@@ -330,4 +334,4 @@ def test_nothing_is_unpickled(two, monkeypatch):
 
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, refuse)
-    _checkpoints.restore(_checkpoints.newest(two), shapes(tree()))
+    checkpoints.restore(checkpoints.newest(two), shapes(tree()))

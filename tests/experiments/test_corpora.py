@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from experiments._corpora import Corpus, Pair, SubsetRule, load_corpus
-from experiments._words import words
+from experiments.data.corpora import Corpus, Pair, SubsetRule, load_corpus
+from experiments.data.words import words
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_the_note_counts_what_was_left_out_of_the_test(docs):
     assert sum(map(len, splits(docs).values())) + sum(map(int, left_out.groups())) == 33_331
 
 
-def test_held_out_text_that_training_knows_is_left_out(tmp_path):
+def test_held_out_text_that_occurs_in_training_is_left_out(tmp_path):
     pages = [f"page{n}" for n in range(60)]
     lines = [f"{page}\tthe text number {n}\tle texte {n}" for n, page in enumerate(pages)]
     (tmp_path / "docs_enfr.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -185,7 +185,7 @@ def test_an_unknown_corpus_is_named_together_with_the_known_ones():
 @pytest.mark.parametrize(
     ("name", "where"),
     [
-        ("docs", "python -m experiments.build_docs_corpus"),
+        ("docs", "python -m experiments.data.build_docs_corpus"),
         ("multi30k", "https://github.com/multi30k/dataset"),
         ("acts", "https://github.com/justicecanada/laws-lois-xml"),
     ],
@@ -203,8 +203,8 @@ def test_a_corpus_outside_the_repository_needs_its_folder():
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b"p\tonly one", "line 3: 2 fields where 3 belong .page, source, target"),
-        (b"p\ta\tb\tc", "line 3: 4 fields where 3 belong"),
+        (b"p\tonly one", "line 3: 2 fields instead of 3 .page, source, target"),
+        (b"p\ta\tb\tc", "line 3: 4 fields instead of 3"),
         (b"p\t  \tb", "line 3: source is empty; remove the line"),
         (b"", "line 3: the line is empty"),
         (b"p\tcaf\xe9\tb", "line 3: byte 5 .0xe9. is not UTF-8; convert"),
@@ -228,5 +228,5 @@ def test_a_damaged_file_is_refused(suffix, damage, tmp_path):
     broken = data[:middle] if damage == "cut" else data[:middle] + bytes(99) + data[middle + 99 :]
     path = tmp_path / f"docs_enfr.tsv{suffix}"
     path.write_bytes(broken)
-    with pytest.raises(ValueError, match=r"is cut short or damaged \(.*\); fetch the file"):
+    with pytest.raises(ValueError, match=r"is truncated or damaged \(.*\); fetch the file"):
         load_corpus("docs", tmp_path)

@@ -7,9 +7,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from experiments import _figures as figures
-from experiments._alignments import Alignment
-from experiments._scores import BINS, LengthRow, ScoreTable
+from experiments.measures.alignments import Alignment
+from experiments.measures.scores import BINS, LengthRow, ScoreTable
+from experiments.reports import curves, figures
+from experiments.reports.styles import COLOURS, ORDER, line_styles
 
 COUNTS = (120, 340, 96, 9, 0, 12)
 
@@ -50,14 +51,14 @@ def test_bleu_by_length_names_the_bins_it_leaves_out():
     assert figure.get_supxlabel() == "Not drawn, fewer than 10 sentences: 31–40 (9), 41–60 (0)."
 
 
-def test_bleu_by_length_says_where_no_bin_is_big_enough():
+def test_bleu_by_length_has_a_note_where_no_bin_is_big_enough():
     figure = figures.bleu_by_length([table("a", 30.0, (3, 0, 0, 0, 0, 0))])
-    assert [text.get_text() for text in figure.axes[0].texts] == ["no sentences to speak of"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["too few sentences"]
     figures.png(figure)
 
 
 def test_systems_differ_in_colour_marker_and_line_and_in_grey():
-    styles = list(figures._styles([str(i) for i in range(7)]).values())
+    styles = list(line_styles([*ORDER, "6", "7"]).values())
     for name in ("color", "marker", "linestyle"):
         assert len({str(style[name]) for style in styles}) == 7
     greys = sorted(np.dot(to_rgb(style["color"]), (0.299, 0.587, 0.114)) for style in styles[:3])
@@ -75,7 +76,7 @@ def test_alignment_cells_are_squares_of_one_size_in_every_panel():
         assert 0 < box.y0 < box.y1 < 1
 
 
-def test_alignment_panels_share_a_scale_from_zero_to_one_and_say_what_is_what():
+def test_alignment_panels_share_a_scale_from_zero_to_one_and_have_labels():
     shown = alignment(3, 4)
     axes, bar = figures.alignment_maps([shown]).axes
     image = axes.images[0]
@@ -104,14 +105,14 @@ def test_curves_are_read_from_a_file_of_metrics(tmp_path):
     lines = [{"step": 1, "loss": 7.5, "seconds": 1.0}, later]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    curve = figures.Curve("a", ((1, 7.5), (20, 3.0)), ((20, 3.5),), (9.5,))
-    assert figures.read_curve("a", path) == curve
+    curve = curves.Curve("a", ((1, 7.5), (20, 3.0)), ((20, 3.5),), (9.5,))
+    assert curves.read_curve("a", path) == curve
 
 
 def test_a_system_keeps_its_colour_in_the_curves():
-    curve = figures.Curve("b", ((1, 7.0), (9, 2.0)), ((9, 3.0),))
-    training, validation = figures.training_curves([curve], ["a", "b"]).axes
-    assert training.lines[0].get_color() == figures.COLOURS[1]
+    curve = curves.Curve("RNN, last state", ((1, 7.0), (9, 2.0)), ((9, 3.0),))
+    training, validation = curves.training_curves([curve]).axes
+    assert training.lines[0].get_color() == COLOURS[1]
     assert training.lines[0].get_xydata().tolist() == [[1.0, 7.0], [9.0, 2.0]]
     assert validation.lines[0].get_xydata().tolist() == [[9.0, 3.0]]
 
@@ -121,7 +122,7 @@ def test_a_system_keeps_its_colour_in_the_curves():
     [
         lambda: figures.bleu_by_length([table("a", 30.0), table("b", 20.0)]),
         lambda: figures.alignment_maps([alignment(6, 5), alignment(4, 7)]),
-        lambda: figures.training_curves([figures.Curve("a", ((1, 7.0), (9, 2.0)), ())]),
+        lambda: curves.training_curves([curves.Curve("a", ((1, 7.0), (9, 2.0)), ())]),
     ],
 )
 def test_equal_numbers_give_equal_bytes_of_a_readable_size(draw):

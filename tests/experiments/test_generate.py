@@ -1,4 +1,4 @@
-"""The command that goes on with a text: what `transformers` says, as text, and clear refusals."""
+"""`generate` has the output of `transformers`, streams text, and refuses mistakes clearly."""
 
 import json
 import shutil
@@ -9,8 +9,8 @@ import pytest
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, pre_tokenizers, processors
 
 from experiments import generate
-from experiments._chat import rendered
-from experiments._checkpoint_text import Words, special_ids
+from experiments.systems.chat import render_chat
+from experiments.systems.checkpoint_text import CheckpointTokenizer, special_ids
 
 GOLDEN = Path(__file__).parents[1] / "data" / "hf"
 READ = 13  # tokens of the prompts that transformers went on with
@@ -55,16 +55,16 @@ def refusal(capsys):
     return said
 
 
-def test_it_says_what_transformers_says(folder, capsys):
+def test_it_generates_what_transformers_generates(folder, capsys):
     run(folder, "--prompt", prompt(0), "--max-new-tokens", 12)
     said = capsys.readouterr()
     assert said.out == expected()[0] + "\n"
-    assert "13 tokens read in" in said.err
-    assert "12 tokens said in" in said.err
+    assert "13 prompt tokens in" in said.err
+    assert "12 generated tokens in" in said.err
     assert "1.0 a pass" in said.err
 
 
-def test_two_prompts_go_on_side_by_side_with_a_smaller_model_that_guesses(folder, capsys):
+def test_two_prompts_are_continued_in_one_batch_with_a_draft_model(folder, capsys):
     guess = ("--draft", folder, "--draft-tokens", 3)  # itself: all its guesses are right
     run(folder, "--prompt", prompt(0), prompt(1), "--max-new-tokens", 12, *guess)
     said = capsys.readouterr()
@@ -87,7 +87,7 @@ def test_what_is_drawn_follows_from_the_seed(folder, capsys):
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_an_empty_prompt_begins_with_the_token_that_begins_texts(folder, capsys, refusal):
+def test_an_empty_prompt_starts_with_the_start_token(folder, capsys, refusal):
     assert "'' has no tokens" in refusal(folder, "--prompt", "")
     (folder / "generation_config.json").write_text('{"bos_token_id": 5}')
     run(folder, "--prompt", "", "--max-new-tokens", 6)
@@ -105,12 +105,12 @@ def test_characters_of_several_tokens_come_whole(tmp_path):
     assert "\ufffd" not in "".join(pieces)
 
 
-def byte_words(tmp_path) -> Words:
-    """Words of a tokenizer that has a token a byte."""
+def byte_words(tmp_path) -> CheckpointTokenizer:
+    """A tokenizer that has a token a byte."""
     tokenizer = ByteLevelBPETokenizer()
     tokenizer.train_from_iterator(["plain words"], vocab_size=257)
     tokenizer.save(str(tmp_path / "tokenizer.json"))
-    return Words.of(tmp_path)
+    return CheckpointTokenizer.of(tmp_path)
 
 
 def test_a_text_that_ends_inside_a_character_ends_as_a_full_decode(tmp_path):
@@ -140,7 +140,7 @@ def test_a_stop_text_ends_the_text(folder, capsys):
     run(folder, "--prompt", prompt(0), "--max-new-tokens", 12, "--stop", stop)
     shown = capsys.readouterr()
     assert shown.out.rstrip() == expected()[0].split(f" {stop}")[0]
-    assert "2 tokens said" in shown.err
+    assert "2 generated tokens" in shown.err
 
 
 def with_begin(folder, token: int) -> None:
@@ -151,9 +151,9 @@ def with_begin(folder, token: int) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
 
 
-def test_a_text_has_the_token_that_begins_it_once(folder):
+def test_a_text_has_the_start_token_once(folder):
     with_begin(folder, 5)
-    words = Words.of(folder)
+    words = CheckpointTokenizer.of(folder)
     assert words.ids("w3 w4") == words.ids("w5 w3 w4") == [5, 3, 4]
     assert words.ids("w3 w3") == [5, 3, 3]
 
@@ -173,7 +173,7 @@ def test_a_chat_template_writes_the_prompt(place, folder, capsys):
     (folder / "tokenizer_config.json").write_text(json.dumps(tokens))
     if place == "chat_template.jinja":
         (folder / place).write_text(template)
-    assert rendered(folder, "w3", "w4") == "w5 w7 w4 w8 w3"
+    assert render_chat(folder, "w3", "w4") == "w5 w7 w4 w8 w3"
     if place == "tokenizer_config.json":
         run(folder, "--prompt", "w3", "--chat", "--system", "w4", "--max-new-tokens", 4)
         answer = capsys.readouterr().out
@@ -196,7 +196,7 @@ def test_a_template_that_cannot_be_rendered_is_refused(case, tmp_path):
     if template is not None:
         (tmp_path / "chat_template.jinja").write_text(template)
     with pytest.raises(ValueError, match=message):
-        rendered(tmp_path, "hello")
+        render_chat(tmp_path, "hello")
 
 
 MISTAKES = {
@@ -214,10 +214,10 @@ MISTAKES = {
     ),
     "top_p 0": (None, ("--top-p", 0), r"top_p must be in (0, 1]; got 0.0"),
     "nothing to say": (None, ("--max-new-tokens", 0), "max_new_tokens must be at least 1; got 0"),
-    "two that guess": (None, ("--lookup", 2, "--draft", "x"), "lookup and draft both guess"),
+    "two that guess": (None, ("--lookup", 2, "--draft", "x"), "lookup and draft both propose"),
     "a lookup below 0": (None, ("--lookup", -1), "lookup must be at least 0; got -1"),
     "an empty stop": (None, ("--stop", ""), "stop has an empty text"),
-    "a system without a chat": (None, ("--system", "x"), "system is told by the chat template"),
+    "a system without a chat": (None, ("--system", "x"), "system needs the chat template"),
     "a list of a configuration": (
         lambda f: (f / "generation_config.json").write_text("[]"),
         (),

@@ -1,18 +1,18 @@
-"""The length experiment trains on short sequences only, and measures what it says."""
+"""The length experiment trains on short sequences only, and its measures are correct."""
 
 import dataclasses
-import doctest
 import json
 
 import numpy as np
 import pytest
 
-from experiments import _alignment_error, _toy, length
-from experiments._alignments import Alignment
-from experiments._length_report import TaskResult
-from experiments._synthetic import Item, digits
-from experiments._task import TrainConfig
-from experiments._toy import Lesson, Vocabulary, teach
+from experiments import length
+from experiments.data.synthetic import Item, digits
+from experiments.measures import alignment_error
+from experiments.measures.alignments import Alignment
+from experiments.measures.toy_translation import TrainingPairs, Vocabulary, train_translator
+from experiments.reports.length_report import TaskResult
+from experiments.training.task import TrainConfig
 
 QUICK = length.PRESETS["quick"]
 
@@ -23,32 +23,30 @@ def reading(generated, weights, source=("a", "b", "c", "d")):
 
 @pytest.mark.parametrize("task", ["copy", "reverse", "digits", "agreement"])
 def test_nothing_longer_than_trained_is_in_training_and_twice_that_is_in_the_test(task):
-    course = length.make_course(task, dataclasses.replace(QUICK, items=300, test_items=3))
-    low, high = course.trained
-    assert {item.size for item in course.train} == set(range(low, high + 1))
-    tested = [item.size for item in course.test]
+    data = length.make_data(task, dataclasses.replace(QUICK, items=300, test_items=3))
+    low, high = data.trained
+    assert {item.size for item in data.train} == set(range(low, high + 1))
+    tested = [item.size for item in data.test]
     assert {high, 2 * high} <= set(tested)
     assert all(tested.count(size) == 3 for size in tested)
     if task != "agreement":
-        assert all(item.size == len(item.source) for item in course.train + course.test)
+        assert all(item.size == len(item.source) for item in data.train + data.test)
 
 
 def test_the_digits_of_the_test_are_not_those_of_training():
-    course = length.make_course("digits", dataclasses.replace(QUICK, items=3000, test_items=5))
+    data = length.make_data("digits", dataclasses.replace(QUICK, items=3000, test_items=5))
     rows = [tuple(map(str, row)) for row in digits(3000).tolist()]
-    long = [item.source for item in course.test if 9 <= item.size <= 16]
-    assert all(
-        item.source == row[: item.size] for item, row in zip(course.train, rows, strict=True)
-    )
+    long = [item.source for item in data.test if 9 <= item.size <= 16]
+    assert all(item.source == row[: item.size] for item, row in zip(data.train, rows, strict=True))
     assert len(long) >= 15
     assert not any(source == row[: len(source)] for source in long for row in rows)
 
 
-def test_reverse_and_digits_are_asked_backwards_and_copy_is_not():
+def test_targets_of_reverse_and_digits_are_reversed_and_those_of_copy_are_not():
     settings = dataclasses.replace(QUICK, items=40, test_items=2)
     for task, step in (("copy", 1), ("reverse", -1), ("digits", -1)):
-        course = length.make_course(task, settings)
-        assert all(item.target == item.source[::step] for item in course.train + course.test)
+        data = length.make_data(task, settings)
+        assert all(item.target == item.source[::step] for item in data.train + data.test)
 
 
 def test_a_word_counts_only_in_its_place():
@@ -71,7 +69,7 @@ def test_attention_that_moves_forth_or_back_is_measured_so():
     ]
     assert length.moves_by_size(items, readings) == {4: 1.0, 5: -1.0}
     soft = 0.5 * np.eye(4) + 0.125
-    assert _alignment_error.mean_move(soft) == pytest.approx(0.5)
+    assert alignment_error.mean_move(soft) == pytest.approx(0.5)
 
 
 def result(attention, last_state, move, far=0.2):
@@ -97,7 +95,7 @@ def test_claims_hold_or_fail_with_what_was_measured():
     assert not length.claims_of("agreement", across)[0].holds
 
 
-def test_settings_that_cannot_be_are_refused():
+def test_impossible_settings_are_refused():
     with pytest.raises(ValueError, match="symbols=30 must be at least 2"):
         dataclasses.replace(QUICK, symbols=30)
     with pytest.raises(ValueError, match=r"tasks=.*sort"):
@@ -118,11 +116,11 @@ def copier(tmp_path_factory):
     words = [tuple(pair) for pair in ("ab", "ba", "aa", "bb")] * 16
     config = TrainConfig(steps=200, batch_size=16, learning_rate=0.03, checkpoint_every=200)
     widths = length.Widths(embed_dim=5, hidden_dim=8, align_dim=6, readout_dim=7)
-    lesson = Lesson([(pair, pair) for pair in words], longest=3, shapes=1)
-    return teach(lesson, "bahdanau", widths, config, tmp_path_factory.mktemp("copier"))
+    pairs = TrainingPairs([(pair, pair) for pair in words], longest=3, shapes=1)
+    return train_translator(pairs, "bahdanau", widths, config, tmp_path_factory.mktemp("copier"))
 
 
-def test_a_translator_learns_its_pairs_and_reads_a_row_a_word(copier):
+def test_a_translator_learns_its_pairs_and_has_a_row_of_weights_for_each_word(copier):
     found = copier.translate([("b", "a"), ("a", "a")])
     assert [alignment.generated for alignment in found] == [("b", "a"), ("a", "a")]
     for alignment in found:
@@ -130,19 +128,13 @@ def test_a_translator_learns_its_pairs_and_reads_a_row_a_word(copier):
         np.testing.assert_allclose(alignment.weights.sum(axis=1), 1, atol=1e-6)
 
 
-def test_what_is_read_for_a_given_target_is_what_was_read_when_it_was_found(copier):
+def test_the_weights_for_a_given_target_are_those_of_decoding_it(copier):
     sources = [("b", "a"), ("a", "b", "b")]
     found = copier.translate(sources)
     forced = copier.align([(a.source, a.generated) for a in found])
     for one, other in zip(found, forced, strict=True):
         assert (one.source, one.generated) == (other.source, other.generated)
         np.testing.assert_allclose(one.weights, other.weights, atol=1e-6)
-
-
-@pytest.mark.parametrize("module", [_alignment_error, _toy])
-def test_the_examples_in_docstrings_are_true(module):
-    failed, _ = doctest.testmod(module, extraglobs={"np": np})
-    assert failed == 0
 
 
 def test_the_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments._lexicon import train_lexicon
+from experiments.systems.lexicon import train_lexicon
 
 PAIRS = [
     (source.split(), target.split())

@@ -1,6 +1,5 @@
-"""A language model on a mesh of devices, and from two processes: what one device learns."""
+"""Training on a mesh of devices and in two processes equals training on one device."""
 
-import doctest
 import functools
 import json
 import os
@@ -17,13 +16,14 @@ import numpy as np
 import pytest
 
 from attn_jax.models import DecoderConfig
-from experiments import _mesh, _mesh_processes, _runs, lm
-from experiments._language import LanguageModel
-from experiments._mesh import MeshSizes, OneDevice, placement
-from experiments._mesh_processes import Processes, join
-from experiments._task import Task, TrainConfig
-from experiments._train import fit
-from experiments._windows import evaluation_windows, training_windows
+from experiments import lm
+from experiments.data.windows import evaluation_windows, training_windows
+from experiments.systems.language_model import LanguageModel
+from experiments.training import mesh_processes, runs
+from experiments.training.mesh import MeshSizes, OneDevice, placement
+from experiments.training.mesh_processes import Processes, join
+from experiments.training.task import Task, TrainConfig
+from experiments.training.train import fit
 
 # 22 tokens and one key head: two devices along `tensor` share the former, not the latter.
 CONFIG = DecoderConfig(
@@ -110,7 +110,7 @@ def assert_alike(result, other):
 
 
 @pytest.mark.parametrize("name", MESHES)
-def test_a_mesh_learns_what_one_device_learns(name, unbroken):
+def test_training_on_a_mesh_equals_training_on_one_device(name, unbroken):
     sizes = MESHES[name]
     result = unbroken(sizes)
     assert_alike(result, unbroken(MeshSizes()))
@@ -144,7 +144,7 @@ def test_a_run_that_broke_on_a_mesh_ends_there_with_the_same_bits(unbroken, tmp_
     assert numbers(again.history).tolist() == numbers(whole.history).tolist()
 
 
-def test_a_run_goes_on_on_another_mesh_and_then_on_one_device(unbroken, tmp_path):
+def test_a_run_resumes_on_another_mesh_and_then_on_one_device(unbroken, tmp_path):
     broken(tmp_path, MESHES["data and tensor"], 6)
     broken(tmp_path, MeshSizes(fsdp=4), 6)
     result = trained(tmp_path, MeshSizes())
@@ -163,7 +163,7 @@ def test_one_device_is_the_default_and_changes_nothing():
     ("sizes", "changes", "message"),
     [
         ({"tensor": 0}, {}, "mesh.tensor must be at least 1; got 0"),
-        ({"data": 16}, {}, r"mesh.fsdp=1 need 16 devices and 8 are here.*device_count=16"),
+        ({"data": 16}, {}, r"mesh.fsdp=1 need 16 devices and there are 8.*device_count=16"),
         ({"data": 3}, {}, r"train.batch_size=4 must be a multiple of mesh.data · mesh.fsdp=3"),
         ({"tensor": 4}, {}, "sizes.num_heads=2 must be a multiple of mesh.tensor=4"),
         ({"tensor": 2}, {"hidden_dim": 9}, "sizes.hidden_dim=9 must be a multiple"),
@@ -190,13 +190,13 @@ def test_processes_that_cannot_be_are_refused(options, message):
 
 
 def test_a_coordinator_that_does_not_answer_is_named(monkeypatch):
-    monkeypatch.setattr(_mesh_processes, "PATIENCE", 0.3)
+    monkeypatch.setattr(mesh_processes, "PATIENCE", 0.3)
     address = f"localhost:{free_port()}"
     with pytest.raises(ConnectionError, match=f"no answer at processes.coordinator={address} .*0"):
         join(Processes(coordinator=address, count=2, index=1))
 
 
-def test_no_cluster_says_what_to_pass(monkeypatch):
+def test_without_a_cluster_the_error_names_what_to_pass(monkeypatch):
     def initialize():
         raise ValueError("coordinator_address should be defined.")
 
@@ -259,7 +259,9 @@ def history(folder, name):
     return numbers(folder / "runs" / name / "model" / "metrics.jsonl")
 
 
-def test_two_processes_learn_what_one_learns_and_one_of_them_speaks(folder, in_one_process):
+def test_training_in_two_processes_equals_training_in_one_and_one_of_them_prints(
+    folder, in_one_process
+):
     steps = ["--train.steps", "12"]
     (status, said, _), (other, silence, _) = finish(start(folder, *steps))
     assert (status, other) == (0, 0)
@@ -276,7 +278,7 @@ def test_two_processes_learn_what_one_learns_and_one_of_them_speaks(folder, in_o
     assert found[0]["scores"][-1]["loss"] == pytest.approx(found[1]["scores"][-1]["loss"], rel=1e-5)
 
 
-def test_what_two_processes_are_asked_to_stop_one_goes_on_with(folder, in_one_process, capsys):
+def test_a_run_that_two_processes_stopped_resumes_in_one(folder, in_one_process, capsys):
     steps = ["--train.steps", "200", "--train.validate-every", "200"]
     pair = start(folder, *steps)
     log = folder / "runs" / "run" / "model" / "metrics.jsonl"
@@ -299,14 +301,8 @@ def test_what_two_processes_are_asked_to_stop_one_goes_on_with(folder, in_one_pr
 
 
 def test_what_process_0_refuses_ends_all(folder):
-    with _runs.locked(folder / "runs" / "run"):
+    with runs.locked(folder / "runs" / "run"):
         (status, _, why), (other, _, also) = finish(start(folder))
     assert (status, other) == (1, 1)
     assert f"error: runs/run is in use by process {os.getpid()}" in why
     assert "error: process 0 stopped: RunInUse: runs/run is in use" in also
-
-
-@pytest.mark.parametrize("module", [_mesh, _mesh_processes])
-def test_the_examples_in_docstrings_are_true(module):
-    failed, tried = doctest.testmod(module)
-    assert (failed, tried > 0) == (0, True)

@@ -1,8 +1,8 @@
-"""The peer's learning rate is that of its train.py, and what is missing is named."""
+"""The peer's learning rate is that of its train.py, and errors name what is missing."""
 
 import pytest
 
-from experiments import nanogpt_peer
+from experiments.measures import nanogpt_peer
 
 
 def test_the_rate_warms_up_and_ends_where_its_train_py_ends():

@@ -1,4 +1,4 @@
-"""A run that is broken, however it is broken, ends with the bits of the unbroken one."""
+"""An interrupted run ends with the bits of an uninterrupted one."""
 
 import dataclasses
 import io
@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 from tiny_task import CONFIG, fingerprint, init, task, untimed
 
-from experiments import _checkpoints
-from experiments._train import fit, load_params
+from experiments.training import checkpoints
+from experiments.training.train import fit, load_params
 
 _PROGRAM = Path(__file__).with_name("tiny_task.py")
 
@@ -64,13 +64,13 @@ def test_kill_9_twice_and_the_bits_are_those_of_an_unbroken_run(unbroken, tmp_pa
     assert untimed(tmp_path / "metrics.jsonl") == untimed(unbroken[0] / "metrics.jsonl")
 
 
-def test_ctrl_c_saves_says_so_and_the_same_command_continues(unbroken, tmp_path, pytestconfig):
+def test_ctrl_c_saves_and_the_same_command_resumes(unbroken, tmp_path, pytestconfig):
     process = start(tmp_path, pytestconfig.rootpath, pause=0.02)
     wait_for_lines(tmp_path, process, 3)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=300)
     assert process.returncode == 130
-    step = _checkpoints.newest(tmp_path / "checkpoints").step
+    step = checkpoints.newest(tmp_path / "checkpoints").step
     assert said.splitlines()[-1] == f"stopped at step {step}; run the same command to continue"
     assert "Traceback" not in said
     assert finish(start(tmp_path, pytestconfig.rootpath)) == unbroken[1]
@@ -119,7 +119,7 @@ def assert_same(result, whole):
     assert untimed(result.history) == untimed(whole.history)
 
 
-def test_a_run_goes_on_from_the_newest_checkpoint(broken, whole, tmp_path):
+def test_a_run_resumes_from_the_newest_checkpoint(broken, whole, tmp_path):
     result, said = resume(shutil.copytree(broken, tmp_path / "copy"))
     assert_same(result, whole)
     assert said.startswith("continuing tiny after step 21 of 40, in ")
@@ -156,13 +156,13 @@ def test_a_full_disk_stops_the_run_and_room_continues_it(broken, whole, tmp_path
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoints, "_write_arrays", refuse)
-        with pytest.raises(_checkpoints.CheckpointNotSaved, match="the one of step 21 is intact"):
+        patch.setattr(checkpoints, "_write_arrays", refuse)
+        with pytest.raises(checkpoints.CheckpointNotSaved, match="the one of step 21 is intact"):
             resume(copy)
     assert_same(resume(copy)[0], whole)
 
 
-def test_params_of_an_unfinished_run_can_be_read(broken):
+def test_params_of_an_unfinished_run_can_be_loaded(broken):
     initial = init(jax.random.key(CONFIG.seed))
     params = load_params(broken, initial)
     assert params["first"].shape == (3, 6)
@@ -171,7 +171,7 @@ def test_params_of_an_unfinished_run_can_be_read(broken):
 
 def test_seconds_and_tokens_add_up_over_sittings(broken, whole, tmp_path):
     copy = shutil.copytree(broken, tmp_path / "copy")
-    stored = _checkpoints.newest(copy / "checkpoints").state["seconds"]
+    stored = checkpoints.newest(copy / "checkpoints").state["seconds"]
     result, _ = resume(copy)
     assert result.seconds > stored > 0
     assert untimed(result.history)[-1]["tokens"] == untimed(whole.history)[-1]["tokens"]

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import _runs
+from experiments.training import runs
 
 _HOLD = """
 import pathlib, sys, time
-from experiments import _runs
-with _runs.locked(pathlib.Path(sys.argv[1])):
+from experiments.training import runs
+with runs.locked(pathlib.Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)
 """
@@ -35,7 +35,7 @@ def holder(tmp_path, pytestconfig):
 
 def test_a_directory_in_use_is_refused_and_the_message_names_the_process(holder, tmp_path):
     expected = rf"process {holder.pid};.*--name"
-    with pytest.raises(_runs.RunInUse, match=expected), _runs.locked(tmp_path):
+    with pytest.raises(runs.RunInUse, match=expected), runs.locked(tmp_path):
         pass
 
 
@@ -43,20 +43,20 @@ def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
     (tmp_path / "runs").write_text("a file")
     directory = tmp_path / "runs" / "one"
     expected = rf"{directory} cannot be written \(Not a directory\): make it writable, or run"
-    with pytest.raises(OSError, match=expected), _runs.locked(directory):
+    with pytest.raises(OSError, match=expected), runs.locked(directory):
         pass
 
 
 def test_kill_9_releases_the_directory(holder, tmp_path):
     holder.kill()
     holder.wait()
-    with _runs.locked(tmp_path):
+    with runs.locked(tmp_path):
         assert (tmp_path / "lock").read_text() == f"{os.getpid()}\n"
 
 
 def test_a_directory_is_free_again_after_its_run(tmp_path):
     for _ in range(2):
-        with _runs.locked(tmp_path / "new"):
+        with runs.locked(tmp_path / "new"):
             pass
 
 
@@ -64,53 +64,53 @@ def test_clearing_leaves_what_the_run_did_not_write(tmp_path):
     (tmp_path / "checkpoints" / "step-00000003").mkdir(parents=True)
     for name in ("config.json", "metrics.jsonl", "notes.txt"):
         (tmp_path / name).write_text("x")
-    _runs.clear(tmp_path)
+    runs.clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_config_is_read_back(tmp_path):
-    _runs.write_config(tmp_path, {"task": "tiny", "config": {"width": 3}})
-    assert _runs.read_config(tmp_path) == {"task": "tiny", "config": {"width": 3}}
+    runs.write_config(tmp_path, {"task": "tiny", "config": {"width": 3}})
+    assert runs.read_config(tmp_path) == {"task": "tiny", "config": {"width": 3}}
 
 
-def test_reading_the_config_of_nothing_says_that_nothing_was_trained(tmp_path):
+def test_reading_a_missing_config_is_an_error_that_nothing_was_trained(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing was trained"):
-        _runs.read_config(tmp_path)
+        runs.read_config(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path, monkeypatch):
     path = tmp_path / "report.md"
-    _runs.write_whole(path, b"old")
+    runs.write_whole(path, b"old")
 
     def full_disk(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space"):
-        _runs.write_whole(path, b"new and longer")
+        runs.write_whole(path, b"new and longer")
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["report.md"]
 
 
-def test_whoever_reads_the_old_file_while_it_is_replaced_reads_all_of_it(tmp_path):
+def test_a_reader_of_the_old_file_gets_all_of_it_while_it_is_replaced(tmp_path):
     path = tmp_path / "report.md"
-    _runs.write_whole(path, b"old")
+    runs.write_whole(path, b"old")
     with path.open("rb") as reader:
-        _runs.write_whole(path, b"new and longer")
+        runs.write_whole(path, b"new and longer")
         assert reader.read() == b"old"
     assert path.read_bytes() == b"new and longer"
 
 
 def test_a_disk_too_small_is_refused_with_both_numbers(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
-    _runs.require_space(tmp_path, 5_000_000, "the checkpoints")
+    runs.require_space(tmp_path, 5_000_000, "the checkpoints")
     with pytest.raises(OSError, match=r"checkpoints need about 312\.0 MB .* 5\.0 MB are free"):
-        _runs.require_space(tmp_path, 312_000_000, "the checkpoints")
+        runs.require_space(tmp_path, 312_000_000, "the checkpoints")
 
 
 def test_signals_act_as_usual_after_a_run_that_nobody_stopped():
     usual = signal.getsignal(signal.SIGINT)
-    with _runs.stop_requests():
+    with runs.stop_requests():
         assert signal.getsignal(signal.SIGINT) != usual
     assert signal.getsignal(signal.SIGINT) == usual
 
@@ -120,7 +120,7 @@ def test_the_first_signal_is_a_request_and_the_second_acts_as_usual(number):
     seen = []
     usual = signal.signal(number, lambda *_: seen.append("usual"))
     try:
-        with _runs.stop_requests() as stop:
+        with runs.stop_requests() as stop:
             assert stop.signal is None
             signal.raise_signal(number)
             assert stop.signal == number

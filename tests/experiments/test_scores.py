@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
-from experiments import _scores as scores
+from experiments.measures import scores
 
 WORDS = ("le", "la", "serveur", "fichier", "dans", "page", "avec", "lit", "écrit", "«", "l'option")
 
@@ -154,7 +154,7 @@ def test_comparison_is_paired_and_two_sided(corpus, scored):
     assert found.p_value == pytest.approx(normal, abs=0.06)
 
 
-def test_clear_difference_is_found_and_reads_the_same_from_both_sides(scored):
+def test_a_clear_difference_is_found_and_is_the_same_in_both_orders(scored):
     forth = scored.comparison("better", "worse", "over 20")
     back = scored.comparison("worse", "better", "over 20")
     assert forth.difference == -back.difference > 10
@@ -162,7 +162,7 @@ def test_clear_difference_is_found_and_reads_the_same_from_both_sides(scored):
     assert forth.p_value == back.p_value == 1 / (scores.RESAMPLES + 1)
 
 
-def test_equal_systems_are_not_told_apart(corpus):
+def test_equal_systems_have_no_significant_difference(corpus):
     systems, sources, references = corpus
     twin = scores.SystemOutput("twin", systems[0].translations, 1.0, 1)
     found = scores.score_systems([systems[0], twin], sources, references).comparison(
@@ -178,7 +178,7 @@ def test_translations_without_a_word_score_zero(corpus):
     assert (row.bleu, row.interval) == (0.0, (0.0, 0.0))
 
 
-def test_signature_says_how_to_repeat_the_score(scored):
+def test_signature_has_what_repeats_the_score(scored):
     parts = set(scored.bleu_signature.split("|"))
     assert {"case:lc", "tok:13a", "nrefs:1", "bs:1000", "seed:12345"} <= parts
 

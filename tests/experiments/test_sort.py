@@ -1,7 +1,6 @@
-"""The sorting experiment holds questions out, counts what is right, and sees what heads read."""
+"""The sorting experiment holds questions out, counts correct answers, and measures its heads."""
 
 import dataclasses
-import doctest
 import itertools
 import json
 
@@ -14,10 +13,10 @@ from random_params import random_params
 
 from attn_jax.models import GPT, DecoderConfig
 from attn_jax.modules import Rotary
-from experiments import _heads, sort
-from experiments._heads import HeadReading, head_weights, readings
-from experiments._language import LanguageModel
-from experiments._sort_report import observation
+from experiments import sort
+from experiments.measures.heads import HeadStatistics, all_head_statistics, head_weights
+from experiments.reports.sort_report import observation
+from experiments.systems.language_model import LanguageModel
 
 QUICK = sort.PRESETS["quick"]
 CONFIG = DecoderConfig(
@@ -31,31 +30,31 @@ def model():
 
 
 def test_every_question_is_there_once_and_a_quarter_is_held_out():
-    course = sort.make_course(QUICK)
-    rows = np.concatenate([course.train, course.held_out])
+    data = sort.make_data(QUICK)
+    rows = np.concatenate([data.train, data.held_out])
     assert sorted(map(tuple, rows[:, :6])) == [*itertools.product(range(3), repeat=6)]
-    assert (len(course.train), len(course.held_out)) == (547, 182)
+    assert (len(data.train), len(data.held_out)) == (547, 182)
     assert all(sorted(row[:6]) == row[6:].tolist() for row in rows)
 
 
 def test_another_seed_holds_other_questions_out():
     first, second = (
-        sort.make_course(dataclasses.replace(QUICK, train=dataclasses.replace(QUICK.train, seed=s)))
+        sort.make_data(dataclasses.replace(QUICK, train=dataclasses.replace(QUICK.train, seed=s)))
         for s in (0, 1)
     )
     assert not np.array_equal(first.held_out, second.held_out)
 
 
 def test_the_batches_are_questions_that_are_not_held_out():
-    course = sort.make_course(QUICK)
-    learner = LanguageModel.of(QUICK.model, given=QUICK.length)
-    batches = iter(sort.training_task(QUICK, course, learner).dataset)
+    data = sort.make_data(QUICK)
+    network = LanguageModel.of(QUICK.model, given=QUICK.length)
+    batches = iter(sort.training_task(QUICK, data, network).dataset)
     seen = {tuple(row) for _ in range(8) for row in next(batches).tokens.tolist()}
-    assert seen <= set(map(tuple, course.train.tolist()))
+    assert seen <= set(map(tuple, data.train.tolist()))
     assert len(seen) == 8 * 64  # of 547: none twice in an epoch
 
 
-def test_the_weights_of_the_heads_are_those_that_the_layers_read_with(model):
+def test_the_weights_of_the_heads_are_those_of_the_layers(model):
     @jax.jit
     def both(tokens):
         x = model.embedding(tokens) + model.position(jnp.arange(6))
@@ -79,9 +78,9 @@ def test_weights_of_rotary_heads_are_refused():
         head_weights(turning, jnp.array([1, 2]))
 
 
-def test_what_a_head_reads_adds_up_and_reading_all_alike_is_the_most_that_entropy_can_be(model):
+def test_shares_of_a_head_sum_to_one_and_uniform_weights_have_the_largest_entropy(model):
     rows = np.array([[2, 0, 1, 0, 1, 2], [3, 3, 0, 0, 3, 3]], np.int32)
-    found = readings(model, rows)
+    found = all_head_statistics(model, rows)
     assert [head.name for head in found[:4]][-1] == "layer 2, head 1"
     assert len(found) == 2 * 3 + 1
     for head in found:
@@ -93,14 +92,16 @@ def test_what_a_head_reads_adds_up_and_reading_all_alike_is_the_most_that_entrop
 
 def test_the_heads_that_stand_out_are_named():
     rows = [("a", 2.0, 0.2), ("b", 1.0, 0.3), ("c", 3.0, 0.5), ("even", 0.1, 0.9)]
-    heads = [HeadReading(name, bits, share, 0.0, 0.0, 1 - share) for name, bits, share in rows]
-    assert "It is c that looks most" in observation(heads)
-    assert "The sharpest is b: 1.00 bits, as if it read 2.0 tokens" in observation(heads)
+    heads = [HeadStatistics(name, bits, share, 0.0, 0.0, 1 - share) for name, bits, share in rows]
+    assert "most weight on the next letter is c" in observation(heads)
+    assert "The sharpest head is b: 1.00 bits, an effective number of 2.0 tokens" in observation(
+        heads
+    )
 
 
 def test_the_question_that_is_shown_has_its_letters_equally_often():
     questions = np.array([[0, 0, 0, 1], [1, 0, 1, 0], [0, 1, 1, 0]])
-    assert sort.most_mixed(questions, 2) == 1
+    assert sort.most_balanced(questions, 2) == 1
 
 
 def test_claims_count_what_is_right():
@@ -121,14 +122,14 @@ def test_claims_count_what_is_right():
         ({"held_out": 1.0}, "held_out=1.0 must be above 0 and below 1"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(changes, message):
+def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(QUICK, **changes)
 
 
 def test_too_few_questions_for_a_batch_are_refused():
     with pytest.raises(ValueError, match="6 questions cannot fill one batch of batch_size=64"):
-        sort.make_course(dataclasses.replace(QUICK, letters=2, length=3))
+        sort.make_data(dataclasses.replace(QUICK, letters=2, length=3))
 
 
 def test_the_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
@@ -140,10 +141,5 @@ def test_the_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert found["inputs"] == {"all": 81, "trained on": 61, "held out": 20}
     assert list(found["heads"]) == ["layer 1, head 1", "layer 1, head 2"]
     assert (report / "heads.png").stat().st_size > 5000
-    assert "## What each head reads" in (report / "report.md").read_text()
-    assert "FAIL  it sorts all inputs" in capsys.readouterr().out
-
-
-def test_the_examples_in_docstrings_are_true():
-    failed, tried = doctest.testmod(_heads, extraglobs={"np": np})
-    assert (failed, tried > 0) == (0, True)
+    assert "## Attention weights of each head" in (report / "report.md").read_text()
+    assert "FAIL  it sorts all possible inputs" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Alignments drawn in a terminal: shades, labels, widths, and what ASCII can write."""
+"""Alignments drawn in a terminal: shades, labels, widths, and ASCII."""
 
 import io
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments import _terminal as terminal
-from experiments._alignments import Alignment
+from experiments.measures.alignments import Alignment
+from experiments.reports import terminal
 
 SWAP = Alignment(
     ("the", "red", "car"),
@@ -33,7 +33,7 @@ def test_the_whole_drawing_is_this():
     ]
 
 
-def test_labels_stand_upright_with_their_ends_at_their_columns():
+def test_labels_are_vertical_and_end_at_their_columns():
     words = Alignment(("to", "agreement"), ("x",), np.array([[0.5, 0.5]]))
     lines = terminal.draw_alignment(words, width=60).splitlines()
     assert "".join(line[5:6] for line in lines[:9]) == "agreement"

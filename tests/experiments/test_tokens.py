@@ -4,12 +4,12 @@ import sys
 import pytest
 
 from attn_jax.models import BOS, EOS, PAD, UNK
-from experiments._tokens import (
+from experiments.data.tokens import (
     decode,
     encode,
     load_tokenizer,
-    pieces,
     save_tokenizer,
+    subwords,
     train_tokenizer,
 )
 
@@ -31,7 +31,7 @@ def test_decoding_gives_the_sentence_back_up_to_case(tokenizer, sentence):
     assert decode(tokenizer, encode(tokenizer, sentence)) == sentence.lower()
 
 
-def test_case_stays_where_it_is_asked_for():
+def test_case_stays_without_lowercase():
     cased = train_tokenizer(SENTENCES, 120, lowercase=False)
     assert decode(cased, encode(cased, SENTENCES[1])) == SENTENCES[1]
 
@@ -46,16 +46,16 @@ def test_decomposed_accents_are_composed(tokenizer):
 
 
 def test_an_elision_is_no_part_of_the_word_behind_it(tokenizer):
-    labels = pieces(tokenizer, encode(tokenizer, "l'onglet"))
+    labels = subwords(tokenizer, encode(tokenizer, "l'onglet"))
     assert labels[0] == "▁l'"
     assert "".join(labels[1:]) == "onglet"
 
 
-def test_special_pieces_have_the_ids_of_the_models(tokenizer):
-    assert pieces(tokenizer, [PAD, BOS, EOS, UNK]) == ["<pad>", "<s>", "</s>", "<unk>"]
+def test_special_tokens_have_the_ids_of_the_models(tokenizer):
+    assert subwords(tokenizer, [PAD, BOS, EOS, UNK]) == ["<pad>", "<s>", "</s>", "<unk>"]
 
 
-def test_special_pieces_in_a_text_are_text(tokenizer, tmp_path):
+def test_special_tokens_in_a_text_are_text(tokenizer, tmp_path):
     save_tokenizer(tokenizer, tmp_path / "t.json")
     for t in (tokenizer, load_tokenizer(tmp_path / "t.json")):
         assert not {PAD, BOS, EOS} & set(encode(t, "le </s> <pad> <s> fichier"))
@@ -74,14 +74,14 @@ def test_decoding_stops_at_eos_and_skips_padding(tokenizer):
 
 def test_pieces_outside_the_vocabulary_are_refused(tokenizer):
     with pytest.raises(ValueError, match="ids holds 120, outside the vocabulary of 120"):
-        pieces(tokenizer, [5, 120])
+        subwords(tokenizer, [5, 120])
 
 
 def test_the_vocabulary_depends_on_the_sentences_and_nothing_else(tokenizer, tmp_path):
     shuffled = train_tokenizer(reversed(SENTENCES), 120)
     assert shuffled.to_str() == tokenizer.to_str()
     program = (
-        "import sys; from pathlib import Path; from experiments._tokens import *; "
+        "import sys; from pathlib import Path; from experiments.data.tokens import *; "
         f"save_tokenizer(train_tokenizer({SENTENCES!r}, 120), Path(sys.argv[1]))"
     )
     subprocess.run([sys.executable, "-c", program, str(tmp_path / "t.json")], check=True)
@@ -104,7 +104,7 @@ def test_a_damaged_tokenizer_is_refused(tokenizer, tmp_path, keep):
     save_tokenizer(tokenizer, path)
     data = path.read_bytes()
     path.write_bytes(data[: int(keep * len(data))])
-    with pytest.raises(ValueError, match=r"t\.json is damaged .* train the model anew"):
+    with pytest.raises(ValueError, match=r"t\.json is damaged .* train the model again"):
         load_tokenizer(path)
 
 
@@ -124,7 +124,7 @@ def test_an_empty_sentence_is_refused(tokenizer, sentence):
 
 @pytest.mark.parametrize(
     ("sentences", "vocab_size", "message"),
-    [([], 50, "holds no text"), (["", " "], 50, "holds no text"), (SENTENCES, 20, "no room")],
+    [([], 50, "holds no text"), (["", " "], 50, "holds no text"), (SENTENCES, 20, "too small")],
 )
 def test_what_cannot_be_learnt_is_refused(sentences, vocab_size, message):
     with pytest.raises(ValueError, match=message):

@@ -16,11 +16,11 @@ import tyro
 from rich.console import Console
 from tiny_task import CONFIG, dataset, fingerprint, init, loss, task, untimed
 
-from experiments import _progress, _runs
-from experiments._checkpoints import CheckpointCorrupt, CheckpointMismatch
-from experiments._session import Session
-from experiments._train import TrainConfig, fit, load_params
-from experiments._update import initial_state, learning_rate_schedule, update
+from experiments.training import progress, runs
+from experiments.training.checkpoints import CheckpointCorrupt, CheckpointMismatch
+from experiments.training.session import Session
+from experiments.training.train import TrainConfig, fit, load_params
+from experiments.training.update import initial_state, learning_rate_schedule, update
 
 
 def changed(**changes):
@@ -104,18 +104,18 @@ def test_a_finished_run_returns_at_once_with_the_same_bits(trained):
 def test_params_can_be_loaded_alone(trained):
     params = load_params(trained.directory, jax.eval_shape(init, jax.random.key(0)))
     assert fingerprint(params) == fingerprint(trained.result.params)
-    assert _runs.read_config(trained.directory)["config"]["model"] == {"hidden_dim": 6}
+    assert runs.read_config(trained.directory)["config"]["model"] == {"hidden_dim": 6}
 
 
-def test_loading_where_nothing_was_trained_says_so(tmp_path):
+def test_loading_where_nothing_was_trained_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint yet; train first"):
         load_params(tmp_path, {})
 
 
 def test_another_config_is_refused_and_every_difference_named(trained):
     expected = (
-        r"holds another run: model\.hidden_dim 6 in the checkpoint, 7 asked; "
-        r"train\.learning_rate 0\.05 in the checkpoint, 0\.5 asked\. "
+        r"holds another run: model\.hidden_dim 6 in the checkpoint, 7 requested; "
+        r"train\.learning_rate 0\.05 in the checkpoint, 0\.5 requested\. "
         r"Choose another --name or pass --fresh$"
     )
     with pytest.raises(CheckpointMismatch, match=expected):
@@ -179,13 +179,13 @@ def test_each_step_has_a_random_key_of_its_own_that_is_not_the_one_of_the_params
     assert len({tuple(np.asarray(key).tolist()) for key in seen}) == 4
 
 
-def test_params_are_never_weakly_typed_as_a_checkpoint_could_not_say_so():
+def test_params_are_never_weakly_typed_because_a_checkpoint_does_not_keep_it():
     state = initial_state(lambda key: {"w": jnp.asarray(2.0)}, CONFIG)
     assert not any(leaf.weak_type for leaf in jax.tree.leaves(state.params))
 
 
 def test_the_state_is_donated_so_memory_holds_it_once(tmp_path):
-    session = Session(task(), CONFIG, tmp_path, _progress.Progress(log_console()))
+    session = Session(task(), CONFIG, tmp_path, progress.Progress(log_console()))
     before = session.state
     session.advance()
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(before.params))
@@ -244,18 +244,20 @@ def test_a_validation_that_is_not_finite_stops_too(tmp_path):
         )
 
 
-def test_a_dataset_that_ends_says_how_to_go_on(tmp_path):
+def test_a_dataset_that_ends_is_an_error_with_a_remedy(tmp_path):
     finite = dataset(epochs=1, shapes=1)
     with pytest.raises(ValueError, match=r"tiny ended after step 30; \.repeat\(\) it"):
         fit(task(dataset=finite), CONFIG, tmp_path)
 
 
 def test_a_dataset_whose_position_json_cannot_keep_is_refused_before_the_first_step(tmp_path):
-    session = Session(task(), CONFIG, tmp_path, _progress.Progress(log_console()))
+    session = Session(task(), CONFIG, tmp_path, progress.Progress(log_console()))
     for position in (b"pickled", {1: 2}):
         session.batches = SimpleNamespace(get_state=lambda position=position: position)
-        with pytest.raises(ValueError, match="which JSON cannot keep; use a grain IterDataset"):
-            session.begin()
+        with pytest.raises(
+            ValueError, match="which JSON cannot represent; use a grain IterDataset"
+        ):
+            session.start()
 
 
 def test_a_disk_too_small_is_refused_before_the_first_step(tmp_path, monkeypatch):
@@ -281,16 +283,16 @@ def test_a_terminal_gets_a_bar(tmp_path):
     assert "step 6/6" in console.file.getvalue()
 
 
-def test_progress_speaks_every_few_seconds_and_leaves_compiling_out_of_the_estimate():
+def test_progress_prints_every_few_seconds_and_excludes_compiling_from_the_estimate():
     console, now = log_console(), SimpleNamespace(seconds=100.0)
-    progress = _progress.Progress(console, clock=lambda: now.seconds)
-    progress.begin(1000, 3000)
+    shown = progress.Progress(console, clock=lambda: now.seconds)
+    shown.start(1000, 3000)
     for step in range(1001, 1021):
         now.seconds += 61.0 if step == 1001 else 1.0
         if step == 1001:
-            progress.aside(60.0)
-        progress.measured(3.14159, 5300.0)
-        progress.step(step)
+            shown.exclude(60.0)
+        shown.measured(3.14159, 5300.0)
+        shown.step(step)
     steps = [line.split("/")[0] for line in console.file.getvalue().splitlines()]
     assert steps == ["step 1,001", "step 1,006", "step 1,011", "step 1,016"]
     assert console.file.getvalue().splitlines()[-1] == (

@@ -1,4 +1,4 @@
-"""The main job in its smoke form: it runs, resumes, reports, translates, and refuses clearly."""
+"""`translate` in its smoke preset: it runs, resumes, reports, translates, and refuses clearly."""
 
 import hashlib
 import json
@@ -14,11 +14,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import _runs, _sample
-from experiments._alignments import Alignment
-from experiments._checkpoints import CheckpointMismatch
-from experiments._sentences import claim, group, identity
-from experiments._settings import PRESETS, from_command_line
+from experiments.measures.alignments import Alignment, group_by_word
+from experiments.reports import sample
+from experiments.training import runs
+from experiments.training.checkpoints import CheckpointMismatch
+from experiments.training.sentences import identity, reserve_directory
+from experiments.training.settings import PRESETS, from_command_line
 from experiments.translate import main
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ def test_a_run_ends_with_a_report_on_every_system(home):
     text = (home / "runs/smoke/report/report.md").read_text()
     assert "bleu_by_length.png" in text
     assert PRESETS["smoke"].rule.__str__() in text
-    assert "The lecture's sentence, as it is read by: Transformer" in text
+    assert "The lecture's sentence, alignment of Transformer" in text
     for figure in ("bleu_by_length", "training", "alignments"):
         assert (home / f"runs/smoke/report/{figure}.png").stat().st_size > 5_000
 
@@ -77,7 +78,7 @@ def test_the_same_command_again_trains_nothing_and_reports_the_same(home, capsys
 
 def test_other_settings_under_the_same_name_are_refused(home):
     said = message([*SMOKE, "--widths.hidden-dim", "40"])
-    assert "widths.hidden_dim 32 in the checkpoint, 40 asked" in said
+    assert "widths.hidden_dim 32 in the checkpoint, 40 requested" in said
     assert "--name" in said
     assert "--fresh" in said
 
@@ -91,21 +92,21 @@ def test_the_last_line_works_when_it_is_pasted(home, capsys):
     assert f"{arguments[-1]}\n→ " in capsys.readouterr().out
 
 
-def test_a_start_that_learned_nothing_gives_way_to_other_settings(tmp_path, monkeypatch):
+def test_a_run_without_a_checkpoint_is_replaced_by_other_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, second = (
         from_command_line(["--name", "late", "--corpus", corpus]) for corpus in ("multi30k", "docs")
     )
-    _runs.directory_of("late").mkdir(parents=True)
-    claim(first)
+    runs.directory_of("late").mkdir(parents=True)
+    reserve_directory(first)
     (first.directory / "french.json").write_text("word pieces of a first start")
-    claim(second)
+    reserve_directory(second)
     assert json.loads((first.directory / "settings.json").read_text()) == identity(second)
     assert not (first.directory / "french.json").exists()
     (first.directory / "bahdanau/checkpoints/step-00000010").mkdir(parents=True)
-    claim(second)
-    with pytest.raises(CheckpointMismatch, match=r"corpus docs .*multi30k asked.*--name"):
-        claim(first)
+    reserve_directory(second)
+    with pytest.raises(CheckpointMismatch, match=r"corpus docs .*multi30k requested.*--name"):
+        reserve_directory(first)
 
 
 def test_sample_translates_a_sentence(home, capsys):
@@ -113,9 +114,9 @@ def test_sample_translates_a_sentence(home, capsys):
     assert "Select the file.\n→ " in capsys.readouterr().out
 
 
-def test_sample_draws_what_was_read(home, capsys, monkeypatch):
+def test_sample_draws_the_alignment(home, capsys, monkeypatch):
     alignment = Alignment(("the", "file"), ("le", "fichier"), np.eye(2))
-    monkeypatch.setattr(_sample, "translate_one", lambda *_: ("le fichier", alignment))
+    monkeypatch.setattr(sample, "translate_one", lambda *_: ("le fichier", alignment))
     main(["sample", "--run", "runs/smoke", "The file!"])
     assert "fichier │" in capsys.readouterr().out
     assert (home / "runs/smoke/samples/the-file.png").stat().st_size > 2_000
@@ -156,7 +157,7 @@ def test_options_that_mean_nothing_are_refused_before_anything_runs(option, expe
 
 
 def test_a_run_in_use_is_refused(home):
-    from experiments._runs import locked
+    from experiments.training.runs import locked
 
     with locked(Path("runs/smoke")):
         assert "in use by process" in message(SMOKE)
@@ -164,9 +165,9 @@ def test_a_run_in_use_is_refused(home):
 
 def params_hash(run: Path) -> str:
     """A hash of the array data of the last checkpoint, whatever the names of its files."""
-    from experiments._sentences import load_vocabulary
-    from experiments._systems import Network, model_config
-    from experiments._train import load_params
+    from experiments.systems.translation import Network, model_config
+    from experiments.training.sentences import load_vocabulary
+    from experiments.training.train import load_params
 
     config = model_config("bahdanau", PRESETS["smoke"].widths, load_vocabulary(run).sizes)
     like = jax.eval_shape(Network.of(config).init, jax.random.key(0))
@@ -177,7 +178,7 @@ def params_hash(run: Path) -> str:
     return digest.hexdigest()
 
 
-def test_a_killed_run_goes_on_and_ends_with_the_same_bits(home):
+def test_a_killed_run_resumes_and_ends_with_the_same_bits(home):
     command = [
         sys.executable,
         "-m",
@@ -200,8 +201,11 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bits(home):
     assert params_hash(home / "runs/killed") == params_hash(home / "runs/smoke")
 
 
-def test_pieces_are_grouped_into_words():
-    assert group(["▁d'", "or", "▁(", "a", ")"]) == ([0, 1, 2, 3, 4], ["d'", "or", "(", "a", ")"])
+def test_subwords_are_grouped_into_words():
+    assert group_by_word(["▁d'", "or", "▁(", "a", ")"]) == (
+        [0, 1, 2, 3, 4],
+        ["d'", "or", "(", "a", ")"],
+    )
 
 
 def test_the_seed_is_part_of_a_run_and_its_name_is_not():

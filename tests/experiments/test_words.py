@@ -1,6 +1,6 @@
 import pytest
 
-from experiments._words import detokenize, tokenize, words
+from experiments.data.words import detokenize, tokenize, words
 
 
 def test_elisions_clitics_numbers_and_hyphens_are_tokens():

@@ -1,4 +1,4 @@
-"""A task that trains in a second, and a program that trains it: what the tests of `fit` share.
+"""A task that trains in a second, and a program that trains it, for the tests of `fit`.
 
 It has what makes resuming hard: shuffled data, dropout, Adam's moments, and two batch shapes.
 """
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from experiments._train import Task, TrainConfig, fit
+from experiments.training.train import Task, TrainConfig, fit
 
 CONFIG = TrainConfig(
     steps=40,

@@ -1,6 +1,7 @@
 """The package structure as tests: which layer imports which, how long files and functions are."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 import tomllib
@@ -11,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = sorted((ROOT / "attn_jax").rglob("*.py"))
-SOURCES = [*LIBRARY, *sorted((ROOT / "experiments").rglob("*.py"))]
 
 # The layers, lowest first: a file may import from layers before its own and from no other.
 # structure.py draws them in docs/index.md.
@@ -95,6 +95,22 @@ DEV_TOOLS = {
     "rich",
     "beartype",
 }
+
+
+# The same for experiments/ (experiments/__init__.py); QUESTIONS are the programs at its top.
+EXPERIMENTS = sorted((ROOT / "experiments").rglob("*.py"))
+SOURCES = [*LIBRARY, *EXPERIMENTS]
+QUESTIONS = "questions"
+EXPERIMENT_FLOORS = [
+    "command_line",
+    "data",
+    "systems",
+    "training",
+    "measures",
+    "reports",
+    QUESTIONS,
+    "gallery",
+]
 
 
 def relative(path: Path) -> str:
@@ -249,7 +265,52 @@ def test_no_file_postpones_its_annotations(path):
     assert "__future__.annotations" not in imports(path)  # it would turn jaxtyping's checks off
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").rglob("*.py")), ids=relative)
+def experiment_floor(parts: Sequence[str]) -> str:
+    """The folder of experiments/ that a module stands in, or QUESTIONS at its top."""
+    is_folder = (ROOT / "experiments" / parts[0]).is_dir()
+    return parts[0] if is_folder else QUESTIONS
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=relative)
+def test_imports_of_experiments_point_down(path):
+    here = experiment_floor(path.relative_to(ROOT / "experiments").with_suffix("").parts)
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package == "experiments":
+            other = experiment_floor(rest.split("."))
+            places = EXPERIMENT_FLOORS.index(other), EXPERIMENT_FLOORS.index(here)
+            assert places[0] <= places[1], f"{here} imports {other}"
+            assert other != QUESTIONS or here != QUESTIONS, f"{relative(path)} imports {name}"
+
+
+def test_folders_of_experiments_say_what_belongs_there_and_only_questions_stand_at_the_top():
+    folders = {path.parent.name: path for path in (ROOT / "experiments").glob("*/__init__.py")}
+    assert folders.keys() == {*EXPERIMENT_FLOORS} - {QUESTIONS}
+    for path in folders.values():
+        docstring = ast.get_docstring(ast.parse(path.read_text()))
+        assert docstring, relative(path)
+        assert "\n" not in docstring, relative(path)
+    top = {path.stem for path in (ROOT / "experiments").glob("*.py")} - {"__init__"}
+    assert top == {"translate", "grammar", "length", "lm", "sort", "generate"}
+
+
+def test_modules_of_experiments_form_no_circle():
+    """Within a folder, too: the modules can be put in an order in which imports point back."""
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in EXPERIMENTS}
+    graphlib.TopologicalSorter(
+        {
+            module: {
+                found
+                for name in imports(path)
+                for found in (name, name.rpartition(".")[0])
+                if found in modules
+            }
+            for module, path in modules.items()
+        }
+    ).prepare()
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=relative)
 def test_experiments_use_public_names_only(path):
     private = [n for n in imports(path) if n.startswith("attn_jax.") and "._" in n]
     assert not private

@@ -1,0 +1,1 @@
+"""The command line of every program: options, presets, and errors in one line."""

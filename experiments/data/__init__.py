@@ -1,0 +1,1 @@
+"""Texts and sentence pairs, tokenizers, and batches of ids."""

@@ -1,0 +1,1 @@
+"""The program that makes docs/gallery with models of the questions."""

@@ -1,0 +1,1 @@
+"""Training runs: settings, updates, checkpoints, devices, and the files of a run."""

@@ -1,0 +1,170 @@
+"""The directory of a run, its lock, atomic writes, disk space and stop signals.
+
+Only one process at a time trains in a run directory. It contains
+
+    config.json     the settings
+    metrics.jsonl   one line every few steps
+    checkpoints/    the newest two
+    lock            locked (`flock`) by the process that trains; kill -9 releases it, too
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+RUNS = Path("runs")
+CONFIG, METRICS, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "checkpoints", "lock"
+
+
+class RunInUse(OSError):  # noqa: N818 (the name is the condition)
+    """Another process is training in this directory."""
+
+
+def directory_of(name: str) -> Path:
+    """The directory of the run with that name, a folder of runs/.
+
+    Raises:
+      ValueError: the name is empty, or no name of one folder.
+    """
+    if not name.strip(" .") or Path(name).name != name:
+        raise ValueError(
+            f"name={name!r} must be the name of one folder in {RUNS}/: not empty, and without '/'"
+        )
+    return RUNS / name
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Creates the run directory and locks it until the block ends.
+
+    Raises:
+      RunInUse: another process holds the lock; the message has its id.
+      OSError: the directory cannot be written.
+    """
+    path = directory / LOCK
+    with _opened(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = path.read_text().strip() or "unknown"
+            raise RunInUse(
+                f"{directory} is in use by process {owner}; wait for it, stop it "
+                f"(kill -INT {owner} saves first), or choose another --name"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        raise OSError(
+            f"{path.parent} cannot be written ({error.strerror}): make it writable, or run the "
+            "same command in a folder that is"
+        ) from error
+
+
+def clear(directory: Path) -> None:
+    """Removes checkpoints, metrics and settings of a run; other files stay."""
+    shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
+    for name in (METRICS, CONFIG):
+        (directory / name).unlink(missing_ok=True)
+
+
+def write_config(directory: Path, config: Mapping[str, Any]) -> None:
+    """Stores the settings of a run."""
+    write_whole(directory / CONFIG, f"{json.dumps(config, indent=2)}\n".encode())
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """The settings of the run in `directory`.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
+    path = directory / CONFIG
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: nothing was trained in {directory} yet")
+    return json.loads(path.read_text())
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Writes a file atomically: at any time the path has the old content or the new."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def require_space(directory: Path, needed: int, purpose: str) -> None:
+    """Checks that `needed` bytes are free.
+
+    Raises:
+      OSError: they are not.
+    """
+    free = shutil.disk_usage(directory).free
+    if free < needed:
+        raise OSError(
+            f"{purpose} need about {megabytes(needed)} in {directory}, where {megabytes(free)} are "
+            "free; free some space or choose a directory on another disk"
+        )
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes in megabytes."""
+    return f"{size / 1e6:,.1f} MB"
+
+
+@dataclass
+class StopRequest:
+    """The signal that requests the run to stop, or None."""
+
+    signal: int | None = None
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Turns the first Ctrl-C or SIGTERM into a request to stop after the current step.
+
+    A second signal has its usual effect. Signals reach only the main thread; in other threads
+    nothing is changed.
+    """
+    request = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        request.signal = number
+        restore()
+
+    for number in usual:
+        signal.signal(number, note)
+    try:
+        yield request
+    finally:
+        restore()
