@@ -1,1 +1,1 @@
-"""What everything else stands on; nothing here knows attention."""
+"""Checks, numerics, vmapped axes, tables and the like, which all layers above use."""

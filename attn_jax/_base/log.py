@@ -1,4 +1,4 @@
-"""Why a call is traced and compiled: debug lines of the logger `attn_jax.compile`."""
+"""Debug lines of the logger `attn_jax.compile`: why a call is traced and compiled."""
 
 import collections
 import logging

@@ -1,4 +1,4 @@
-"""Values that hold arrays: equal by content, and neither true nor false."""
+"""Base classes of frozen dataclasses that hold arrays: compared by content, no truth value."""
 
 import dataclasses
 from typing import Any, ClassVar

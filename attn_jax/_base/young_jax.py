@@ -1,4 +1,4 @@
-"""Everything that this library takes of JAX's experimental or young API.
+"""All of JAX's experimental or young API that this library uses.
 
 Where a release of JAX changes one of these, this file is what has to follow.
 """

@@ -1,4 +1,4 @@
-"""Which kernel takes a call on which platform, and why another does not."""
+"""Which kernel computes a call on which platform, and why another does not."""
 
 import math
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable

@@ -33,7 +33,7 @@ PAGES = [
     *sorted((ROOT / "experiments").glob("*/README.md")),
 ]
 # Folders and files whose docstrings are checked: "attn_jax" and "experiments" belong here too.
-SOURCES = ["tests/repository/structure.py", "tests/repository/test_structure.py"]
+SOURCES = ["attn_jax", "experiments", "examples", "tests/repository"]
 
 
 def prose(page: str) -> str:
