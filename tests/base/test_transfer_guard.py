@@ -43,7 +43,7 @@ def no_array_can_be_fetched(monkeypatch):
             raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: Disallowed device-to-host transfer")
         return np.asarray(value)
 
-    monkeypatch.setattr(concrete, "np", types.SimpleNamespace(asarray=asarray))
+    monkeypatch.setattr(concrete, "np", types.SimpleNamespace(**vars(np) | {"asarray": asarray}))
 
 
 @pytest.mark.usefixtures("no_array_can_be_fetched")
