@@ -51,7 +51,7 @@ def test_the_last_tenth_of_the_text_validates_and_nothing_is_lost():
     text = load_text("moby_dick")
     assert text.train + text.validation == read_text(DATA_FOLDER / "moby_dick.txt.gz")
     assert (len(text.train), len(text.validation)) == (1_071_285, 119_032)
-    assert "last 10 % (119,032) are the validation split" in text.note
+    assert "last 10 % (119,032) the validation split" in text.note
     assert text.train.startswith("CHAPTER 1. Loomings.\n\nCall me Ishmael.")
 
 
