@@ -144,8 +144,8 @@ def _check_sizes(config: DecoderConfig) -> None:
         )
     if config.rotary is not None and int(config.head_width * config.rotary.fraction) % 2:
         raise ValueError(
-            f"head_dim={config.head_width} gives {config.rotary} an odd number of features to "
-            "rotate; choose an even width"
+            f"head_dim={config.head_width} gives an odd number of features to rotate with "
+            f"{config.rotary}; choose an even width"
         )
 
 

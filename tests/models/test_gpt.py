@@ -199,7 +199,7 @@ MISTAKES = {
     ),
     "groups that do not divide": ({"num_kv_heads": 3}, r"num_kv_heads=3 must divide num_heads=4"),
     "more keys than queries": ({"num_kv_heads": 8}, r"num_kv_heads=8 must divide num_heads=4"),
-    "half a rotation": ({"rotary": Rotary(), "head_dim": 5}, r"head_dim=5 leaves an odd number"),
+    "half a rotation": ({"rotary": Rotary(), "head_dim": 5}, r"head_dim=5 gives an odd number"),
     "norm": ({"norm": "batch"}, r"norm='batch' is unknown; choose from 'layer', 'rms'"),
     "activation": ({"activation": "tanh"}, r"activation='tanh' is unknown; choose from 'relu', "),
     "windows for other layers": ({"windows": (1,)}, r"windows must have one entry a layer, 3; got"),
