@@ -170,10 +170,10 @@ def _by_query(call: Call, top: int) -> tuple[Array, Array, Array, Array]:
     return tuple(table.values for table in done)
 
 
-def _step(row, tile, readable):
+def _step(row, tile, unmasked):
     """Adds one tile to the sums and the best keys of its queries."""
     (total, spread, best, best_key), (operands, number) = row, tile
-    logit = logits(operands, readable)
+    logit = logits(operands, unmasked)
     column = jnp.broadcast_to(number.values[None, :], logit.shape)
     both = jnp.concatenate([best.values, logit], axis=1)
     top, where = jax.lax.top_k(both, best.values.shape[1])
@@ -205,9 +205,9 @@ def _received(call: Call, shift: Float[Array, " T"], denominator: Float[Array, "
     return tile_sum(_mass, call.pairs, inputs, layout).values
 
 
-def _mass(tile, readable) -> Table:
+def _mass(tile, unmasked) -> Table:
     operands, shift, share = tile
-    weights = jnp.exp(logits(operands, readable) - shift.values[:, None])
+    weights = jnp.exp(logits(operands, unmasked) - shift.values[:, None])
     return Table(jnp.sum(weights * share.values[:, None], axis=0), "key")
 
 

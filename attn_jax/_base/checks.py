@@ -139,7 +139,7 @@ def check_boolean(name: str, mask: Any, *, additive: str) -> None:
     if mask.dtype != jnp.bool_:
         floats = jnp.issubdtype(mask.dtype, jnp.floating)
         advice = f"pass an additive mask as {additive}" if floats else f"write {name}.astype(bool)"
-        raise TypeError(f"{name} must be bool (True = may read); got {mask.dtype}; {advice}")
+        raise TypeError(f"{name} must be bool (True = may attend); got {mask.dtype}; {advice}")
 
 
 def check_broadcastable(name: str, array: Any, full: Sequence[int], axes: str) -> None:

@@ -87,8 +87,8 @@ class Grid:
         def row(stacks_and_queries):
             own, queries = stacks_and_queries
             here = jax.tree.map(_put_back, rows, own, is_leaf=tables.is_table)
-            readable = tables.on_pairs(here, queries[:, None], keys).reshape(t, J, s)
-            return readable.any(axis=(0, 2)), readable.all(axis=(0, 2))
+            unmasked = tables.on_pairs(here, queries[:, None], keys).reshape(t, J, s)
+            return unmasked.any(axis=(0, 2)), unmasked.all(axis=(0, 2))
 
         stacks = jax.tree.map(_stacked, rows, is_leaf=tables.is_table)
         return Kinds(*jax.lax.map(row, (stacks, self.query_position)))

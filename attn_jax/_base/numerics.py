@@ -51,24 +51,24 @@ def as_scalar(number: float | int | np.floating | Array, dtype: DTypeLike) -> Fl
 
 
 def masked_softmax(
-    logits: Float[Array, "*B S"], readable: Bool[Array, "*B S"] | None
+    logits: Float[Array, "*B S"], unmasked: Bool[Array, "*B S"] | None
 ) -> tuple[Float[Array, "*B S"], Float[Array, " *B"]]:
     """Softmax over the unmasked keys, and the log of its denominator.
 
     A fully masked row, or one whose logits are all −inf, has weights 0, log-sum-exp −inf and
     gradients exactly 0. The maximum is subtracted before `exp`, so that no finite logit overflows.
     """
-    shares, total, logsumexp = exponentials(logits, readable)
+    shares, total, logsumexp = exponentials(logits, unmasked)
     return shares / total, logsumexp[..., 0]
 
 
 def exponentials(
-    logits: Float[Array, "*B S"], readable: Bool[Array, "*B S"] | None
+    logits: Float[Array, "*B S"], unmasked: Bool[Array, "*B S"] | None
 ) -> tuple[Float[Array, "*B S"], Float[Array, "*B 1"], Float[Array, "*B 1"]]:
     """Softmax before its division: numerators, the denominator (1 where all keys are masked), and
     the denominator's logarithm."""
-    if readable is not None:
-        logits = jnp.where(readable, logits, -jnp.inf)
+    if unmasked is not None:
+        logits = jnp.where(unmasked, logits, -jnp.inf)
     maximum = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True, initial=-jnp.inf))
     is_masked = maximum == -jnp.inf
     unnormalised = jnp.exp(logits - jnp.where(is_masked, 0, maximum))

@@ -112,7 +112,7 @@ def on_pairs(rule: Callable, *tiles: Array) -> Array:
 
 
 def on_unmasked_pairs(
-    rule: Any, logits: Array, i: Array, j: Array, readable: Bool[Array, "t s"] | None
+    rule: Any, logits: Array, i: Array, j: Array, unmasked: Bool[Array, "t s"] | None
 ) -> Array:
     """`rule(logit, i, j)` at the unmasked pairs.
 
@@ -120,43 +120,43 @@ def on_unmasked_pairs(
     replaced by an unmasked one, entries of tables included, and has no derivative. Where all pairs
     are masked, the arrays that the rule captured have no derivative either.
     """
-    if readable is None or rule.is_finite_everywhere:
+    if unmasked is None or rule.is_finite_everywhere:
         return on_pairs(rule, logits, i, j)
-    pair, some = _first_unmasked_pair(readable)
+    pair, some = _first_unmasked_pair(unmasked)
 
-    def readable_or_replaced(values: Array) -> Array:
+    def unmasked_or_replaced(values: Array) -> Array:
         first = values[tuple(0 if n == 1 else at for n, at in zip(values.shape, pair, strict=True))]
-        return jnp.where(readable, values, jax.lax.stop_gradient(first))
+        return jnp.where(unmasked, values, jax.lax.stop_gradient(first))
 
     def replaced(node):
         if not is_table(node):
             return _derivative_only_where(some, node)
-        return Table(readable_or_replaced(_as_pairs(node).values), "pair", ordered=True)
+        return Table(unmasked_or_replaced(_as_pairs(node).values), "pair", ordered=True)
 
     rule = jax.tree.map(replaced, rule, is_leaf=is_table)
-    return on_pairs(rule, *map(readable_or_replaced, (logits, i, j)))
+    return on_pairs(rule, *map(unmasked_or_replaced, (logits, i, j)))
 
 
 def on_unmasked_rows(
-    score: Callable, query: Array, key: Array, readable: Bool[Array, "t s"] | None
+    score: Callable, query: Array, key: Array, unmasked: Bool[Array, "t s"] | None
 ) -> Array:
     """`score(query[t], key[s])` for all pairs.
 
     A fully masked row is replaced by another row, and has no derivative, as in `on_unmasked_pairs`.
     """
-    if readable is not None and readable.size:
-        (t, s), some = _first_unmasked_pair(readable)
-        query = jnp.where(readable.any(1)[:, None], query, jax.lax.stop_gradient(query[t]))
-        key = jnp.where(readable.any(0)[:, None], key, jax.lax.stop_gradient(key[s]))
+    if unmasked is not None and unmasked.size:
+        (t, s), some = _first_unmasked_pair(unmasked)
+        query = jnp.where(unmasked.any(1)[:, None], query, jax.lax.stop_gradient(query[t]))
+        key = jnp.where(unmasked.any(0)[:, None], key, jax.lax.stop_gradient(key[s]))
         score = jax.tree.map(lambda leaf: _derivative_only_where(some, leaf), score)
     over_keys = jax.vmap(score, in_axes=(None, 0))
     return jax.vmap(over_keys, in_axes=(0, None))(query, key)
 
 
-def _first_unmasked_pair(readable: Bool[Array, "t s"]) -> tuple[tuple[Array, ...], Bool[Array, ""]]:
+def _first_unmasked_pair(unmasked: Bool[Array, "t s"]) -> tuple[tuple[Array, ...], Bool[Array, ""]]:
     """Row and column of the first unmasked pair, and whether there is one."""
-    pair = jnp.unravel_index(jnp.argmax(readable), readable.shape)
-    return pair, readable[pair]
+    pair = jnp.unravel_index(jnp.argmax(unmasked), unmasked.shape)
+    return pair, unmasked[pair]
 
 
 def _derivative_only_where(some: Bool[Array, ""], leaf: Any) -> Any:

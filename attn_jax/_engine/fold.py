@@ -27,20 +27,20 @@ from attn_jax.masks import evaluate
 
 _FEW_TILES = 16  # compiling one more loop takes as long as running hundreds of tiles
 
-type Readable = Bool[Array, "t s"] | None
+type Unmasked = Bool[Array, "t s"] | None
 
 
 class Walk(NamedTuple):
     """The functions of one head that the loop calls.
 
-    `step(row, tile, readable)` returns the next `row`, and what the tile adds to tables over keys
-    or pairs and to whole arrays. `readable` is None where every pair of the tile is unmasked. `row`
+    `step(row, tile, unmasked)` returns the next `row`, and what the tile adds to tables over keys
+    or pairs and to whole arrays. `unmasked` is None where every pair of the tile is unmasked. `row`
     is `start` at the beginning of each row of tiles, and `finish(row)` returns its part of tables
     over queries.
     """
 
     start: Any
-    step: Callable[[Any, Any, Readable], tuple[Any, Any]]
+    step: Callable[[Any, Any, Unmasked], tuple[Any, Any]]
     finish: Callable[[Any], Any]
 
 
@@ -72,7 +72,7 @@ def fold(
         row, sums = carry
         here, own = (None, None) if is_full else tiles.at(place)
         step = map_levels(
-            lambda row, tile, pairs: walk.step(row, tile, tiles.readable(place, pairs)),
+            lambda row, tile, pairs: walk.step(row, tile, tiles.unmasked(place, pairs)),
             (row_axes, in_order, own),
             (row_axes, sum_axes),
         )
@@ -99,7 +99,7 @@ def _one_tile(walk: Walk, tiles: "_Tiles", operands: Any, start: Any, layout: La
     here = Place(jnp.int32(0), jnp.int32(0))
 
     def visit(operands, pairs):
-        row, shares = walk.step(start, operands, tiles.readable(here, pairs))
+        row, shares = walk.step(start, operands, tiles.unmasked(here, pairs))
         return walk.finish(row), shares
 
     inputs = layout.inputs[1], tiles.axes
@@ -159,24 +159,24 @@ class _Tiles:
         """The pairs of one tile, and their axes."""
         return cut(self.pairs, self.axes, place, self.shape), self.axes
 
-    def readable(self, place: Place, pairs: Pairs | None) -> Readable:
+    def unmasked(self, place: Place, pairs: Pairs | None) -> Unmasked:
         """Which pairs of a tile are unmasked in one head; None where all are, or `pairs` is None.
 
         The padding of the last tiles is masked.
         """
         if pairs is None:
             return None
-        readable = None
+        unmasked = None
         if pairs.mask is not None:
             i, j = pairs.query_position.values, pairs.key_position.values
-            readable = evaluate(pairs.mask, i, j)
+            unmasked = evaluate(pairs.mask, i, j)
         if self.padded_sizes == self.sizes:
-            return readable
+            return unmasked
         (T, S), (t, s) = self.sizes, self.shape
         query_is_real = place.row * t + jnp.arange(t, dtype=jnp.int32) < T
         key_is_real = place.column * s + jnp.arange(s, dtype=jnp.int32) < S
         is_real = query_is_real[:, None] & key_is_real[None, :]
-        return is_real if readable is None else readable & is_real
+        return is_real if unmasked is None else unmasked & is_real
 
 
 def _lists(pairs: Pairs, axes: Pairs, shape: TileShape) -> TileLists:

@@ -115,16 +115,16 @@ def _d_unit(out: Table, d_out: Table, d_logsumexp: Table) -> Table:
     return Table(by_out if d_logsumexp.values is None else d_logsumexp.values + by_out, "query")
 
 
-def _step(row: tuple[Array, ...], tile: Operands, readable: Any) -> tuple[tuple[Array, ...], None]:
+def _step(row: tuple[Array, ...], tile: Operands, unmasked: Any) -> tuple[tuple[Array, ...], None]:
     old_maximum, total, weighed = row
-    logit = logits(tile, readable)
+    logit = logits(tile, unmasked)
     maximum = jax.lax.max(old_maximum, jax.lax.reduce_max(logit, (1,)))
     shift = put(maximum, jax.lax.eq(maximum, jax.lax.full_like(maximum, -jnp.inf)), 0)
     weights = jax.lax.exp(jax.lax.sub(logit, across(shift, logit)))
     fade = jax.lax.exp(jax.lax.sub(old_maximum, shift))
     total = jax.lax.add(jax.lax.mul(fade, total), jax.lax.reduce_sum(weights, (1,)))
     old = jax.lax.mul(across(fade, weighed), weighed)
-    weighed = jax.lax.add(old, weighted_values(weights, tile, readable))
+    weighed = jax.lax.add(old, weighted_values(weights, tile, unmasked))
     return (maximum, total, weighed), None
 
 

@@ -32,12 +32,12 @@ class TileJvp:
 
     function: TileFunction
 
-    def __call__(self, operands: Any, readable: Bool[Array, "t s"] | None) -> Any:
+    def __call__(self, operands: Any, unmasked: Bool[Array, "t s"] | None) -> Any:
         # Only the tile is converted to a wider dtype, never a whole array.
         primals, tangents = operands
         variables, rest = split(primals, tangents)
         primals, tangents = (numerics.wide(variables),), (numerics.wide(tangents),)
-        _, out = jax.jvp(lambda f: self.function(join(f, rest), readable), primals, tangents)
+        _, out = jax.jvp(lambda f: self.function(join(f, rest), unmasked), primals, tangents)
         return out
 
 
@@ -51,18 +51,18 @@ class TileVjp:
     function: TileFunction
     wanted: tuple[bool, ...]
 
-    def __call__(self, operands: Any, readable: Bool[Array, "t s"] | None) -> Any:
+    def __call__(self, operands: Any, unmasked: Bool[Array, "t s"] | None) -> Any:
         primals, cotangents = operands
         variables, rest = split(primals, where_wanted(self.wanted, primals))
         _, pull = jax.vjp(
-            lambda f: self.function(join(f, rest), readable), numerics.wide(variables)
+            lambda f: self.function(join(f, rest), unmasked), numerics.wide(variables)
         )
         (gradients,) = pull(cotangents)
         return gradients
 
 
 def tile_sum(function: TileFunction, pairs: Pairs, operands: Any, layout: Layout) -> Any:
-    """Σ function(tile, readable) over the tiles that are not empty, with the axes of the layout.
+    """Σ function(tile, unmasked) over the tiles that are not empty, with the axes of the layout.
 
     A result is summed over the vmapped axes that it lacks in the layout.
     """
@@ -147,8 +147,8 @@ class _TileSum(Operation):
         rows, sums = _by_query(self.results)
         start = jax.tree.map(lambda x: jnp.zeros((tile.queries, *x.shape[1:]), x.dtype), rows)
 
-        def step(row, part, readable):
-            by_query, shares = _by_query(self.function(part, readable))
+        def step(row, part, unmasked):
+            by_query, shares = _by_query(self.function(part, unmasked))
             return jax.tree.map(jax.lax.add, row, by_query), shares
 
         walk = Walk(start, step, finish=lambda row: row)

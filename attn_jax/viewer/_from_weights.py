@@ -87,7 +87,7 @@ def _checked_mask(mask: Any, heads: np.ndarray) -> np.ndarray | None:
     check_sizes("mask", array, heads.shape, "weights")
     if array.dtype != np.bool_:
         raise TypeError(
-            f"mask must be bool (True = unmasked); got {array.dtype}; pass an additive "
+            f"mask must be bool (True = may attend); got {array.dtype}; pass an additive "
             f"mask as bias="
         )
     if np.any(np.where(array, 0, np.nan_to_num(heads, nan=1.0)) != 0):

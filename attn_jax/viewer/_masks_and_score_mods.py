@@ -78,7 +78,7 @@ def _mask_array(
     array = as_heads("mask", mask)
     if array.dtype != np.bool_:
         raise TypeError(
-            f"mask must be bool (True = unmasked) or a function of positions; got {array.dtype}; "
+            f"mask must be bool (True = may attend) or a function of positions; got {array.dtype}; "
             f"pass an additive mask as bias= of from_weights, or add it in score_mod="
         )
     check_sizes("mask", array, sizes, "query and key")

@@ -48,7 +48,7 @@ def at_equal_time(curves: Sequence[Curve]) -> Iterator[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in a readable unit: `0.4 s`, `42 s`, `12 min`, `3 h 07 min`."""
+    """Seconds with a unit: `0.4 s`, `42 s`, `12 min`, `3 h 07 min`."""
     if seconds < 99.5:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)

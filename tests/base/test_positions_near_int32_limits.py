@@ -50,7 +50,7 @@ def test_tiles_of_far_positions_are_never_wrongly_empty_or_full(name, shape):
     for (row, column), some in np.ndenumerate(np.asarray(given.some)):
         t, s = shape
         part = unmasked[row * t : (row + 1) * t, column * s : (column + 1) * s]
-        assert some or not part.any(), "a tile with readable pairs is skipped"
+        assert some or not part.any(), "a tile with unmasked pairs is skipped"
         assert part.all() or not given.every[row, column], "a tile with hidden pairs is read whole"
         if shape == (1, 1):
             assert some == part.any()

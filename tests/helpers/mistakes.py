@@ -118,7 +118,7 @@ DTYPES = {
         "mask",
         zeros(B, N, T, S),
         TypeError,
-        r"mask must be bool \(True = may read\); got float32; pass an additive mask as bias=",
+        r"mask must be bool \(True = may attend\); got float32; pass an additive mask as bias=",
     ),
     "B3 additive mask for one head": one("mask", zeros(T, S), TypeError, r"mask must be bool"),
     "B3 boolean bias": heads(

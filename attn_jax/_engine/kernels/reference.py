@@ -19,11 +19,11 @@ divided_by = "compiler"
 
 def attend(call: Call) -> tuple[Float[Array, "T V"], Float[Array, " T"]]:
     """Weights times values in the query's dtype, and log-sum-exp."""
-    operands, readable = call.operands, _readable(call.pairs)
+    operands, unmasked = call.operands, _unmasked(call.pairs)
     value = operands.value.values.astype(operands.scale.dtype)
-    if readable is not None:
-        value = _keep(value, jnp.any(readable, axis=0))
-    shares, total, logsumexp = numerics.exponentials(_logits(operands, readable), readable)
+    if unmasked is not None:
+        value = _keep(value, jnp.any(unmasked, axis=0))
+    shares, total, logsumexp = numerics.exponentials(_logits(operands, unmasked), unmasked)
     if operands.dropout is not None:
         shares = jnp.where(operands.dropout.keeps(), shares / (1 - operands.dropout.rate), 0)
     out = jnp.einsum("TS,SV->TV", shares, value) / total
@@ -44,29 +44,29 @@ def work(call: Call, heads: int, platform: str) -> Work:
 
 def weights(call: Call) -> Float[Array, "T S"]:
     """Weights in the accumulation dtype."""
-    readable = _readable(call.pairs)
-    return numerics.masked_softmax(_logits(call.operands, readable), readable)[0]
+    unmasked = _unmasked(call.pairs)
+    return numerics.masked_softmax(_logits(call.operands, unmasked), unmasked)[0]
 
 
-def _logits(operands: Operands, readable: Bool[Array, "T S"] | None) -> Float[Array, "T S"]:
+def _logits(operands: Operands, unmasked: Bool[Array, "T S"] | None) -> Float[Array, "T S"]:
     """scale * score, then score_mod at unmasked pairs."""
     dtype = operands.scale.dtype
     query, key = operands.query.values.astype(dtype), operands.key.values.astype(dtype)
     if operands.score is not None:
-        score = on_unmasked_rows(numerics.wide(operands.score), query, key, readable)
+        score = on_unmasked_rows(numerics.wide(operands.score), query, key, unmasked)
     else:
-        if readable is not None:
-            query = _keep(query, jnp.any(readable, axis=1))
-            key = _keep(key, jnp.any(readable, axis=0))
+        if unmasked is not None:
+            query = _keep(query, jnp.any(unmasked, axis=1))
+            key = _keep(key, jnp.any(unmasked, axis=0))
         score = scores.dot(query, key)
     logits = operands.scale * score
     if operands.score_mod is not None and logits.size:
         i, j = operands.query_position.values[:, None], operands.key_position.values[None, :]
-        logits = on_unmasked_pairs(numerics.wide(operands.score_mod), logits, i, j, readable)
+        logits = on_unmasked_pairs(numerics.wide(operands.score_mod), logits, i, j, unmasked)
     return logits
 
 
-def _readable(pairs: Pairs) -> Bool[Array, "T S"] | None:
+def _unmasked(pairs: Pairs) -> Bool[Array, "T S"] | None:
     """The mask written out, or None where there is none."""
     if pairs.mask is None:
         return None
