@@ -1,4 +1,4 @@
-"""Attention you write as mathematics on one head, and JAX transforms take everywhere."""
+"""Attention for JAX: pure functions of one head that `vmap`, `grad`, `jit` and sharding extend."""
 
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING as _TYPE_CHECKING

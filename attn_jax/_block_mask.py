@@ -159,12 +159,12 @@ def block_mask(
     return _build(ordered, i, j, rows.query_row, rows.key_row, shape=TileShape(*tile))
 
 
-def classify(mask: Any, grid: Grid) -> TileLists:
+def lists_of_mask(mask: Any, grid: Grid) -> TileLists:
     """Returns the tile lists of a mask whose arrays are in the order of the call; None: no mask."""
-    return listed(*only_whole(kinds(mask, grid), grid))
+    return tile_lists(*without_padded(classify(mask, grid), grid))
 
 
-def listed(some: Bool[Array, "I J"], every: Bool[Array, "I J"]) -> TileLists:
+def tile_lists(some: Bool[Array, "I J"], every: Bool[Array, "I J"]) -> TileLists:
     """Makes tile lists from two flags for each tile: some pair, or every pair, is unmasked."""
     rank = jnp.where(every, 0, jnp.where(some, 1, 2))
     order = jnp.argsort(rank, axis=1, stable=True).astype(jnp.int32)
@@ -172,14 +172,14 @@ def listed(some: Bool[Array, "I J"], every: Bool[Array, "I J"]) -> TileLists:
     return TileLists(order, full, partial)
 
 
-def kinds_listed(lists: TileLists) -> Kinds:
-    """Returns the tile kinds of tile lists: the inverse of `listed`."""
+def kinds_of_lists(lists: TileLists) -> Kinds:
+    """Returns the tile kinds of tile lists: the inverse of `tile_lists`."""
     place = jnp.argsort(lists.order, axis=1)
     visited = lists.full + lists.partial
     return Kinds(*(place < counts[:, None] for counts in (visited, lists.full)))
 
 
-def kinds(mask: Any, grid: Grid) -> Kinds:
+def classify(mask: Any, grid: Grid) -> Kinds:
     """Classifies tiles: by the mask's `tile_kinds` if it has one, otherwise by evaluating pairs."""
     if mask is None:
         everything = jnp.ones(grid.tiles, bool)
@@ -187,7 +187,7 @@ def kinds(mask: Any, grid: Grid) -> Kinds:
     return mask.tile_kinds(grid) if isinstance(mask, masks.Mask) else grid.evaluate(mask)
 
 
-def only_whole(kinds: Kinds, grid: Grid) -> Kinds:
+def without_padded(kinds: Kinds, grid: Grid) -> Kinds:
     """Marks tiles with padding as not full, because the padding is masked."""
     return kinds if grid.is_even else kinds._replace(every=kinds.every & _whole(grid))
 
@@ -202,7 +202,7 @@ def _build(
     *,
     shape: TileShape,
 ) -> BlockMask:
-    lists = classify(mask, Grid.of(query_position, key_position, shape))
+    lists = lists_of_mask(mask, Grid.of(query_position, key_position, shape))
     T, S = query_position.size, key_position.size
     return BlockMask(mask, lists, query_position, key_position, query_row, key_row, shape, T, S)
 

@@ -20,7 +20,7 @@ from attn_jax._base.concrete import are_numbers
 from attn_jax._base.grid import Grid, Kinds, TileShape
 from attn_jax._base.sharding import vary_alike
 from attn_jax._base.tables import is_table
-from attn_jax._block_mask import TileLists, kinds, kinds_listed, listed, only_whole
+from attn_jax._block_mask import TileLists, classify, kinds_of_lists, tile_lists, without_padded
 from attn_jax._engine.call import Pairs
 from attn_jax._engine.cut import Place, add_at, cut, entry, padded, put_at, unpadded
 from attn_jax.masks import evaluate
@@ -188,7 +188,7 @@ def _lists(pairs: Pairs, axes: Pairs, shape: TileShape) -> TileLists:
     is_mapped = any(at is not None for own in jax.tree.leaves(axes.lists) for at in own.at)
     if pairs.lists is not None and not is_mapped:
         return pairs.lists
-    return listed(*_kinds_for_all(pairs, axes, shape))
+    return tile_lists(*_kinds_for_all(pairs, axes, shape))
 
 
 def _kinds_for_all(pairs: Pairs, axes: Pairs, shape: TileShape) -> Kinds:
@@ -205,9 +205,9 @@ def _kinds_for_all(pairs: Pairs, axes: Pairs, shape: TileShape) -> Kinds:
 def kinds_of_tiles(pairs: Pairs, shape: TileShape) -> Kinds:
     """Which tiles one head needs, and which of them are full."""
     if pairs.lists is not None:
-        return kinds_listed(pairs.lists)
+        return kinds_of_lists(pairs.lists)
     grid = Grid.of(pairs.query_position.values, pairs.key_position.values, shape)
-    return only_whole(kinds(pairs.mask, grid), grid)
+    return without_padded(classify(pairs.mask, grid), grid)
 
 
 def _to_front(kind: str, axes: Any, tables: Any) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import attn_jax
 from attn_jax import masks, score_mods
 from attn_jax._base.grid import Grid, TileShape
-from attn_jax._block_mask import kinds
+from attn_jax._block_mask import classify
 from tests.helpers.tolerance import assert_equal
 
 END = 2**31 - 1
@@ -45,7 +45,7 @@ def test_masks_follow_their_definitions_where_differences_do_not_fit_int32(name)
 def test_tiles_of_far_positions_are_never_wrongly_empty_or_full(name, shape):
     mask, rule = RULES[name]
     i, j = jnp.array(QUERIES, jnp.int32), jnp.array(KEYS, jnp.int32)
-    given = kinds(mask, Grid.of(i, j, shape))
+    given = classify(mask, Grid.of(i, j, shape))
     unmasked = written(rule)
     for (row, column), some in np.ndenumerate(np.asarray(given.some)):
         t, s = shape

@@ -9,7 +9,7 @@ from attn_jax import masks
 from attn_jax._base import tables
 from attn_jax._base.grid import Grid, TileShape
 from attn_jax._base.tables import Rows
-from attn_jax._block_mask import kinds
+from attn_jax._block_mask import classify
 from tests.helpers.tolerance import assert_equal
 
 T, S, P = 7, 11, 16
@@ -73,7 +73,7 @@ def evaluate(mask, i, j):
 
 
 def tile_kinds(mask, i, j, shape):
-    return kinds(tables.order(mask, Rows(i.size, j.size, i, j)), Grid.of(i, j, shape))
+    return classify(tables.order(mask, Rows(i.size, j.size, i, j)), Grid.of(i, j, shape))
 
 
 @pytest.mark.parametrize("name", RULES)
