@@ -164,7 +164,7 @@ class GPT(nnx.Module):
 
     def init_caches(
         self,
-        B: int,
+        batch: int,
         capacity: int,
         *,
         kind: CacheKind = "contiguous",
@@ -175,7 +175,7 @@ class GPT(nnx.Module):
         """Empty caches, one a layer.
 
         Args:
-          B: how many texts.
+          batch: how many texts.
           capacity: the most tokens of one text.
           kind: which cache, see `attn_jax.caches`. "sliding" applies to layers that have a window;
             the other layers get a contiguous cache.
@@ -202,10 +202,10 @@ class GPT(nnx.Module):
         def empty_cache(layer: int) -> caches.Cache:
             window = config.window(layer)
             if kind == "sliding" and window is not None:
-                return caches.sliding(B, window, *size, **storage, **options)
+                return caches.sliding(batch, window, *size, **storage, **options)
             if kind == "paged":
-                return caches.paged(B, capacity, *size, **storage, **options)
-            return caches.contiguous(B, capacity, *size, **storage)
+                return caches.paged(batch, capacity, *size, **storage, **options)
+            return caches.contiguous(batch, capacity, *size, **storage)
 
         return tuple(empty_cache(layer) for layer in range(config.num_layers))
 
