@@ -96,9 +96,10 @@ $(OLDEST): requirements/oldest.txt $(STAMP)
 	  .venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/oldest.txt; \
 	fi && touch $@
 
-ON_THE_OLDEST := $(addprefix tests/,repository/test_every_module.py engine/test_operation.py score_mods/test_score_mods.py lecture/test_layers.py)
+ON_THE_OLDEST := $(addprefix tests/,repository/test_every_module.py attention/test_conformance.py engine/test_operation.py \
+  engine/test_custom_kernel.py score_mods/test_score_mods.py lecture/test_layers.py)
 test-oldest: $(OLDEST)
-	$(COMPILED) .venv-oldest/bin/python -m pytest -q -p no:cacheprovider $(ON_THE_OLDEST)
+	$(COMPILED) .venv-oldest/bin/python -m pytest -q -p no:cacheprovider $(ON_THE_OLDEST) $(ARGS)
 
 # Tests the viewer's pages in Chromium: the program that CHROMIUM names, or Debian's, which root installs here.
 test-browser: $(STAMP)
