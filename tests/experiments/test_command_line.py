@@ -115,7 +115,7 @@ def test_the_interpreter_is_named_as_a_shell_here_finds_it(tmp_path, monkeypatch
     [
         (errno.ENOSPC, "No space left on device; free some space"),
         (errno.EROFS, "Read-only file system; run the same command in a folder"),
-        (errno.EACCES, "Permission denied; make it unmasked and writable"),
+        (errno.EACCES, "Permission denied; make it readable and writable"),
     ],
 )
 def test_an_error_of_the_system_comes_with_a_remedy(number, remedy):

@@ -117,8 +117,8 @@ def test_d01_before_training_every_context_is_the_mean_annotation():
     assert not fresh.decoder.attention.v[...].any()
 
 
-def additive_without_tanh(query, key, v):
-    return jnp.einsum("TSA,A->TS", query[:, None] + key[None], v)
+def additive_without_tanh(query, key, out_kernel):
+    return jnp.einsum("TSA,A->TS", query[:, None] + key[None], out_kernel)
 
 
 def test_d03_without_tanh_the_state_no_longer_chooses(monkeypatch):

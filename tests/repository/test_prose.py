@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 REPLACED = {
     r"may (not )?(be )?read\b": "attends to, is masked",
     r"\b(a|an|one|each|every|the|this) read\b|\bof reads\b": "attention call",
-    r"\b(un)?unmasked\b": "unmasked, masked",
+    r"\b(un)?readable\b": "unmasked, masked",
     r"\bwho (may|reads?|says?|asks?)\b": "the noun",
     r"\b(goes|go|going|went) on\b": "continues, resumes, generates",
     r"\bfull stop\b": "stop token",
