@@ -10,7 +10,8 @@ from tests.repository.test_architecture import LAYERS, ROOT
 
 PAGE = ROOT / "docs" / "index.md"
 BEGIN = (
-    "<!-- made by `python -m tests.repository.structure` from the docstrings of the modules -->\n"
+    "<!-- made by `.venv/bin/python -m tests.repository.structure` "
+    "from the docstrings of the modules -->\n"
 )
 END = "<!-- end of the package structure -->\n"
 
