@@ -233,7 +233,7 @@ WRONG = {
     ),
     "bias of booleans": (lambda: score_mods.dense_bias(np.ones((2, 3), bool)), "bias"),
     "bias of one axis": (lambda: score_mods.dense_bias(jnp.zeros(3)), "bias"),
-    "chain of a number": (lambda: score_mods.alibi(1.0) >> 2, "followed by|then"),
+    "chain of a number": (lambda: score_mods.alibi(1.0) >> 2, "chains with|then"),
     "returns integers": (
         lambda: score_mods.as_pytree(lambda x, i, j: i - j, jnp.float32),
         r"score_mod must return one scalar of dtype float32.*got int32\[\]",
