@@ -1,4 +1,4 @@
-"""Dropout of attention weights as a function of a PRNG key and two row numbers alone.
+"""Dropout of attention weights whose random bits depend on a PRNG key and two row numbers alone.
 
 Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3" (2011): the random bits of a pair are a
 cipher of the row numbers of its query and its key in the whole sequence. So every implementation,
@@ -20,9 +20,9 @@ from attn_jax._base.tables import Rows, Table
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Dropout:
-    """Which weights are kept, pair by pair.
+    """Seed, rate and row numbers, from which `keeps` computes which weights are kept.
 
-    The row numbers are tables, so that they can be cut into tiles.
+    Row numbers are tables, so that they can be cut into tiles.
     """
 
     seed: Any  # two words of 32 bits

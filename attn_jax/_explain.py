@@ -147,7 +147,7 @@ def explain(
         others=dict(seen.others),
         tiles_visited=visited,
         tiles=needed.size,
-        flops=2 * width * seen.work.pairs * visited,
+        flops=2 * width * seen.work.pairs_per_tile * visited,
         bytes_moved=sum(jnp.asarray(leaf).nbytes for leaf in given if _is_array(leaf))
         + math.prod(_rows(query, key, value)) * value.shape[-1] * jnp.result_type(query).itemsize,
         temporary_bytes=None if memory is None else memory.temp_size_in_bytes,

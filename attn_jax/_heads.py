@@ -85,11 +85,13 @@ def lay_out(
     value: Float[Array, "*#B S K V"],
     options: dict[str, Any],
 ) -> tuple[tuple, tuple, Axes]:
-    """Query, key, value and options for `map_levels` over a function of one head, and their axes.
+    """(operands, their axes, the axes of the output), for `map_levels` over a function of one head.
+
+    Operands are query, key, value and options.
 
     Query heads fall into groups, one for each key/value head: [*B T K G H]. All axes stay where
     they are, so nothing is transposed. An axis of size 1 is shared, and is not mapped where it has
-    size 1 everywhere. The axes of the output, [*B T K G V], come last.
+    size 1 everywhere. The output is [*B T K G V].
     """
     B = batch_of(query, key, value)
     T, N, H = query.shape[-3:]

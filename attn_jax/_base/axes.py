@@ -1,4 +1,4 @@
-"""Which axes of each array `vmap` maps. These axes stay where they are, so nothing is copied.
+"""Which axes of each array `vmap` maps. `vmap` moves no array: it only records the axes.
 
 A loop over tiles cuts an array along its query or key axis. Mapped axes stay in each tile, and the
 function of a tile is mapped over them. So heads may be any axis of an array.
@@ -18,8 +18,9 @@ from jaxtyping import Array
 class Axes:
     """For each vmapped axis, innermost first, the axis of an array; None where it is shared.
 
-    `Axes` is a leaf of pytrees, so that a tree of `Axes` has the structure of a tree of arrays. The
-    other axes of an array are its core axes, those of one head.
+    `at[n]` is the axis of the array that the n-th `vmap` maps; 0 is the innermost. `Axes` is a leaf
+    of pytrees, so that a tree of `Axes` has the structure of a tree of arrays. The other axes of an
+    array are its core axes, those of one head.
     """
 
     at: tuple[int | None, ...] = ()
@@ -32,7 +33,7 @@ class Axes:
         return Axes((*moved, axis))
 
     def without(self, level: int) -> "Axes":
-        """The axes inside of one vmapped axis."""
+        """The axes without one vmapped axis, as seen inside of that `vmap`."""
         axis = self.at[level]
         others = self.at[:level] + self.at[level + 1 :]
         return Axes(tuple(a if a is None or axis is None or a < axis else a - 1 for a in others))
@@ -63,9 +64,10 @@ class Axes:
         )
 
     def like(self, rank: int, core_rank: int) -> "Axes":
-        """Axes for an array of `core_rank`, in the order of an array of `rank` that has these axes.
+        """Axes for a new array, in the order of a source array that has these axes.
 
-        Every vmapped axis is mapped in it; those that this array shares come first.
+        The source has `rank` axes in all, the new array `core_rank` core axes. All vmapped axes are
+        mapped in the new array; those that the source shares come first.
         """
         levels = {axis: level for level, axis in enumerate(self.at) if axis is not None}
         core = itertools.count()
@@ -133,9 +135,9 @@ def without_ones(arrays: Any, axes: Any) -> tuple[Any, Any]:
 
 
 def fit(values: Any, own: Any, wanted: Any) -> Any:
-    """Arrays with the axes `wanted`: summed over vmapped axes that these lack, and transposed.
+    """Arrays with the axes `wanted` instead of `own`: summed over those they lack, and transposed.
 
-    None where there are no axes, or no array.
+    `own` must map every axis that `wanted` maps. None where there are no axes, or no array.
     """
 
     def one(axes: Axes, to: Axes | None, array: Any) -> Any:  # an array or a constant of a jaxpr

@@ -39,7 +39,7 @@ class Table(Value):
         return 2 if self.over == "pair" else 1
 
     def __call__(self, query_row: Int[Array, ""], key_row: Int[Array, ""]) -> Array:
-        """The entry for two rows; of a table that was cut down to one entry, that."""
+        """The entry for two rows; a table of one entry returns it for all rows."""
         if self.values.ndim == 0:
             return self.values
         at = {"query": (query_row,), "key": (key_row,)}
@@ -114,11 +114,12 @@ def on_pairs(rule: Callable, *tiles: Array) -> Array:
 def on_unmasked_pairs(
     rule: Any, logits: Array, i: Array, j: Array, unmasked: Bool[Array, "t s"] | None
 ) -> Array:
-    """`rule(logit, i, j)` at the unmasked pairs.
+    """`rule(logit, i, j)` for all pairs of a tile, evaluated at unmasked pairs only.
 
-    A rule may be infinite, or have an infinite derivative, at a masked pair. Such a pair is
-    replaced by an unmasked one, entries of tables included, and has no derivative. Where all pairs
-    are masked, the arrays that the rule captured have no derivative either.
+    A rule may be infinite, or have an infinite derivative, at a masked pair. So a masked pair is
+    computed from the inputs of the first unmasked pair, entries of tables included, and has no
+    derivative; the caller masks its result. Where all pairs are masked, the arrays that the rule
+    captured have no derivative either. A rule that `is_finite_everywhere` is evaluated as it is.
     """
     if unmasked is None or rule.is_finite_everywhere:
         return on_pairs(rule, logits, i, j)

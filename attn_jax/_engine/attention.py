@@ -71,7 +71,7 @@ class _KernelOperation(Operation):
         return dispatch.kernel(call, self.implementation, platform)
 
     def computed(self, kernel: dispatch.Kernel, function: Callable, *args: Any) -> Any:
-        """`function(layout, *args)`, on each device alone where XLA cannot divide the kernel."""
+        """`function(layout, *args)`, on each device alone where the engine divides the kernel."""
         if kernel.divided_by == "engine":
             return on_each_device(function, self.layout, self.out_aval)(*args)
         return function(self.layout, *args)
@@ -116,7 +116,10 @@ class _Attention(_KernelOperation):
 
 
 class _Derivative(_KernelOperation):
-    """`_Jvp` or `_Vjp`: two linear operations, each the transpose of the other."""
+    """Base class of `_Jvp` and `_Vjp`, each linear, and each the transpose of the other.
+
+    Their own derivatives are those of `by_tiles`.
+    """
 
     def by_tiles(self, *args: Any) -> Any:
         """The results as sums over tiles, which have derivatives of every order."""
@@ -139,7 +142,10 @@ class _Derivative(_KernelOperation):
         return _no_gradients(args[0]), gradients
 
     def _of_variables(self, args: tuple, present: Any) -> tuple:
-        """`by_tiles` as a function of the leaves that are present in a tree, and these leaves."""
+        """`by_tiles` as a function of some leaves of the arguments, and these leaves.
+
+        They are those for which `present` is not None. The other leaves are constant.
+        """
         pairs, arguments = args
         variables, rest = split(arguments, present)
         return (lambda variables: self.by_tiles(pairs, join(variables, rest))), variables
@@ -215,10 +221,10 @@ def _call_jvp(op: _KernelOperation, args: tuple, axes: tuple) -> tuple[_Jvp, tup
 def _call_vjp(
     op: _KernelOperation, call: tuple, results: tuple, cotangents: tuple, axes: tuple
 ) -> Any:
-    """Gradients of the operands of a call, from the cotangents of its results.
+    """Calls the `_Vjp` of an operation: the gradient of each wanted operand, None for the others.
 
-    `axes` are those of `pairs` and of `JvpInputs`, whose tangents have axes where a gradient is
-    wanted: the axes of that gradient.
+    `axes` is a pair: the axes of `pairs`, and a `JvpInputs` of axes. Its field `tangents` has the
+    axes of each wanted gradient, and None for an unwanted one.
     """
     (pairs, operands), (pair_axes, axes_of_inputs) = call, axes
     to = axes_of_inputs.tangents

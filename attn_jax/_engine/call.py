@@ -47,10 +47,10 @@ class TableMask(masks.Mask):
 class Pairs:
     """Which pairs of a query and a key are unmasked; nothing here has a derivative.
 
-    `lists` (tile lists) and `tile` are those of a block mask. `in_order`: no positions were given,
-    so both sides have positions 0, 1, 2, … `is_wide`: the score computes a vector for each pair, as
-    additive scores do, so tiles must be small. (Fields have type Any, since JAX makes trees of
-    shapes, axes or None of the same structure.)
+    `lists` (tile lists) and `tile` are those of a block mask, else None. `in_order`: no positions
+    were given, so both sides have positions 0, 1, 2, … `is_wide`: the score is not the dot product;
+    it may compute a vector for each pair, as additive scores do, so tiles must be small. (Fields
+    have type Any, since JAX makes trees of shapes, axes or None of the same structure.)
     """
 
     mask: Any
@@ -65,7 +65,9 @@ class Pairs:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Operands:
-    """The differentiable operands of a call; whatever varies by query, key or pair is a table.
+    """The inputs of logits and output; those of a floating point dtype are differentiated.
+
+    Arrays by query, key or pair are tables.
 
     `score` is the dot product where it is None, else a function of one query and one key. Positions
     are given where there is a `score_mod`. Matmuls round their operands to `product_dtype`.
@@ -101,14 +103,15 @@ class Call(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """How much of one head a kernel computes: the tiles [I J] that it needs, and pairs in a tile.
+    """How much of one head a kernel computes.
 
-    All heads and batch examples visit the tiles that any of them needs. A kernel without tiles has
-    one tile, which has all pairs.
+    `needed` [I J] is True for each tile that the head needs. Where heads or batch examples need
+    different tiles, each of them computes the union. A kernel without tiles has one tile with all
+    T·S pairs.
     """
 
     needed: Any
-    pairs: int = dataclasses.field(metadata={"static": True})
+    pairs_per_tile: int = dataclasses.field(metadata={"static": True})
 
 
 def prepare(

@@ -49,7 +49,7 @@ def entry(values: Array, n: Int[Array, ""]) -> Array:
 
 
 def add_at(totals: Any, shares: Any, axes: Any, place: Place, shape: TileShape) -> Any:
-    """Adds what a tile contributes where `cut` would cut; what is no table is added as a whole."""
+    """Adds the values of a tile to its part of each table, and plain arrays to plain arrays."""
     old = cut(totals, axes, place, shape)
     return put_at(totals, jax.tree.map(jax.lax.add, old, shares), axes, place, shape)
 

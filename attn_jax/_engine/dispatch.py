@@ -20,7 +20,7 @@ SMALL = 128 * 128
 
 @runtime_checkable  # for the type checks of the test suite
 class Kernel(Protocol):
-    """Attention of all heads and batch examples at once; each file of `kernels/` is one.
+    """Attention of all heads and batch examples at once; each file of `kernels/` but reference.py.
 
     A kernel has no rule for `vmap` or derivatives. A layout says which axes are heads and batch
     examples, and the engine computes all other derivatives as sums over tiles.

@@ -31,7 +31,7 @@ type Unmasked = Bool[Array, "t s"] | None
 
 
 class Walk(NamedTuple):
-    """The functions of one head that the loop calls.
+    """The start value and the two functions of one head for the loop.
 
     `step(row, tile, unmasked)` returns the next `row`, and what the tile adds to tables over keys
     or pairs and to whole arrays. `unmasked` is None where every pair of the tile is unmasked. `row`
@@ -47,10 +47,12 @@ class Walk(NamedTuple):
 def fold(
     walk: Walk, pairs: Pairs, operands: Any, results: Any, layout: Layout, shape: TileShape
 ) -> Any:
-    """Visits every tile that is not empty and returns (tables over queries, sums).
+    """Visits every tile that is not empty and returns (rows, sums).
 
-    `step` receives the operands with their tables cut to the tile. `results` are the shapes of what
-    one head returns; `layout` has the mapped axes of pairs, operands and results.
+    Rows are tables over queries, made by `finish`. Sums are tables over keys or pairs and whole
+    arrays, added over all tiles: dk and dv in the backward pass. `step` receives the operands with
+    their tables cut to the tile. `results` has the shapes of rows and sums for one head, `layout`
+    the mapped axes of pairs, operands and results, and `shape` the size of a tile.
     """
     pair_axes, axes = layout.inputs
     T, S = sizes = _sizes(pairs, pair_axes)

@@ -71,7 +71,8 @@ def backward(
 ) -> Operands:
     """The gradient of each operand that is wanted, in its dtype; None for the others.
 
-    `layout` has the axes of pairs and residuals, and those that each gradient gets.
+    `layout` has the axes of pairs and residuals, and those that each gradient gets. `fold` adds the
+    gradients of a key and a value over the tiles of their column.
     """
     pair_axes, axes = layout.inputs
     operands, out, logsumexp, d_out, d_logsumexp = residuals

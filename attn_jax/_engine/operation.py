@@ -30,9 +30,10 @@ class Primitive(young_jax.HiPrim):
 class Operation(Primitive):
     """An operation on the pairs of a call and other arguments, for all heads and batch examples.
 
-    Heads and batch examples are vmapped axes: `layout` says which axis of each argument and result
-    is which, and `sizes` gives their sizes. `vmap` leaves every axis where it is. An argument that
-    is not mapped is shared, and never repeated.
+    Heads and batch examples are vmapped axes, the innermost first: `layout` says which axis of each
+    argument and result is which, and `sizes` gives their sizes. `vmap` leaves every axis where it
+    is. An argument that is not mapped is shared, and never repeated. A subclass defines
+    `results_of_one_head`, and `on` or `expand`.
     """
 
     axes: tuple[Axes, ...]

@@ -2,8 +2,8 @@
 
 XLA divides its own operations among devices, but no custom call, such as a Pallas kernel. This file
 tells XLA how to divide one: along vmapped axes (heads and batch examples). Other axes are gathered.
-XLA for TPUs lacks such calls (https://github.com/jax-ml/jax/issues/38196): several TPUs need
-`jax.shard_map`, inside of which nothing is left to divide.
+XLA for TPUs lacks custom partitioning (https://github.com/jax-ml/jax/issues/38196): several TPUs
+need `jax.shard_map`, inside of which nothing is left to divide.
 https://docs.jax.dev/en/latest/jax.experimental.custom_partitioning.html
 """
 
@@ -21,9 +21,10 @@ from attn_jax._base.axes import Axes, Layout
 
 
 def on_each_device(function: Callable, layout: Layout, results: Any) -> Callable:
-    """`function(layout, *operands)`, called on every device with the sizes of what it holds.
+    """Returns a function of the operands that calls `function(layout, *operands)` on each device.
 
-    A result that lacks a vmapped axis over which operands are sharded is summed over the devices.
+    There operands are the device's part of the arrays, and `layout.sizes` the sizes of that part. A
+    result that lacks a vmapped axis over which operands are sharded is summed over the devices.
     `results` is the tree of the types of all results.
     """
     own, to = jax.tree.leaves(layout.inputs), jax.tree.leaves(layout.outputs)

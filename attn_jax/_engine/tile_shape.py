@@ -19,7 +19,7 @@ _SIDE_BESIDE_CPU = 1024
 
 
 def choose(T: int, S: int, heads: int, *, mask: Any, is_wide: bool, platform: str) -> TileShape:
-    """All pairs as one tile while the logits of all heads are few, else tiles of a fixed size.
+    """All pairs as one tile while the logits of all heads are few, else equal smaller tiles.
 
     On a CPU the limit is 16 MiB, or 4 MiB and 2048 keys where the mask compares positions
     (adr/0014). Above it the side of a tile is the greatest of 512, 256 and 128 with which the
@@ -27,8 +27,8 @@ def choose(T: int, S: int, heads: int, *, mask: Any, is_wide: bool, platform: st
     queries, or more keys where there are fewer queries than that. On any other platform the limit
     is 512 MiB, and a tile is 1024×1024.
 
-    Tiles are 128×128 where the score computes a vector for each pair (`is_wide`), as additive
-    scores do, and where a size is a symbol of `jax.export`.
+    Tiles are 128×128 where the score is not the dot product (`is_wide`), and where a size is a
+    symbol of `jax.export`.
     """
     if not concrete.are_numbers(T, S, heads):
         return TileShape(*(min(L, 128) if concrete.are_numbers(L) else 128 for L in (T, S)))

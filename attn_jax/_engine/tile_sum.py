@@ -1,8 +1,9 @@
 """Sums of a function over all tiles that are not empty, with derivatives of every order.
 
-A tile function takes operands cut to one tile. A table that it returns belongs to the tile's
-queries, keys or pairs, an array to the whole. The JVP (`TileJvp`) and VJP (`TileVjp`) of such a sum
-are again such sums, so derivatives of any order take linear memory and skip the same tiles.
+A tile function takes operands cut to one tile. It returns tables (entries of the tile's queries,
+keys or pairs) and plain arrays (added over all tiles, as the gradient of the scale is). The JVP
+(`TileJvp`) and VJP (`TileVjp`) of such a sum are again such sums, so derivatives of any order take
+linear memory and skip the same tiles.
 """
 
 import dataclasses

@@ -63,8 +63,9 @@ class Cache(Value):
     [B] counts the tokens of each batch example, and so is the position of its next token. Tokens
     that are not real are neither stored nor counted: a batch may be padded on either side.
 
-    An operation that is impossible raises an error. Under `jit`, where values are unknown, it is
-    skipped for that batch example, and `overflowed` [B] is True for it until `reset`.
+    An operation that is impossible raises an error. Under `jit`, where values are unknown, `append`
+    stores the tokens that fit, `rewind` and `reorder` are skipped for that batch example, and
+    `overflowed` [B] is True for it until `reset`.
 
     Example:
       >>> cache = attn_jax.caches.contiguous(1, 4, 1, 1)

@@ -77,7 +77,7 @@ class ToyKernel:
 
     def work(self, call, heads, platform):
         del heads, platform
-        return Work(jnp.ones((1, 1), bool), pairs=math.prod(call.sizes))
+        return Work(jnp.ones((1, 1), bool), pairs_per_tile=math.prod(call.sizes))
 
 
 def _folded(given, axes, sizes):

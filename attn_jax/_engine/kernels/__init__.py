@@ -1,1 +1,1 @@
-"""One implementation a file, each with the functions of `dispatch.Kernel`."""
+"""Implementations, one a file: the reference, and kernels as `dispatch.Kernel` describes them."""

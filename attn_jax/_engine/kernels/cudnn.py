@@ -93,7 +93,7 @@ def work(call: Call, heads: int, platform: str) -> Work:
     del heads, platform
     T, S = call.sizes
     pairs = T * S if call.pairs.mask is None else T * (T + 1) // 2
-    return Work(jnp.ones((1, 1), bool), pairs=pairs)
+    return Work(jnp.ones((1, 1), bool), pairs_per_tile=pairs)
 
 
 def _device_reasons(H: int, platform: str) -> Iterator[str]:

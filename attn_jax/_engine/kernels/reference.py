@@ -39,7 +39,7 @@ def refuses(call: Call, platform: str | None) -> str | None:
 def work(call: Call, heads: int, platform: str) -> Work:
     """Every pair, whatever the mask."""
     del heads, platform
-    return Work(jnp.ones((1, 1), bool), pairs=math.prod(call.sizes))
+    return Work(jnp.ones((1, 1), bool), pairs_per_tile=math.prod(call.sizes))
 
 
 def weights(call: Call) -> Float[Array, "T S"]:
