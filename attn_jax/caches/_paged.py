@@ -136,7 +136,7 @@ class Paged(Cache):
         return cache, held
 
     def _write(self, store, new: _pages.Allocation, is_stored, position, vectors) -> _storage.Store:
-        """Copies the shared pages that are about to change, then writes each token to its page."""
+        """A store with each new token on its page; shared pages that change are copied first."""
 
         def copied(pages):
             return pages.at[new.copy].set(

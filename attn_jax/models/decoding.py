@@ -207,6 +207,7 @@ def _sample_next(
 
     The first one is generated token number `index` of its example. Each is drawn with a key folded
     from that number and the example's place in the batch, so a draft does not change the draws.
+    `seen` gets each token before the next position is sampled.
     """
     examples = jnp.arange(logits.shape[0], dtype=jnp.int32)
 

@@ -234,7 +234,7 @@ class MultiHeadAttention(nnx.Module):
         query_row: Int[Array, "*#B T"] | None = None,
         rng: Key[Array, ""] | None = None,
     ) -> Float[Array, "*B T D"]:
-        """As `layer(x, memory)`, from the result of `project_memory`; for rows see `attend`."""
+        """`layer(x, memory)` from the result of `project_memory`; `query_row` is as in `attend`."""
         query = self.project_query(x, query_position=query_position)
         place = (query_position, key_position, query_row)
         return self._attend(query, key, value, mask, place, rng)

@@ -128,7 +128,7 @@ def sentence_statistics(
     """The counts of BLEU for each sentence: lengths, then matched and proposed 1- to 4-grams.
 
     `bleu` of a sum of rows equals sacrebleu's corpus BLEU of those sentences, so a bootstrap
-    resample needs only a sum.
+    resample needs only a sum. Case is ignored.
     """
     metric = BLEU(lowercase=True)
     scores = (

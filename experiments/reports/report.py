@@ -142,7 +142,8 @@ def publish(report: Report, directory: Path, console: Console | None = None) -> 
 
     Args:
       report: to be written.
-      directory: is made if it does not exist. Figures and pages of an earlier report are removed.
+      directory: is made if it does not exist. Each .png and .html in it that is not part of this
+        report is removed.
       console: where to print; None for nowhere.
     """
     files = {

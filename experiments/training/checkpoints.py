@@ -127,12 +127,12 @@ def newest(directory: Path) -> Checkpoint | None:
 
 
 def restore(checkpoint: Checkpoint, like: PyTree, *, under: str = "") -> PyTree:
-    """Reads the arrays of the tree `like` (arrays or shapes), below the branch `under`.
+    """Reads the arrays below the branch `under`, all if it is empty, as a tree like `like`.
 
     Arrays get the sharding of `like`, or lie on the default device if it has none.
 
     Raises:
-      CheckpointMismatch: an array is missing, or has another shape or dtype.
+      CheckpointMismatch: names, shapes or dtypes are not exactly those of `like`.
     """
     wanted = _by_name(like, under)
     branch = under + "." if under else ""
@@ -188,7 +188,9 @@ def describe(tree: PyTree, under: str = "") -> dict[str, str]:
 
 
 def require_space(directory: Path, arrays: PyTree) -> None:
-    """Checks that the disk has room for the checkpoints of a run.
+    """Makes the directory, and checks that the disk has room for the checkpoints still to come.
+
+    They are `KEEP`, and one while it is written, less those that are stored already.
 
     Raises:
       OSError: it has not; the message has the needed and the free space.
@@ -199,7 +201,10 @@ def require_space(directory: Path, arrays: PyTree) -> None:
 
 
 def remove_leftovers(directory: Path, damaged: Mapping[Path, str]) -> None:
-    """Removes damaged checkpoints and files of killed processes; the caller holds the lock."""
+    """Removes the checkpoints listed in `damaged`, and what killed processes left unfinished.
+
+    It verifies nothing. The caller holds the lock.
+    """
     leftovers = [path for end in (_DRAFT, _DOOMED) for path in directory.glob(f"*{end}")]
     for path in [*damaged, *leftovers]:
         _delete(path)
