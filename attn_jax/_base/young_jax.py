@@ -104,7 +104,6 @@ def partitioned(
     sides = (tuple(ArrayMapping(*names) for names in side) for side in (inputs, outputs))
     rule = SdyShardingRule(*sides, need_replication_factors=tuple(sorted(whole)))
     divided = custom_partitioning(function)
-
     divided.def_partition(plan, sharding_rule=rule, decode_shardings=False)
     return divided
 

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from attn_jax._base import young_jax
+from attn_jax._base import numerics, young_jax
 from attn_jax._base.axes import Axes, Layout
 
 
@@ -130,4 +130,4 @@ def _summed(array: Any, own: Axes, over: list[tuple[str, ...]]) -> Any:
     """The sum over devices that hold other entries of the vmapped axes which an array lacks."""
     lacking = (names for axis, names in zip(own.at, over, strict=True) if axis is None)
     names = tuple(name for group in lacking for name in group)
-    return jax.lax.psum(array, names) if names else array
+    return jax.lax.psum(numerics.wide(array), names).astype(array.dtype) if names else array

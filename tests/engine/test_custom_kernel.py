@@ -16,9 +16,9 @@ from jax.experimental import pallas as pl
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import attn_jax
-from attn_jax._base.axes import fit, in_front, map_levels
+from attn_jax._base.axes import Axes, fit, in_front, map_levels
 from attn_jax._base.tables import Table
-from attn_jax._engine import dispatch
+from attn_jax._engine import dispatch, partition
 from attn_jax._engine.call import Work
 from attn_jax._engine.tile_sum import where_wanted
 from tests.helpers.draws import draw
@@ -226,6 +226,15 @@ def test_on_a_mesh_each_device_computes_the_heads_that_it_holds(toy, key_heads, 
     ours, wanted = compiled(*sharded), gradients(attention("reference"), *arrays)
     for one, other in zip(ours[1], wanted, strict=True):
         assert_close(one, other, gradient=True, roundings=2)
+
+
+def test_gradients_of_half_precision_are_summed_over_devices_in_float32():
+    gradient = jax.ShapeDtypeStruct((S, H), jnp.bfloat16)
+    summed = partial(partition._summed, own=Axes((None,)), over=[("heads",)])
+    jaxpr = jax.make_jaxpr(summed, axis_env=[("heads", 2)])(gradient)
+    (added,) = [eqn for eqn in jaxpr.eqns if "psum" in eqn.primitive.name]
+    assert [var.aval.dtype for var in added.invars] == [jnp.float32]
+    assert jaxpr.out_avals[0].dtype == jnp.bfloat16
 
 
 def test_inside_of_shard_map_it_is_called_as_it_is(toy):

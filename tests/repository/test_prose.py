@@ -32,8 +32,12 @@ PAGES = [
     *sorted((ROOT / "docs" / "adr").glob("*.md")),
     *sorted((ROOT / "experiments").glob("*/README.md")),
 ]
-# Folders and files whose docstrings are checked: "attn_jax" and "experiments" belong here too.
-SOURCES = ["attn_jax", "experiments", "examples", "tests/repository"]
+# Folders whose docstrings are checked.
+SOURCES = [
+    path
+    for folder in ("attn_jax", "experiments", "examples", "tests/repository")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
 
 
 def prose(page: str) -> str:
@@ -47,10 +51,6 @@ def docstrings(path: Path) -> str:
     nodes = ast.walk(ast.parse(path.read_text("utf-8")))
     kinds = ast.Module | ast.ClassDef | ast.FunctionDef
     return "\n".join(ast.get_docstring(node) or "" for node in nodes if isinstance(node, kinds))
-
-
-def python_files(name: str) -> list[Path]:
-    return sorted((ROOT / name).rglob("*.py")) if (ROOT / name).is_dir() else [ROOT / name]
 
 
 def findings(text: str) -> list[str]:
@@ -69,7 +69,7 @@ def test_a_page_uses_the_terms_of_the_glossary(page):
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("path", [file for name in SOURCES for file in python_files(name)], ids=str)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_docstrings_use_the_terms_of_the_glossary(path):
     found = findings(prose(docstrings(path)))
     assert not found, "\n".join(found)

@@ -13,7 +13,7 @@ PAGES = [structure.ROOT / "README.md", *sorted((structure.ROOT / "docs").glob("*
 
 def test_the_index_page_shows_the_package_structure_as_it_is():
     page = structure.PAGE.read_text("utf-8")
-    assert page == structure.updated(page), "run python -m tests.repository.structure"
+    assert page == structure.updated(page), "run .venv/bin/python -m tests.repository.structure"
 
 
 def test_the_drawing_shows_each_layer_with_a_summary():
