@@ -17,7 +17,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294
 COMPILED := JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0 \
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled
 
-.PHONY: run test test-cpus test-oldest test-browser test-gpu-compile test-peers results env lint types unit wheel tpu gpu lock clean
+.PHONY: run test test-cpus test-oldest test-newest test-browser package test-gpu-compile test-peers results env lint types unit wheel tpu gpu lock clean
 
 run: $(STAMP)
 	$(PY) -m experiments.translate $(ARGS)
@@ -165,6 +165,26 @@ wheel: $(STAMP)
 	  $(COMPILED) PYTHONPATH=$(CURDIR)/build/site $(CURDIR)/$(PY) -m pytest -q -n 2 $(IN_THE_WHEEL) --confcutdir=. ; \
 	  status=$$?; rm -rf $$empty; exit $$status
 
+# Builds the wheel and the source archive of a release, checks them as a package index does, and installs each into
+# an empty environment, with the versions of the lock and without extras.
+package: $(STAMP)
+	@rm -rf build/dist build/installed && mkdir -p build
+	$(PY) -m build --no-isolation --outdir build/dist . >build/dist.log || { cat build/dist.log; exit 1; }
+	$(PY) -m twine check --strict build/dist/*
+	@sed -nE 's/^([a-zA-Z0-9_.-]+==[^\\]*[^ \\]).*/\1/p' requirements/dev.txt >build/versions.txt
+	@for archive in build/dist/*; do \
+	  echo "Installing $$archive into an empty environment (about 400 MB) ..."; \
+	  $(PY) -m venv --clear build/installed && \
+	  build/installed/bin/python -m pip install --quiet --disable-pip-version-check -c build/versions.txt $$archive && \
+	  (cd build/installed && bin/python $(CURDIR)/tests/programs/installed_package.py) || exit 1; \
+	done; rm -rf build/installed
+
+# The newest versions that pyproject.toml allows, which no lock names: finds what a new JAX or Flax breaks.
+test-newest: $(STAMP)
+	@rm -rf .venv-newest && $(PY) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check '.[models,checkpoints]' pytest
+	$(COMPILED)-newest .venv-newest/bin/python -m pytest -q -p no:cacheprovider $(ON_THE_OLDEST) $(ARGS)
+
 lock:
 	uv pip compile --quiet --universal --python-version 3.12 --generate-hashes --no-annotate --no-header --group dev pyproject.toml -o requirements/dev.txt
 	uv pip compile --quiet --universal --python-version 3.12 --resolution lowest-direct --generate-hashes --no-annotate --no-header --group oldest pyproject.toml -o requirements/oldest.txt
@@ -174,4 +194,4 @@ lock:
 	  uv pip compile --quiet --python-version 3.12 --generate-hashes --no-annotate --no-header --no-deps - -o requirements/gpu.txt
 
 clean:
-	rm -rf $(VENV) .venv-oldest .tpu .gpu build
+	rm -rf $(VENV) .venv-oldest .venv-newest .tpu .gpu build

@@ -17,5 +17,5 @@ def tool(name: str) -> ModuleType:
         if error.name != package:
             raise
         raise MissingToolError(
-            f"python -m attn_jax.benchmark needs {package}: pip install {package}"
+            f"python -m attn_jax.benchmark needs {package}: pip install 'attn-jax[benchmark]'"
         ) from error

@@ -23,6 +23,7 @@ else:
 
     def __getattr__(name: str):
         if name in _LAYERS:
+            _import_module("attn_jax._base.needs_flax")
             return getattr(_import_module("attn_jax.lecture.layers"), name)
         raise AttributeError(f"module 'attn_jax.lecture' has no attribute {name!r}")
 

@@ -35,7 +35,7 @@ def matrix_picture(records: Sequence[AttentionRecord], layer: int, head: int, ki
         figures = importlib.import_module("matplotlib.figure")
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "to_png and to_svg need matplotlib: pip install matplotlib"
+            "to_png and to_svg need matplotlib: pip install 'attn-jax[viewer]'"
         ) from error
     rc_context = importlib.import_module("matplotlib").rc_context
     sizes = [_size(record) for record in records]

@@ -306,5 +306,5 @@ def test_an_unknown_shape_is_refused_with_the_known_ones(capsys):
 def test_a_missing_tool_is_one_line_that_says_what_to_install(name, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, name, None)
     assert command.main([]) == 1
-    message = f"python -m attn_jax.benchmark needs {name}: pip install {name}\n"
+    message = f"python -m attn_jax.benchmark needs {name}: pip install 'attn-jax[benchmark]'\n"
     assert capsys.readouterr().err == message

@@ -17,6 +17,7 @@ LIBRARY = sorted((ROOT / "attn_jax").rglob("*.py"))
 # structure.py draws them in docs/index.md.
 LAYERS = [
     "_version",
+    "_base.needs_flax",
     "_base.young_jax",
     "_base.concrete",
     "_base.distance",

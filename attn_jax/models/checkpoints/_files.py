@@ -32,7 +32,8 @@ def safetensors() -> ModuleType:
     try:
         return importlib.import_module("safetensors")
     except ModuleNotFoundError as error:
-        raise ImportError("checkpoints need safetensors: pip install safetensors") from error
+        message = "checkpoints need safetensors: pip install 'attn-jax[checkpoints]'"
+        raise ImportError(message) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
