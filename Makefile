@@ -175,7 +175,7 @@ package: $(STAMP)
 	@for archive in build/dist/*; do \
 	  echo "Installing $$archive into an empty environment (about 400 MB) ..."; \
 	  $(PY) -m venv --clear build/installed && \
-	  build/installed/bin/python -m pip install --quiet --disable-pip-version-check -c build/versions.txt $$archive && \
+	  build/installed/bin/python -m pip install --quiet --disable-pip-version-check -c build/versions.txt $$archive pytest && \
 	  (cd build/installed && bin/python $(CURDIR)/tests/programs/installed_package.py) || exit 1; \
 	done; rm -rf build/installed
 

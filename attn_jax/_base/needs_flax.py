@@ -1,4 +1,4 @@
-"""Imported first by each package that needs flax: without flax, its import says how to install it."""
+"""Packages that need flax import this first: if flax is missing, the error says how to get it."""
 
 import importlib.util
 

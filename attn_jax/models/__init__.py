@@ -1,6 +1,6 @@
 """Models (GPT, Transformer, recurrent encoder–decoders), their losses, decoding and checkpoints."""
 
-from attn_jax._base import needs_flax as _needs_flax
+from attn_jax._base import needs_flax as _needs_flax  # noqa: F401
 from attn_jax.models.bahdanau_decoder import BahdanauDecoder as BahdanauDecoder
 from attn_jax.models.bahdanau_decoder import MaxoutReadout as MaxoutReadout
 from attn_jax.models.beam import Beams as Beams

@@ -1,6 +1,6 @@
 """Flax NNX layers: they hold parameters and call the functions of `attn_jax`."""
 
-from attn_jax._base import needs_flax as _needs_flax
+from attn_jax._base import needs_flax as _needs_flax  # noqa: F401
 from attn_jax.lecture.layers import CausalSelfAttention as CausalSelfAttention
 from attn_jax.lecture.layers import MultiHeadSelfAttention as MultiHeadSelfAttention
 from attn_jax.lecture.layers import SelfAttention as SelfAttention

@@ -1,20 +1,20 @@
 """Checks an installed attn_jax that has no flax: `make package` runs it in an empty folder.
 
-    python installed_package.py  # in an environment into which only the package was installed
+python installed_package.py  # in an environment into which only the package was installed
 """
 
 import importlib.metadata
 import importlib.util
-import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import attn_jax
 
-FLAX_EXTRA = "pip install 'attn-jax[models]'"
-NEED_FLAX = ("modules", "models")
+FLAX_EXTRA = r"pip install 'attn-jax\[models\]'"
+NEED_FLAX = (("modules", attn_jax), ("models", attn_jax), ("SelfAttention", attn_jax.lecture))
 
 
 def check_files() -> None:
@@ -44,14 +44,9 @@ def check_attention() -> None:
 def check_messages() -> None:
     """Without flax, the parts that need it say how to install it."""
     assert importlib.util.find_spec("flax") is None, "flax must not be installed here"
-    wanted = [lambda name=name: getattr(attn_jax, name) for name in NEED_FLAX]
-    for want in [*wanted, lambda: attn_jax.lecture.SelfAttention]:
-        try:
-            want()
-        except ModuleNotFoundError as error:
-            assert FLAX_EXTRA in str(error), error
-        else:
-            raise AssertionError("a part that needs flax was imported without it")
+    for name, package in NEED_FLAX:
+        with pytest.raises(ModuleNotFoundError, match=FLAX_EXTRA):
+            getattr(package, name)
     weights = attn_jax.viewer.AttentionView.from_weights([[1.0]], ["a"])
     assert "<html" in weights.to_html()
 
@@ -61,4 +56,3 @@ if __name__ == "__main__":
     check_attention()
     check_messages()
     print(f"attn-jax {attn_jax.__version__} works as installed (jax {jax.__version__})")
-    sys.exit()

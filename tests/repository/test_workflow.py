@@ -40,9 +40,7 @@ def test_the_check_finds_a_wrong_workflow(tmp_path):
 def test_a_workflow_runs_the_two_commands_and_only_targets_of_the_makefile():
     text = "\n".join(path.read_text() for path in WORKFLOWS)
     targets = set(re.findall(r"run: make ([\w-]+)", text))
-    targets |= {
-        name for line in re.findall(r"target: \[(.*)\]", text) for name in line.split(", ")
-    }
+    targets |= {name for line in re.findall(r"target: \[(.*)\]", text) for name in line.split(", ")}
     assert {"test", "run", "test-oldest", "test-newest", "package", "docs"} <= targets
     makefile = (ROOT / "Makefile").read_text()
     for target in targets:
