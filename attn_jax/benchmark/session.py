@@ -117,7 +117,10 @@ def _measured(
 
 @contextlib.contextmanager
 def _progress(console: Any, total: int) -> Iterator[tuple[Callable, Callable]]:
-    """A progress bar: `describe(text, done)` at the start of a group, `advance()` each round."""
+    """A progress bar: `describe(text, done)` at the start of a group, `advance()` each round.
+
+    Where the output is a file, which cannot show a bar, each group is a line.
+    """
     module = tool("rich.progress")
     with module.Progress(
         *module.Progress.get_default_columns(),
@@ -126,10 +129,13 @@ def _progress(console: Any, total: int) -> Iterator[tuple[Callable, Callable]]:
         transient=True,
     ) as progress:
         task = progress.add_task("starting", total=total)
-        yield (
-            lambda text, done: progress.update(task, description=text, completed=done),
-            lambda: progress.advance(task),
-        )
+
+        def describe(text: str, done: int) -> None:
+            progress.update(task, description=text, completed=done)
+            if not console.is_terminal:
+                console.print(f"{done} of {total} rounds done; now {text}")
+
+        yield describe, lambda: progress.advance(task)
 
 
 def _verdicts(

@@ -285,7 +285,13 @@ def test_the_command_writes_complete_json_and_a_picture(tiny, tmp_path, capsys):
     assert [row["direction"] for row in measured] == ["forward", "forward+backward"]
     assert all(row["seconds"]["samples"] == 3 and row["temp_bytes"] > 0 for row in measured)
     assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
-    assert "grouped, float32, forward+backward" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "grouped, float32, forward+backward" in printed
+    begun = [line for line in printed.splitlines() if "rounds done; now" in line]
+    assert begun == [
+        "0 of 6 rounds done; now grouped, float32, forward",
+        "3 of 6 rounds done; now grouped, float32, forward+backward",
+    ]
 
 
 def test_quick_starts_nothing_new_when_its_time_is_spent(tiny, tmp_path, monkeypatch):
