@@ -39,16 +39,23 @@ def programs() -> dict[str, str]:
     return shown | {str(path.relative_to(ROOT)): path.read_text("utf-8") for path in EXAMPLES}
 
 
+def promotion(program: str) -> contextlib.AbstractContextManager:
+    """The promotion of dtypes of a program: optax's Adam raises a float to an int32 power."""
+    is_strict = jax.config.jax_numpy_dtype_promotion == "strict" and "import optax" not in program
+    return jax.numpy_dtype_promotion("strict" if is_strict else "standard")
+
+
 def outcome(name: str, program: str) -> dict[str, object]:
     """The output, files and traceback of one program, run in an empty folder."""
     printed, error = io.StringIO(), None
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    folder = tempfile.TemporaryDirectory()
+    with folder as path, contextlib.chdir(path), promotion(program):
         try:
             with contextlib.redirect_stdout(printed):
                 exec(compile(program, name, "exec"), {"__name__": "__main__"})
         except Exception:  # an exception of the program is a result, which the test checks
             error = traceback.format_exc()
-        files = sorted(os.listdir(folder))
+        files = sorted(os.listdir(path))
     return {"name": name, "printed": printed.getvalue(), "files": files, "error": error}
 
 

@@ -1,5 +1,6 @@
 """The code in README, guides and examples runs unchanged, under several settings of JAX."""
 
+import ast
 import json
 import os
 import re
@@ -17,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "tests" / "programs" / "run_documents.py"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-MOST_LINES = 40  # in an example
+MOST_LINES = 40  # of code in an example, without its docstring and empty lines
 
 if not (ROOT / "pyproject.toml").exists():
     pytest.skip("the wheel has neither pages nor examples", allow_module_level=True)
@@ -34,12 +35,18 @@ STRICT = {"jax_numpy_dtype_promotion": "strict", "jax_numpy_rank_promotion": "ra
 FACTS = {
     "additive_long": r"blockwise: \d MiB .*\nthe hidden layer of all pairs: 64 MiB",
     "alibi_slopes": r"loss \de-02 -> \de-0[5-9]\nlearned \[0\.25",
+    "bahdanau": r"output \[9 5 1 4 1 3\]\n·····■\n····■·\n···■··\n··■···\n·■····\n■·····\n",
+    "checkpoint_heads": r"config\.json model\.safetensors\n\S+ shows 2 layers of 4 heads",
     "gemma": r"differs from plain jnp by \de-0[5-9]\n.*82% empty\n▒·{15}\n■▒",
+    "generate": r"\] -> (.*\n)+.*gives the same tokens\n.*32 KiB\n.*10 KiB\n.*28 KiB\nsampled",
+    "gpt": r"given: The cat that was sitting\nmodel:  on the mat, .* the dog, jumped\. \n",
     "graph": r"equals sums over edges\nnode 6 has no edges and its output is \[0\. 0\. 0\. 0\.\]",
     "head_windows": r"■■■·······\n·■■■······\n(.*\n)+in head 0 each query attends to itself only",
     "hessian_vector": r"symmetric: (-?\d+\.\d{4})\d = \1\d\n.*within \de-0[4-9] of at most 0\.\d+",
     "packed_documents": r"···■■■■·\n·{8}\neach of 5 documents has .*\npadding .* fully masked: \[0",
+    "sharded": r"and \(2, 512, 2, 16\) on each device\n(.* by (0e\+00|\de-0[6-9]) of .*\n){4}",
     "t5_bias": r"differ by (0e\+00|\de-0[6-9])\n25 of 32 buckets have a gradient",
+    "train_a_layer": r"right answers: 0\.\d\d in .*, (1\.00|0\.9\d) in the last\n.* is 2\n",
 }
 
 
@@ -57,10 +64,20 @@ def outcomes(options: dict[str, object], part: str = "") -> dict[str, dict]:
     return {one["name"]: one for one in map(json.loads, run.stdout.splitlines())}
 
 
+def shown_outputs() -> dict[str, str]:
+    """What README shows as the output of each of its programs, by the program's name."""
+    text = PAGES[0].read_text("utf-8")
+    shown = re.finditer(r"^```python\n.*?^```\n.*?^```text\n(.*?)^```$", text, re.DOTALL | re.M)
+    return {f"README.md:{text[: one.start()].count('\n') + 2}": one[1] for one in shown}
+
+
 def test_code_in_documents_runs_alone_under_strict_promotion_and_prints_its_facts():
     found = outcomes(STRICT)
     errors = [one["error"] for one in found.values() if one["error"]]
     assert not errors, "\n".join(errors)
+    assert shown_outputs()
+    for name, text in shown_outputs().items():
+        assert found[name]["printed"] == text
     for example, fact in FACTS.items():
         printed = found[f"examples/{example}.py"]["printed"]
         assert re.search(fact, printed), printed
@@ -91,23 +108,33 @@ def test_code_in_documents_runs_alone_under_x64():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_guide_has_an_assert_for_each_code_block(page):
+def test_each_code_block_prints_or_asserts_something_or_writes_a_file(page):
     text = page.read_text("utf-8")
-    blocks = text.count("```python\n")
-    if page.parent.name == "docs" and blocks > 2:
-        assert text.count("assert ") >= blocks
+    for block in re.findall(r"^ *```python\n(.*?)^ *```$", text, re.DOTALL | re.MULTILINE):
+        assert re.search(r"^\s*(assert |print\(|\w+\.save\()", block, re.MULTILINE), block
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_short_and_uses_public_names_only(path):
-    program = path.read_text()
-    assert 0 < len(program.splitlines()) <= MOST_LINES
-    assert "import" in program
+def test_an_example_is_short_uses_public_names_only_and_asserts_what_it_prints(path):
+    program = path.read_text("utf-8")
+    [docstring, *_] = ast.parse(program).body
+    code = [line for line in program.splitlines()[docstring.end_lineno :] if line.strip()]
+    assert 0 < len(code) <= MOST_LINES
+    assert "print(" in program
+    assert "assert " in program
     assert not re.search(r"attn_jax[\w.]*\._", program)
 
 
 def test_every_topic_has_its_example():
     assert set(FACTS) == {path.stem for path in EXAMPLES}
+
+
+def test_the_list_of_examples_has_each_one_with_its_command():
+    listed = (ROOT / "examples" / "README.md").read_text("utf-8")
+    rows = re.findall(r"^\| \[(\w+)\]\((\w+)\.py\) \| \S.* \|$", listed, re.MULTILINE)
+    assert [name for name, _ in rows] == [file for _, file in rows]
+    assert sorted(name for name, _ in rows) == [path.stem for path in EXAMPLES]
+    assert ".venv/bin/python -m examples." in listed
 
 
 @pytest.mark.parametrize(
