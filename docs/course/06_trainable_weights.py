@@ -37,8 +37,16 @@ import attn_jax
 
 # %% tags=["hide-input"]
 WORDS = ["Your", "journey", "starts", "with", "one", "step"]
-x = np.array([0.43, 0.15, 0.89, 0.55, 0.87, 0.66, 0.57, 0.85, 0.64, 0.22, 0.58, 0.33])
-x = np.append(x, [0.77, 0.25, 0.10, 0.05, 0.80, 0.55]).reshape(6, 3)
+x = np.array(
+    [
+        [0.43, 0.15, 0.89],
+        [0.55, 0.87, 0.66],
+        [0.57, 0.85, 0.64],
+        [0.22, 0.58, 0.33],
+        [0.77, 0.25, 0.10],
+        [0.05, 0.80, 0.55],
+    ]
+)
 w_query = np.array([[0.296112, 0.516562], [0.251671, 0.688557], [0.073972, 0.866522]])
 w_key = np.array([[0.136580, 0.102479], [0.184056, 0.726447], [0.315254, 0.687107]])
 w_value = np.array([[0.075635, 0.196638], [0.316412, 0.401740], [0.118568, 0.827395]])
@@ -197,7 +205,8 @@ assert on_asked > 0.8
 # Three matrices and the division by √d. With `w_query = √d · I`, `w_key = w_value = I` the
 # division and the matrices cancel, and what is left is simplified self-attention (exercise 1; the
 # library's test of this edge is `test_a01…` in `tests/lineage`).
-#
+
+# %% [markdown]
 # ## Break it
 #
 # Without the matrices: the question attends by similarity, as in chapter 5. It is most similar to
@@ -218,24 +227,25 @@ assert untrained < 0.6 < right_answers(params)
 #    output changes? What does that tell about the two matrices?
 # 3. Many models add a bias to each projection. Show that a bias of the *keys* changes nothing, and
 #    that a bias of the *queries* does.
-#
+
+# %% [markdown]
 # ## Answers
 
 # %% tags=["hide-cell"]
-# Answer 1: √d · I for the queries undoes the division by √d; the others are the identity.
+# 1. √d · I for the queries undoes the division by √d; the others are the identity.
 words, eye = jnp.array(x), jnp.eye(3)
 same = attn_jax.self_attention(words, jnp.sqrt(3.0) * eye, eye, eye)
 assert np.allclose(same, attn_jax.simplified_self_attention(words), atol=1e-6)
 
 # %% tags=["hide-cell"]
-# Answer 2: by the inverse of Aᵀ. Only the product w_query · w_keyᵀ matters, not its two factors.
+# 2. By the inverse of Aᵀ. Only the product w_query · w_keyᵀ matters, not its two factors.
 A = np.array([[2.0, 1.0], [-1.0, 3.0]])
 changed = x @ (w_query @ A) @ (x @ (w_key @ np.linalg.inv(A).T)).T
 assert np.allclose(changed, query @ key.T)
 assert not np.allclose(x @ (w_query @ A) @ (x @ (w_key @ A)).T, query @ key.T)
 
 # %% tags=["hide-cell"]
-# Answer 3: a key bias adds the same number to all scores of a query, which the softmax ignores.
+# 3. A key bias adds the same number to all scores of a query, which the softmax ignores.
 bias = np.array([3.0, -2.0])
 unchanged = softmax(query @ (key + bias).T / np.sqrt(2))
 assert np.allclose(unchanged, softmax(query @ key.T / np.sqrt(2)))

@@ -38,8 +38,16 @@ from attn_jax import masks
 
 # %% tags=["hide-input"]
 WORDS = ["Your", "journey", "starts", "with", "one", "step"]
-x = np.array([0.43, 0.15, 0.89, 0.55, 0.87, 0.66, 0.57, 0.85, 0.64, 0.22, 0.58, 0.33])
-x = np.append(x, [0.77, 0.25, 0.10, 0.05, 0.80, 0.55]).reshape(6, 3)
+x = np.array(
+    [
+        [0.43, 0.15, 0.89],
+        [0.55, 0.87, 0.66],
+        [0.57, 0.85, 0.64],
+        [0.22, 0.58, 0.33],
+        [0.77, 0.25, 0.10],
+        [0.05, 0.80, 0.55],
+    ]
+)
 w_query = np.array([[0.316059, -0.168285], [0.456809, -0.337877], [0.511835, -0.091774]])
 w_key = np.array([[0.405806, 0.213361], [-0.470421, -0.260051], [0.236805, -0.510543]])
 w_value = np.array([[0.252570, 0.519107], [-0.141478, -0.085168], [-0.196181, -0.204327]])
@@ -146,7 +154,8 @@ assert of_mean < 0.05 < of_one
 # A mask before the softmax, which is True where a query may attend to a key. The last word may
 # attend to all words, so its output is that of self-attention without a mask: this is how causal
 # self-attention reduces to chapter 6. With `dropout_rate=0`, dropout reduces to no dropout.
-#
+
+# %% [markdown]
 # ## Break it
 #
 # Train next-token prediction on *random* digits. Nobody can predict them: the loss of an honest
@@ -211,23 +220,24 @@ assert right < 0.3
 # 2. Show by the derivatives of all outputs by all words (`jax.jacobian`) that no output depends on
 #    a later word.
 # 3. Leave out the division by 1 − p in dropout. What is the mean of the outputs over many keys?
-#
+
+# %% [markdown]
 # ## Answers
 
 # %% tags=["hide-cell"]
-# Answer 1: the first word has one key, so its weight is 1. The last word attends to all words.
+# 1. The first word has one key, so its weight is 1. The last word attends to all words.
 assert np.allclose(causal[0], value[0], atol=1e-6)
 assert np.allclose(causal[5], full[5], atol=1e-6)
 
 # %% tags=["hide-cell"]
-# Answer 2: the derivatives above the diagonal are exactly 0, and those below it are not.
+# 2. The derivatives above the diagonal are exactly 0, and those below it are not.
 jacobian = np.asarray(jax.jacobian(attn_jax.causal_self_attention)(*arrays))  # [T, V, T, D]
 size = np.abs(jacobian).max(axis=(1, 3))
 assert (size[~may_attend] == 0).all()
 assert (size[may_attend] > 0).all()
 
 # %% tags=["hide-cell"]
-# Answer 3: (1 − p) times the output without dropout. The network would be tested with outputs
+# 3. (1 − p) times the output without dropout. The network would be tested with outputs
 # that are twice as great as in training.
 undivided = many * (1 - rate)
 assert np.allclose(undivided.mean(axis=0), (1 - rate) * causal, atol=0.03)

@@ -143,7 +143,8 @@ assert not np.allclose(rotary_attention(place), unordered, atol=0.1)
 # Heads: with one head and the identity as output matrix, multi-head attention reduces to the
 # self-attention of chapters 6 and 7. Positions: if all words have the same position, the order is
 # lost again, and what is left is attention without positions (exercise 3).
-#
+
+# %% [markdown]
 # ## Break it
 #
 # One head instead of two, with the same number of parameters. The task is that of chapter 6 with a
@@ -203,23 +204,24 @@ assert one < 0.7 < 0.9 < two
 # 1. Remove head 0 from a trained model without changing the shapes of its matrices.
 # 2. Shift all positions by 100. Which encoding leaves the output of attention unchanged?
 # 3. Give all words the same position. What is left of a permuted sentence?
-#
+
+# %% [markdown]
 # ## Answers
 
 # %% tags=["hide-cell"]
-# Answer 1: set its rows of the output matrix to 0. The output is a sum over the heads.
+# 1. Set its rows of the output matrix to 0. The output is a sum over the heads.
 pruned = attn_jax.multi_head_self_attention(x, *weights[:3], w_out.at[0].set(0))
 assert np.allclose(pruned, heads[1] @ w_out[1], atol=1e-4)
 assert np.allclose(library, heads[0] @ w_out[0] + heads[1] @ w_out[1], atol=1e-4)
 
 # %% tags=["hide-cell"]
-# Answer 2: rotations. A score depends on the distance of query and key, which is the same.
+# 2. Rotations. A score depends on the distance of query and key, which is the same.
 assert np.allclose(rotary_attention(place + 100), rotary_attention(place), atol=1e-3)
 shifted = attention(x + positions.sinusoidal(place + 100, D))
 assert not np.allclose(shifted, attention(x + encoding), atol=0.1)
 
 # %% tags=["hide-cell"]
-# Answer 3: permuted outputs again, as without positions: no word can tell where it stands.
+# 3. Permuted outputs again, as without positions: no word can tell where it stands.
 everywhere_3 = positions.sinusoidal(jnp.full(T, 3), D)
 permuted = attention(x[order] + everywhere_3)
 assert np.allclose(permuted, attention(x + everywhere_3)[order], atol=1e-3)

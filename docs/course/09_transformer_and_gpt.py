@@ -195,13 +195,15 @@ assert generate(loaded, [question.tolist()], max_new_tokens=length).tokens == [a
 # `folder = huggingface_hub.snapshot_download("gpt2", allow_patterns=["*.json", "*.safetensors"])`,
 # then `load_hf(folder)`. [Checkpoints](../checkpoints.md) lists the families of models that can be
 # loaded, and [generation](../generation.md) how to sample from them.
-#
+
+# %% [markdown]
 # ## What was added
 #
 # Residual connections, norms and a feed-forward network, and a stack of blocks. A block without the
 # feed-forward network is multi-head attention on normed vectors, added to its input. A Transformer
 # whose decoder ignores the source is a GPT. Both are tests of `attn_jax.lineage` (chapter 10).
-#
+
+# %% [markdown]
 # ## Break it
 #
 # Switch off one part at a time in the trained model, by setting its last matrix to 0.
@@ -231,17 +233,18 @@ for part in ("attention", "feed-forward networks", "positions"):
 # 1. Which loss must an untrained GPT have on random letters?
 # 2. Generate the answer without `generate`: call the model on the whole text for each new token.
 # 3. How many parameters has GPT-2 (small)? Count the embeddings, the blocks and the last norm.
-#
+
+# %% [markdown]
 # ## Answers
 
 # %% tags=["hide-cell"]
-# Answer 1: about log 3: each of the three letters is about equally likely. A greater loss at the
+# 1. About log 3: each of the three letters is about equally likely. A greater loss at the
 # start of a training run is a sign of a mistake.
 letters = jnp.array(rng.integers(settings.letters, size=(1000, 2 * length)))
 assert abs(loss(start, letters) - np.log(settings.letters)) < 0.15
 
 # %% tags=["hide-cell"]
-# Answer 2: the most likely token after the last one, again and again. `generate` gives the same
+# 2. The most likely token after the last one, again and again. `generate` gives the same
 # tokens, but computes each earlier token only once.
 text = question.tolist()
 for _ in range(length):
@@ -249,7 +252,7 @@ for _ in range(length):
 assert text[length:] == list(answer)
 
 # %% tags=["hide-cell"]
-# Answer 3: 124,439,808. A block has 4 D² + 4 D for attention, 8 D² + 5 D for the network, 4 D for
+# 3. 124,439,808. A block has 4 D² + 4 D for attention, 8 D² + 5 D for the network, 4 D for
 # two norms.
 D = 768
 by_hand = (50_257 + 1024) * D + 12 * (12 * D**2 + 13 * D) + 2 * D

@@ -22,7 +22,7 @@
 
 # %%
 import tomllib
-from pathlib import Path
+from importlib.resources import files
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +37,8 @@ from attn_jax.models import LSTM, GatedUnit
 # %% [markdown]
 # ## Picture
 #
-# Each row is a mechanism with its new idea, in the column of its year (not to scale). An arrow leads
-# to the mechanism that is left without that idea, most often an older one. Simplified
+# Each row is a mechanism with its new idea, in the column of its year (not to scale). An arrow
+# leads to the mechanism that is left without that idea, most often an older one. Simplified
 # self-attention is younger than self-attention: the book of 2024 made it by taking the matrices
 # away.
 
@@ -128,8 +128,7 @@ while lineage[name].reduces_to:
     name = lineage[name].reduces_to[0].to
 assert name == "RNN"
 
-root = Path(attn_jax.__file__).parents[1]
-table = tomllib.loads((root / "tests/data/reductions.toml").read_text(encoding="utf-8"))
+table = tomllib.loads((files("tests") / "data" / "reductions.toml").read_text("utf-8"))
 tested = {(row["mechanism"], row["to"]) for row in table["reduction"]}
 edges = {(step.name, edge.to) for step in lineage.values() for edge in step.reduces_to}
 print(f"{len(edges)} edges, {len(tested)} of them tests")
@@ -142,7 +141,8 @@ assert tested == edges
 # vector (encoder–decoder), attention to all words (Bahdanau, Luong), attention without recurrence
 # (self-attention, heads, positions), blocks of it (Transformer), the decoder alone (GPT). Without
 # its idea, each reduces to another one: this is what the arrows say.
-#
+
+# %% [markdown]
 # ## Break it
 #
 # Take the gates away, and then attention. How much does the last output depend on the *first* of
@@ -181,14 +181,15 @@ def through_attention(length):
 
 orthogonal = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (N, N)))[0]
 first, lengths = 0.3 * jnp.ones(N), (2, 10, 30, 60)
+paths = {"RNN": through_rnn, "LSTM": through_lstm, "attention": through_attention}
+print("words    ", "  ".join(f"{length:8}" for length in lengths))
 sizes = {}
-print("words             ", "  ".join(f"{length:8}" for length in lengths))
-for path in (through_rnn, through_lstm, through_attention):
-    sizes[path] = [float(jnp.linalg.norm(jax.jacobian(path(n))(first))) for n in lengths]
-    print(f"{path.__name__:18}", "  ".join(f"{size:.6f}" for size in sizes[path]))
-assert sizes[through_rnn][-1] < 0.01 * sizes[through_rnn][0]
-assert sizes[through_lstm][-1] > 0.5 * sizes[through_lstm][0]
-assert sizes[through_attention][-1] > 10 * sizes[through_rnn][-1]
+for name, path in paths.items():
+    sizes[name] = [float(jnp.linalg.norm(jax.jacobian(path(n))(first))) for n in lengths]
+    print(f"{name:9}", "  ".join(f"{size:.6f}" for size in sizes[name]))
+assert sizes["RNN"][-1] < 0.01 * sizes["RNN"][0]
+assert sizes["LSTM"][-1] > 0.5 * sizes["LSTM"][0]
+assert sizes["attention"][-1] > 10 * sizes["RNN"][-1]
 
 # %% [markdown]
 # ## Exercises
@@ -197,16 +198,17 @@ assert sizes[through_attention][-1] > 10 * sizes[through_rnn][-1]
 # 2. Which mechanisms does GPT build on? Collect them from `lineage`.
 # 3. Show the edge from Bahdanau attention to the encoder–decoder: if all weight is on the last
 #    word, every decode step gets the same vector.
-#
+
+# %% [markdown]
 # ## Answers
 
 # %% tags=["hide-cell"]
-# Answer 1: a closed update gate. The state stays at zero, whatever the words are.
+# 1. A closed update gate. The state stays at zero, whatever the words are.
 assert not run(gru, CLOSED, OPEN, place=2).any()
 
 
 # %% tags=["hide-cell"]
-# Answer 2: follow all edges. Four mechanisms are not below GPT. The LSTM is one: encoder–decoders
+# 2. Follow all edges. Four mechanisms are not below GPT. The LSTM is one: encoder–decoders
 # used it too, but Cho's, from which the path leads on, has a GRU.
 def below(name):
     older = [edge.to for edge in lineage[name].reduces_to]
@@ -218,7 +220,7 @@ positions = {"sinusoidal positions", "learned positions"}
 assert others == positions | {"LSTM", "grouped-query attention"}
 
 # %% tags=["hide-cell"]
-# Answer 3: a mask that is True at the last word only. The decoder's states no longer matter.
+# 3. A mask that is True at the last word only. The decoder's states no longer matter.
 states, annotations = (jnp.array(rng.normal(size=(n, N)), jnp.float32) for n in (5, T))
 only_last = jnp.arange(T)[None] == T - 1
 attend = {"score": lambda query, key: scores.additive(query, key, jnp.ones(N))}
