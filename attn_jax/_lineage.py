@@ -201,7 +201,7 @@ _MECHANISMS = (
         paper="Radford et al., Improving Language Understanding by Generative Pre-Training",
         url="https://cdn.openai.com/research-covers/language-unsupervised/"
         "language_understanding_paper.pdf",
-        section="3.1",
+        section="3.1; the norms are placed as in GPT-2 (2019)",
         adds="keeps the decoder alone, trained to predict the next token",
         function="attn_jax.models.GPT",
         reduces_to=(Reduction("Transformer"),),

@@ -14,8 +14,8 @@
 #
 # **The question.** A language model predicts the next word. In [chapter 6](06_trainable_weights.py)
 # every word attends to all words, also to those that follow it. A word that attends to the next
-# word does not need to predict it. How do we keep the future out, and train all positions of a
-# sentence in one pass all the same?
+# word does not need to predict it. How do we keep the future out, and still train all positions of
+# a sentence in one pass?
 #
 # The answer is a **causal mask**: a word attends to itself and to earlier words only. This chapter
 # also adds **dropout**, which removes weights at random in training.

@@ -12,9 +12,8 @@
 # %% [markdown]
 # # 9. The Transformer and GPT
 #
-# **The question.** One attention moves information between words. It cannot compute with what it
-# has moved, and one round may not be enough. What turns multi-head attention into a model that
-# writes text?
+# **The question.** Attention computes weighted means: it moves information from word to word, and
+# does nothing else with it. What turns multi-head attention into a model that writes text?
 #
 # The answer is a **block** that is repeated: attention between the words, then a small network
 # inside each word. A GPT is a stack of such blocks with causal attention (Vaswani et al. 2017,
