@@ -1,12 +1,13 @@
 # ---
-# jupytext:
-#   text_representation:
-#     extension: .py
-#     format_name: percent
-# kernelspec:
-#   display_name: Python 3
-#   language: python
-#   name: python3
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
 # ---
 
 # %% [markdown]
@@ -110,7 +111,7 @@ assert np.allclose(by_library[1], context, atol=1e-5)
 
 # %%
 def softmax_of_random_scores(d, scale):
-    """Of 200 queries over 6 keys: the greatest weight, and the softmax's derivative."""
+    """Of 200 queries over 6 keys: greatest weight, and derivative of the softmax."""
     rng = np.random.default_rng(0)
     queries, keys = rng.normal(size=(200, 1, d)), rng.normal(size=(200, 6, d))
     scores = (queries * keys).sum(axis=2)
@@ -119,7 +120,7 @@ def softmax_of_random_scores(d, scale):
 
 
 for d in (4, 64, 1024):
-    plain, scaled = softmax_of_random_scores(d, 1), softmax_of_random_scores(d, d**-0.5)
+    plain, scaled = (softmax_of_random_scores(d, scale) for scale in (1, d**-0.5))
     print(
         f"d = {d:4}: greatest weight {plain[0]:.2f}, derivative {plain[1]:.4f}; "
         f"divided by √d: {scaled[0]:.2f}, {scaled[1]:.4f}"
@@ -140,7 +141,7 @@ english, french, colours = rng.normal(size=(3, 5, WIDTH)) / np.sqrt(WIDTH / 4)
 
 
 def make_questions(count):
-    """Sequences of five animals and a question, the right colours, and where they are."""
+    """Sequences of five animals and a question; right colours, and where they are."""
     order = np.array([rng.permutation(5) for _ in range(count)])
     colour = rng.integers(5, size=(count, 5))
     asked, rows = rng.integers(5, size=count), np.arange(count)
@@ -215,7 +216,7 @@ assert on_asked > 0.8
 # %%
 contexts = jax.vmap(attn_jax.simplified_self_attention)(test[0])[:, -1]
 untrained = float(((contexts @ colours.T).argmax(axis=1) == test[1]).mean())
-print(f"right answers: {untrained:.0%} without matrices, {right_answers(params):.0%} with them")
+print(f"right: {untrained:.0%} without matrices, {right_answers(params):.0%} with them")
 assert untrained < 0.6 < right_answers(params)
 
 # %% [markdown]
@@ -249,7 +250,8 @@ assert not np.allclose(x @ (w_query @ A) @ (x @ (w_key @ A)).T, query @ key.T)
 bias = np.array([3.0, -2.0])
 unchanged = softmax(query @ (key + bias).T / np.sqrt(2))
 assert np.allclose(unchanged, softmax(query @ key.T / np.sqrt(2)))
-assert not np.allclose(softmax((query + bias) @ key.T / np.sqrt(2)), unchanged, atol=0.01)
+changed = softmax((query + bias) @ key.T / np.sqrt(2))
+assert not np.allclose(changed, unchanged, atol=0.01)
 
 # %% [markdown]
 # Next: [7. Causal attention and dropout](07_causal_and_dropout.py). The layer with batches, masks

@@ -1,12 +1,13 @@
 # ---
-# jupytext:
-#   text_representation:
-#     extension: .py
-#     format_name: percent
-# kernelspec:
-#   display_name: Python 3
-#   language: python
-#   name: python3
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
 # ---
 
 # %% [markdown]
@@ -126,7 +127,7 @@ keep = np.asarray(attn_jax.dropout_mask(rng, rate, places, places))
 dropped = before * keep / (1 - rate)
 print(dropped.round(2))
 
-query, key, value = arrays[0] @ arrays[1], arrays[0] @ arrays[2], arrays[0] @ arrays[3]
+query, key, value = (arrays[0] @ matrix for matrix in arrays[1:])
 
 
 def with_dropout(rng):
@@ -144,7 +145,7 @@ assert not np.allclose(with_dropout(rng), with_dropout(jax.random.key(1)), atol=
 
 # %%
 many = jax.vmap(with_dropout)(jax.random.split(jax.random.key(2), 1000))
-of_one, of_mean = (abs(outputs - causal).max() for outputs in (many[0], many.mean(axis=0)))
+of_one, of_mean = (abs(out - causal).max() for out in (many[0], many.mean(axis=0)))
 print(f"greatest distance of one call {of_one:.3f}, of the mean {of_mean:.3f}")
 assert of_mean < 0.05 < of_one
 
@@ -197,7 +198,8 @@ def train(attention):
 
 
 tokens = jax.random.randint(jax.random.key(4), (500, T), 0, DIGITS)
-attentions = {"masked": attn_jax.causal_self_attention, "not masked": attn_jax.self_attention}
+attentions = {"masked": attn_jax.causal_self_attention}
+attentions["not masked"] = attn_jax.self_attention
 params, losses = {}, {}
 for name, attention in attentions.items():
     params[name] = jax.jit(train, static_argnums=0)(attention)
@@ -231,8 +233,8 @@ assert np.allclose(causal[5], full[5], atol=1e-6)
 
 # %% tags=["hide-cell"]
 # 2. The derivatives above the diagonal are exactly 0, and those below it are not.
-jacobian = np.asarray(jax.jacobian(attn_jax.causal_self_attention)(*arrays))  # [T, V, T, D]
-size = np.abs(jacobian).max(axis=(1, 3))
+jacobian = jax.jacobian(attn_jax.causal_self_attention)(*arrays)  # [T, V, T, D]
+size = np.abs(np.asarray(jacobian)).max(axis=(1, 3))
 assert (size[~may_attend] == 0).all()
 assert (size[may_attend] > 0).all()
 

@@ -1,12 +1,13 @@
 # ---
-# jupytext:
-#   text_representation:
-#     extension: .py
-#     format_name: percent
-# kernelspec:
-#   display_name: Python 3
-#   language: python
-#   name: python3
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
 # ---
 
 # %% [markdown]
@@ -105,13 +106,13 @@ def attention(words):
 
 
 encoding = positions.sinusoidal(place, D)
-angle = np.arange(T)[:, None] / 10_000 ** (np.arange(0, D, 2) / D)  # the formula, by hand
+angle = np.arange(T)[:, None] / 10_000 ** (np.arange(0, D, 2) / D)  # by hand
 assert np.allclose(encoding[:, 0::2], np.sin(angle), atol=1e-6)
 assert np.allclose(encoding[:, 1::2], np.cos(angle), atol=1e-6)
 
 without = abs(attention(x[order]) - attention(x)[order]).max()
 ordered = abs(attention(x[order] + encoding) - attention(x + encoding)[order]).max()
-print(f"greatest difference without positions {without:.6f}, with sinusoids {ordered:.2f}")
+print(f"difference without positions {without:.6f}, with sinusoids {ordered:.2f}")
 assert without < 1e-4 < 0.1 < ordered
 
 # %% [markdown]
@@ -124,7 +125,8 @@ frequencies = positions.rotary_frequencies(H)
 query, key, value = (jnp.einsum("TD,DNH->TNH", x, weight) for weight in weights[:3])
 angle = np.arange(T)[:, None, None] * np.asarray(frequencies)  # [T, 1, pairs]
 a, b = np.split(np.asarray(query), 2, axis=-1)
-turned = [a * np.cos(angle) - b * np.sin(angle), b * np.cos(angle) + a * np.sin(angle)]
+cos, sin = np.cos(angle), np.sin(angle)
+turned = [a * cos - b * sin, b * cos + a * sin]
 by_hand = np.concatenate(turned, axis=-1)
 assert np.allclose(positions.rotary(query, place, frequencies), by_hand, atol=1e-5)
 
@@ -154,14 +156,15 @@ assert not np.allclose(rotary_attention(place), unordered, atol=0.1)
 # %%
 WIDTH = 24
 rng = np.random.default_rng(0)
-animals, first, second, colours = rng.normal(size=(4, 5, WIDTH)).astype(np.float32) / np.sqrt(6)
+vectors = rng.normal(size=(4, 5, WIDTH)).astype(np.float32) / np.sqrt(6)
+animals, first, second, colours = vectors
 
 
 def make_questions(count):
     order = np.array([rng.permutation(5) for _ in range(count)])
     colour = rng.integers(5, size=(count, 5))
     asked = np.array([rng.permutation(5)[:2] for _ in range(count)])
-    which, answers = (np.take_along_axis(array, asked, axis=1) for array in (order, colour))
+    which, answers = (np.take_along_axis(a, asked, axis=1) for a in (order, colour))
     question = first[which[:, 0]] + second[which[:, 1]]
     items = animals[order] + colours[colour]
     return jnp.concatenate([items, question[:, None]], axis=1), jnp.array(answers)
@@ -176,7 +179,8 @@ def both_right(num_heads, steps=150):
     """The share of new questions of which a trained attention answers both parts."""
     V = 2 * WIDTH // num_heads
     shapes = [(WIDTH, num_heads, V)] * 3 + [(num_heads, V, 2 * WIDTH)]
-    params = [0.1 * jax.random.normal(jax.random.key(i), s) for i, s in enumerate(shapes)]
+    rngs = jax.random.split(jax.random.key(0), 4)
+    params = [0.1 * jax.random.normal(*draw) for draw in zip(rngs, shapes, strict=True)]
     (sequences, answers), (new, right) = make_questions(1000), make_questions(500)
     optimiser = optax.adam(1e-2)
 

@@ -1,12 +1,13 @@
 # ---
-# jupytext:
-#   text_representation:
-#     extension: .py
-#     format_name: percent
-# kernelspec:
-#   display_name: Python 3
-#   language: python
-#   name: python3
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
 # ---
 
 # %% [markdown]
@@ -78,7 +79,8 @@ tiny = GPT(DecoderConfig(7, model_dim=8, num_layers=1, num_heads=2), rngs=nnx.Rn
 
 
 def norm(x):
-    return (x - x.mean(axis=1, keepdims=True)) / jnp.sqrt(x.var(axis=1, keepdims=True) + 1e-5)
+    mean, variance = (f(x, axis=1, keepdims=True) for f in (jnp.mean, jnp.var))
+    return (x - mean) / jnp.sqrt(variance + 1e-5)
 
 
 def gpt_of_one_block(tokens):
@@ -170,7 +172,8 @@ questions = data.held_out[:, :length]
 question = questions[sort.most_balanced(questions, settings.letters)]
 (answer,) = generate(model, [question.tolist()], max_new_tokens=length).tokens
 text = np.array([*question, *answer[:-1]])
-AttentionView.from_model(model, text, list(sort.as_letters(text)), title="A GPT that sorts")
+letters = list(sort.as_letters(text))
+AttentionView.from_model(model, text, letters, title="A GPT that sorts")
 
 # %% [markdown]
 # ### A checkpoint in the format of GPT-2

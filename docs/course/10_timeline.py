@@ -1,12 +1,13 @@
 # ---
-# jupytext:
-#   text_representation:
-#     extension: .py
-#     format_name: percent
-# kernelspec:
-#   display_name: Python 3
-#   language: python
-#   name: python3
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
 # ---
 
 # %% [markdown]
@@ -85,7 +86,7 @@ def rnn(activation):
 
 
 def run(cell, *gates, place):
-    """All outputs of a cell of the library, with gates that we set, equal at each word."""
+    """All outputs of a cell of the library, with the same gates at each word."""
     state, outputs = jnp.zeros(cell.state_dim), []
     for word in words:
         drive = list(gates)
@@ -165,7 +166,7 @@ def through_rnn(length):
 
 
 def through_lstm(length):
-    # The gates i, f, g, o: nothing enters, and the memory keeps σ(5) = 0.993 of itself.
+    # The gates i, f, g, o: nothing enters; the memory keeps σ(5) = 0.993 of itself.
     keep = jnp.concatenate([CLOSED, jnp.full(N, 5.0), jnp.zeros(N), OPEN])
 
     def last(first):
@@ -179,7 +180,8 @@ def through_lstm(length):
 
 def through_attention(length):
     others = 0.3 * jax.random.normal(jax.random.key(0), (length, N))
-    return lambda first: attn_jax.simplified_self_attention(jnp.vstack([first, others]))[-1]
+    attention = attn_jax.simplified_self_attention
+    return lambda first: attention(jnp.vstack([first, others]))[-1]
 
 
 orthogonal = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (N, N)))[0]
@@ -188,7 +190,8 @@ paths = {"RNN": through_rnn, "LSTM": through_lstm, "attention": through_attentio
 print("words    ", "  ".join(f"{length:8}" for length in lengths))
 sizes = {}
 for name, path in paths.items():
-    sizes[name] = [float(jnp.linalg.norm(jax.jacobian(path(n))(first))) for n in lengths]
+    derivatives = [jax.jacobian(path(length))(first) for length in lengths]
+    sizes[name] = [float(jnp.linalg.norm(derivative)) for derivative in derivatives]
     print(f"{name:9}", "  ".join(f"{size:.6f}" for size in sizes[name]))
 assert sizes["RNN"][-1] < 0.01 * sizes["RNN"][0]
 assert sizes["LSTM"][-1] > 0.5 * sizes["LSTM"][0]
