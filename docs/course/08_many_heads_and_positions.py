@@ -16,6 +16,7 @@
 # **The question.** Two things are still missing. First, a word has one set of attention weights,
 # but may need two things at once: a verb needs its subject *and* its object. Second, attention
 # ignores the order of the words: *dog bites man* and *man bites dog* are the same set of vectors.
+# How does a word attend to two things, and how does attention use the order?
 #
 # The answers: several attentions side by side, called **heads**, and vectors that depend on the
 # **position** of a word.
