@@ -9,6 +9,8 @@ from types import MappingProxyType
 
 _VASWANI = "Vaswani et al., Attention Is All You Need"
 _VASWANI_URL = "https://arxiv.org/abs/1706.03762"
+_CHO = "Cho et al., Learning Phrase Representations using RNN Encoder–Decoder for SMT"
+_CHO_URL = "https://arxiv.org/abs/1406.1078"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,17 +35,17 @@ class Reduction:
 class Mechanism:
     """One step of the history: the paper, the idea that it added, and its implementation here.
 
-    The steps follow Raschka (2024), chapter 3: from the encoder–decoder that compresses a sentence
-    to one vector, to the attention of language models.
+    The steps begin with recurrent networks. From the encoder–decoder that compresses a sentence to
+    one vector to the attention of language models, they follow Raschka (2024), chapter 3.
 
     Args:
       name: the usual name; the key in `lineage`.
       year: when the paper appeared.
       paper: authors and title.
       url: the address of the paper.
-      section: the section of the paper.
+      section: the section of the paper, or its pages.
       adds: the new idea, in a few words.
-      function: the dotted name of its implementation in `attn_jax`.
+      function: the dotted name of its implementation in `attn_jax`, or in Flax for the plain RNN.
       reduces_to: the older mechanisms that are left without the new idea.
 
     Example:
@@ -65,13 +67,43 @@ class Mechanism:
 
 _MECHANISMS = (
     Mechanism(
+        name="RNN",
+        year=1990,
+        paper="Elman, Finding Structure in Time, Cognitive Science 14",
+        url="https://doi.org/10.1207/s15516709cog1402_1",
+        section="pages 179–211; a technical report of 1988 has the network",
+        adds="carries a state from one word to the next",
+        function="flax.nnx.SimpleCell",
+    ),
+    Mechanism(
+        name="LSTM",
+        year=1997,
+        paper="Hochreiter & Schmidhuber, Long Short-Term Memory, Neural Computation 9",
+        url="https://doi.org/10.1162/neco.1997.9.8.1735",
+        section="4",
+        adds="keeps a memory behind gates, so that it survives many steps",
+        function="attn_jax.models.LSTM",
+        reduces_to=(Reduction("RNN"),),
+    ),
+    Mechanism(
+        name="GRU",
+        year=2014,
+        paper=_CHO,
+        url=_CHO_URL,
+        section="2.3",
+        adds="keeps or replaces each entry of the state, with two gates",
+        function="attn_jax.models.GatedUnit",
+        reduces_to=(Reduction("RNN"),),
+    ),
+    Mechanism(
         name="RNN encoder–decoder",
         year=2014,
-        paper="Cho et al., Learning Phrase Representations using RNN Encoder–Decoder for SMT",
-        url="https://arxiv.org/abs/1406.1078",
+        paper=_CHO,
+        url=_CHO_URL,
         section="2.2",
         adds="encodes a sentence as one vector and decodes another from it",
         function="attn_jax.models.EncoderDecoder",
+        reduces_to=(Reduction("GRU"),),
     ),
     Mechanism(
         name="Bahdanau attention",
@@ -154,6 +186,27 @@ _MECHANISMS = (
         reduces_to=(Reduction("causal self-attention"),),
     ),
     Mechanism(
+        name="Transformer",
+        year=2017,
+        paper=_VASWANI,
+        url=_VASWANI_URL,
+        section="3.1",
+        adds="stacks attention and feed-forward networks, without recurrence",
+        function="attn_jax.models.Transformer",
+        reduces_to=(Reduction("cross-attention"), Reduction("multi-head attention")),
+    ),
+    Mechanism(
+        name="GPT",
+        year=2018,
+        paper="Radford et al., Improving Language Understanding by Generative Pre-Training",
+        url="https://cdn.openai.com/research-covers/language-unsupervised/"
+        "language_understanding_paper.pdf",
+        section="3.1; the norms are placed as in GPT-2 (2019)",
+        adds="keeps the decoder alone, trained to predict the next token",
+        function="attn_jax.models.GPT",
+        reduces_to=(Reduction("Transformer"),),
+    ),
+    Mechanism(
         name="grouped-query attention",
         year=2023,
         paper="Ainslie et al., GQA: Training Generalized Multi-Query Transformer Models",
@@ -190,11 +243,10 @@ def draw(steps: Mapping[str, Mechanism]) -> str:
 
     Example:
       >>> from attn_jax._lineage import draw, lineage
-      >>> names = "RNN encoder–decoder", "Bahdanau attention"
-      >>> print(draw({name: lineage[name] for name in names}))
-      2014  RNN encoder–decoder  encodes a sentence as one vector and decodes another from it
-      2014  Bahdanau attention   lets each decode step attend to every word of the source
-                                 └─ reduces to RNN encoder–decoder
+      >>> print(draw({name: lineage[name] for name in ("RNN", "LSTM")}))
+      1990  RNN   carries a state from one word to the next
+      1997  LSTM  keeps a memory behind gates, so that it survives many steps
+                  └─ reduces to RNN
     """
     width = max(map(len, steps), default=0)
     lines = []
