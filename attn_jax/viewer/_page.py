@@ -26,7 +26,9 @@ SCRIPTS = (
     "lines.js",
     "heads.js",
     "side_by_side.js",
+    "travel.js",
     "diagram.js",
+    "unrolled.js",
     "animation.js",
     "app.js",
 )

@@ -41,6 +41,18 @@ def test_every_view_has_names_and_contrast(look, tmp_path, scheme):
             assert page.evaluate(f"() => {{ {AUDIT} return faint(); }}") == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("mode", ["Black box", "Last state only", "With attention"])
+def test_every_frame_of_the_animation_has_names_and_contrast(look, tmp_path, scheme, mode):
+    page = look(views(tmp_path)["trace"], color_scheme=scheme, reduced_motion="reduce")
+    page.get_by_role("button", name=mode).click()
+    frames = int(page.locator(".count").text_content().split("/")[1])
+    keys(page, "Home")
+    for _ in range(frames):
+        assert page.evaluate(f"() => {{ {AUDIT} return [...faults(), ...faint()]; }}") == []
+        keys(page, "ArrowRight")
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_view_is_wider_than_the_screen(look, tmp_path, width):
     for path in views(tmp_path).values():

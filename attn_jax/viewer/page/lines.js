@@ -13,13 +13,13 @@ function linesView(record) {
 
 	function drawQueryNames() {
 		first = clamp(store.row - AROUND / 2, 0, Math.max(0, record.T - AROUND)) | 0;
-		fill(left, range(Math.min(AROUND, record.T)).map((i) => el("div.name", { role: "option", onpointerenter: () => moveCursor(first + i, store.column),
+		fill(left, range(Math.min(AROUND, record.T)).map((i) => el("div.name", { role: "option", "aria-label": spoken(short(record.queries[first + i], 20)), onpointerenter: () => moveCursor(first + i, store.column),
 			onclick: () => toggle("rows", first + i), onkeydown: (event) => lineKey(event, left, first + i) }, tokenNode(record.queries[first + i], 20))));
 	}
 
 	function drawKeyNames(weight) {
 		if (!few) ids = greatestKeys(weight, AROUND).sort((a, b) => a - b);
-		fill(right, ids.map((s) => el("div.name", { role: "listitem" }, tokenNode(record.keys[s], 20), el("b", {}, weight[s] <= 0 ? "" : twoDigits(weight[s])))));
+		fill(right, ids.map((s) => el("div.name", { role: "listitem", "aria-label": spoken(`${short(record.keys[s], 20)} ${twoDigits(weight[s])}`) }, tokenNode(record.keys[s], 20), el("b", {}, weight[s] <= 0 ? "" : twoDigits(weight[s])))));
 		const most = few ? store.rows.size || 1 : Math.max(...weight);
 		[...right.children].forEach((name, j) => name.style.setProperty("--share", `${clamp((100 * weight[ids[j]]) / most, 0, 100) || 0}%`));
 	}
