@@ -7,11 +7,21 @@ import pytest
 
 from attn_jax.models import force
 from attn_jax.viewer import AttentionView
-from tests.browser.test_pages import SOURCE, TARGET, drawn_model, keys, model_trace, number
-from tests.browser.test_pages import trace_view
+from tests.browser.test_pages import (
+    SOURCE,
+    TARGET,
+    drawn_model,
+    keys,
+    model_trace,
+    number,
+    trace_view,
+)
 
-LONG = "the cat that the dog that the woman saw chased ate the fish that the boy caught in".split()
-LONG += "the river near the house of the man who wrote the book that the girl read .".split()
+SENTENCE = (
+    "the cat that the dog that the woman saw chased ate the fish that the boy caught in the river "
+    "near the house of the man who wrote the book that the girl read ."
+)
+LONG = SENTENCE.split()
 OUTPUT = [f"mot{i}" for i in range(39)]
 FIRST_SUM = len(LONG) + 3  # key presses to the frame of the first context
 WIDTHS = [{"width": 1280, "height": 900}, {"width": 390, "height": 844}]
@@ -202,7 +212,7 @@ def test_only_the_next_frame_moves_and_every_other_change_is_a_cut(look, tmp_pat
 def test_what_is_not_computed_yet_is_an_outlined_and_readable_placeholder(look, tmp_path):
     page = look(trace_view().save(tmp_path / "page.html"))
     later = page.locator(".target.chip").last
-    style = "node => { const { opacity, borderStyle } = getComputedStyle(node); return opacity + borderStyle }"
+    style = "node => getComputedStyle(node).opacity + getComputedStyle(node).borderStyle"
     assert later.text_content() == "<end>"
     assert later.evaluate(style) == "1dashed"
     strip = page.locator(".vector .strip").first

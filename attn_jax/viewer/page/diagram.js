@@ -61,8 +61,8 @@ function blackBoxDiagram({ record }) {
 		target.forEach((one, i) => highlight(one, t < 0 ? 1 : i - t));
 		[kind === "encode", kind === "pass", t >= 0].forEach((now, i) => boxes[i].classList.toggle("now", now));
 	}, flights({ kind, j, t }) {
-		if (kind === "encode") return [{ node: chip(record.keys[j], "source"), from: source[j], to: boxes[0] }];
-		if (kind === "pass") return [{ node: el("div.box.context.now", {}, "context"), from: boxes[0], to: boxes[1], arrives: true }];
-		return [{ node: chip(record.queries[t], "target"), from: boxes[2], to: target[t], arrives: true }];
+		if (kind === "encode") return [{ node: chip(record.keys[j], "source"), from: source[j], to: boxes[0], arrives: false }];
+		if (kind === "pass") return [{ node: el("div.box.context.now", {}, "context"), from: boxes[0], to: boxes[1] }];
+		return [{ node: chip(record.queries[t], "target"), from: boxes[2], to: target[t] }];
 	} };
 }

@@ -67,9 +67,9 @@ function attentionBridge(trace) {
 			fill(vectors[j], weighted(Math.max(t, 0), j));
 		});
 	}, flights({ kind, t }, source, target) {
-		if (kind === "pass") return kept.map((one, j) => ({ node: vectorStrip(trace, annotations, j, ""), from: stripIn(source[j]), to: stripIn(one), arrives: true }));
-		if (kind === "sum") return greatestKeys(trace.row(t).weight, TRAVELLING).map((j) => ({ node: weighted(t, j), from: vectors[j], to: stripIn(slot), arrives: true }));
-		return kind === "output" ? [{ node: context(t), from: stripIn(slot), to: stripIn(target[t]), arrives: true }] : [];
+		if (kind === "pass") return kept.map((one, j) => ({ node: vectorStrip(trace, annotations, j, ""), from: stripIn(source[j]), to: stripIn(one) }));
+		if (kind === "sum") return greatestKeys(trace.row(t).weight, TRAVELLING).map((j) => ({ node: weighted(t, j), from: vectors[j], to: stripIn(slot) }));
+		return kind === "output" ? [{ node: context(t), from: stripIn(slot), to: stripIn(target[t]) }] : [];
 	} };
 }
 
@@ -87,8 +87,8 @@ function lastStateBridge(trace) {
 			highlight(slot, { encode: 1, pass: 0 }[kind] ?? -1);
 			fill(words, kind === "encode" ? "not computed yet" : ["the encoder state after “", tokenNode(key, 14), "”, the same at every step; no scores and no softmax are computed"]);
 		}, flights({ kind, t }, source, target) {
-			if (kind === "pass") return [{ node: strip(""), from: stripIn(source[last]), to: stripIn(slot), arrives: true }];
-			return kind === "output" ? [{ node: strip(""), from: stripIn(slot), to: stripIn(target[t]), arrives: true }] : [];
+			if (kind === "pass") return [{ node: strip(""), from: stripIn(source[last]), to: stripIn(slot) }];
+			return kind === "output" ? [{ node: strip(""), from: stripIn(slot), to: stripIn(target[t]) }] : [];
 		} };
 }
 
