@@ -61,7 +61,7 @@ def test_the_animation_steps_by_keyboard_through_the_traces_numbers(look, tmp_pa
     trace, _ = model_trace()
     page = look(trace_view().save(tmp_path / "page.html"))
     assert count(page) == "1 / 22"  # 5 source tokens, passing the states on, 4 × 4
-    assert caption(page) == "The encoder reads “A” (token 1 of 5) and updates its state."
+    assert caption(page) == "The encoder reads “A” (token 1 of 5) and computes a state for it."
     keys(page, *["ArrowRight"] * 5)
     assert "All 5 encoder states are kept" in caption(page)
     for t in range(4):
@@ -285,7 +285,7 @@ def test_equal_tokens_have_numbers_in_captions_and_names(look, tmp_path):
     view = AttentionView.from_trace(trace, source, target, annotations=annotations)
     page = look(view.save(tmp_path / "page.html"))
     keys(page, "ArrowRight", "ArrowRight")
-    assert caption(page) == "The encoder reads “the₂” (token 3 of 5) and updates its state."
+    assert caption(page) == "The encoder reads “the₂” (token 3 of 5) and computes a state for it."
     assert page.locator(".source").all_text_contents() == ["the₁", "cat₁", "the₂", "cat₂", "the₃"]
     assert page.locator(".target.chip").all_text_contents() == ["le₁", "chat", "le₂", "<end>"]
     state = page.locator(".unit .strip").nth(2).get_attribute("aria-label")

@@ -74,7 +74,7 @@ function captionOf({ record, onlyLast, row }, mode, { kind, j, t }) {
 		return best === undefined ? "" : [" The greatest weight is on ", quoted(record.keys[best]), ` (${fourDigits(values[best])}).`];
 	};
 	switch (kind) {
-		case "encode": return ["The encoder reads ", quoted(record.keys[j]), ` (token ${j + 1} of ${record.S}) and updates its state.`];
+		case "encode": return ["The encoder reads ", quoted(record.keys[j]), ` (token ${j + 1} of ${record.S}) and computes a state for it.`];
 		case "pass": return passCaption(record, onlyLast, mode, quoted);
 		case "score": return [`${step}${t ? ", after " : ""}`, t ? quoted(record.queries[t - 1]) : "", ": the decoder’s state and each encoder state give a score."];
 		case "softmax": return [`${step}: softmax turns the scores into weights, which sum to ${fourDigits(row(t).sum)}.`, strongest(row(t).weight)];

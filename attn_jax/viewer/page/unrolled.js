@@ -79,13 +79,13 @@ function lastStateBridge(trace) {
 	const last = record.S - 1;
 	const key = record.keys[last];
 	const strip = (what) => vectorStrip(trace, annotations ?? (onlyLast ? contexts : null), annotations ? last : 0, what, ".blue");
-	const gates = record.keys.map((_, j) => el("span.gate", {}, j === last ? "▼" : "✕"));
+	const gates = record.keys.map((_, j) => el("span.gate", { role: "img", "aria-label": j === last ? "passed on" : "not passed on" }, j === last ? "▼" : "✕"));
 	const [slot, words] = [el("span.slot", {}, strip("context of every step")), el("span.words")];
 	return { lanes: [lane("states passed on", gates)], context: () => strip("context of every step"), origin: () => last,
 		pinned: pinned("last state = context", slot, words), show({ kind }) {
 			gates.forEach((one) => highlight(one, { encode: 1, pass: 0 }[kind] ?? -1));
 			highlight(slot, { encode: 1, pass: 0 }[kind] ?? -1);
-			fill(words, kind === "encode" ? "not computed yet" : ["the encoder state after “", tokenNode(key, 14), "”, the same at every step; no scores and no softmax are computed"]);
+			fill(words, kind === "encode" ? "not computed yet" : ["the encoder state after “", tokenNode(key, 14), "”, the same at every step; ", onlyLast ? "no scores and no softmax are computed" : "a decoder without attention needs no scores and no softmax"]);
 		}, flights({ kind, t }, source, target) {
 			if (kind === "pass") return [{ node: strip(""), from: stripIn(source[last]), to: stripIn(slot) }];
 			return kind === "output" ? [{ node: strip(""), from: stripIn(slot), to: stripIn(target[t]) }] : [];
