@@ -32,7 +32,7 @@ function framesOf({ record }, mode) {
 function vectorStrip({ shown }, rows, i, what, kind = "", factor = 1) {
 	if (!rows) return el("span.strip", { title: "not in the trace" }, "?");
 	const part = [...rows.row(i).subarray(0, shown)].map((value) => factor * value);
-	const scale = new Scale({ signed: true, most: rows.most });
+	const scale = (rows.scale ??= new Scale({ signed: true, most: rows.most }));
 	const tooltipData = { title: [what], lines: part.map((value, k) => [k + 1, fourDigits(value)]), note: rows.width > shown && `the first ${shown} of ${rows.width} entries` };
 	const node = el(`span.strip${kind}`, { role: "img", "aria-label": spokenText(tooltipData), onpointerleave: hideTooltip,
 		onpointerenter: () => showTooltip(tooltipData, node.getBoundingClientRect()) }, part.map((value) => el("i", { style: { background: scale.css(value) } })));

@@ -30,8 +30,10 @@ function headButton(record, h, open) {
 		const pen = canvas.getContext("2d");
 		const width = canvas.clientWidth;
 		pen.font = FONT;
-		[left, top] = [queries, keys].map((names) => names.length > 32 ? width : 8 + Math.max(...names.map((name) => pen.measureText(short(name, 10)).width)));
-		if (width - left < LEGIBLE * Math.max(T, S)) [left, top] = [0, 0];
+		const labels = (names) => 8 + Math.max(...names.map((name) => pen.measureText(short(name, 10)).width));
+		const least = LEGIBLE * Math.max(T, S);
+		[left, top] = least < width ? [labels(queries), labels(keys)] : [0, 0];
+		if (width - left < least) [left, top] = [0, 0];
 		side = width - left;
 		sizeCanvas(canvas, pen, width, top + side);
 		paint(pen, picture, new Scale({ most: greatestOf(picture.values), root: store.root }), left, top, side, side);
