@@ -283,27 +283,3 @@ def test_a_change_of_speed_while_playing_takes_effect(look, tmp_path):
     page.get_by_role("combobox", name="Speed").select_option("2×")
     page.clock.run_for(1250)
     assert count(page) == "4 / 22"
-
-
-def test_equal_tokens_have_numbers_in_captions_and_names(look, tmp_path):
-    source, target = ["the", "cat", "the", "cat", "the"], ["le", "chat", "le", "<end>"]
-    trace, annotations = model_trace()
-    view = AttentionView.from_trace(trace, source, target, annotations=annotations)
-    page = look(view.save(tmp_path / "page.html"))
-    keys(page, "ArrowRight", "ArrowRight")
-    assert caption(page) == "The encoder reads “the₂” (token 3 of 5) and computes a state for it."
-    assert page.locator(".source").all_text_contents() == ["the₁", "cat₁", "the₂", "cat₂", "the₃"]
-    assert page.locator(".target.chip").all_text_contents() == ["le₁", "chat", "le₂", "<end>"]
-    state = page.locator(".unit .strip").nth(2).get_attribute("aria-label")
-    assert state.startswith("encoder state of “the (2)”: 1 ")
-    page.get_by_role("tab", name="Matrix").click()
-    page.locator(".cursor").focus()
-    keys(page, *["ArrowUp"] * 4, "ArrowDown", "ArrowDown", "End")
-    label = page.locator(".cursor").get_attribute("aria-label")
-    assert label.startswith("query “le (2)”, key “the (3)”: logit ")
-    page.get_by_role("tab", name="Lines").click()
-    options = [x.get_attribute("aria-label") for x in page.get_by_role("option").all()]
-    assert options == ["le (1)", "chat", "le (2)", "<end>"]
-    items = [x.get_attribute("aria-label") for x in page.get_by_role("listitem").all()]
-    assert items[2].startswith("the (2) .")
-    assert page.get_by_role("option").all_text_contents() == ["le₁", "chat", "le₂", "<end>"]
