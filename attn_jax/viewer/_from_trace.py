@@ -46,20 +46,23 @@ def record_from_trace(
             "trace with tokens"
         )
     mask = arrays["source_mask"][None, :length].astype(bool)
-    weights = arrays["weights"][steps, :length]
+    weights, scores = (arrays[name][steps, :length] for name in ("weights", "scores"))
+    only_last = bool(np.all(weights[:, -1] == 1) and np.all(scores == 0))
+    if only_last:  # the model computes no scores, and its decoder receives the last state only
+        mask = np.arange(length)[None] == length - 1
     record = record_from_weights(
         name,
         weights,
         _first(target_tokens, len(steps)),
         _first(source_tokens, length),
-        logits=arrays["scores"][steps, :length],
+        logits=None if only_last else scores,
         mask=mask,
         words=target_words,
         key_words=source_words,
         notes=notes,
     )
-    decode = _decode_json(arrays, weights, steps, length, annotations, word)
-    return dataclasses.replace(record, decode=decode)
+    decode = _decode_json(arrays, steps, length, annotations, word)
+    return dataclasses.replace(record, decode={**decode, "only_last": only_last})
 
 
 def _trace_arrays(trace: Any) -> dict[str, np.ndarray]:
@@ -91,7 +94,6 @@ def _first(tokens: Any, count: int) -> Any:
 
 def _decode_json(
     arrays: dict[str, np.ndarray],
-    weights: np.ndarray,
     steps: np.ndarray,
     length: int,
     annotations: Any,
@@ -110,7 +112,6 @@ def _decode_json(
             for row in arrays["top_tokens"][steps]
         ],
         "log_probs": array_to_json(arrays["top_log_probs"][steps], "f32"),
-        "only_last": bool(np.all(weights[:, -1] == 1)),
         "annotations": None,
     }
     if annotations is not None:

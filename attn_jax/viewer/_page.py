@@ -26,7 +26,9 @@ SCRIPTS = (
     "lines.js",
     "heads.js",
     "side_by_side.js",
+    "travel.js",
     "diagram.js",
+    "unrolled.js",
     "animation.js",
     "app.js",
 )
@@ -65,9 +67,10 @@ STATIC = 24  # most rows or columns of the table that is shown where scripts do 
 
 @cache
 def script() -> str:
-    """The page's JavaScript: all files, in one function."""
-    parts = [(SOURCES / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    return '"use strict";\n(() => {\n' + "\n".join(parts) + "})();\n"
+    """The page's JavaScript: all files without their comments, in one function."""
+    files = "".join((SOURCES / name).read_text(encoding="utf-8") for name in SCRIPTS)
+    code = [line for line in files.splitlines() if not line.lstrip().startswith("//")]
+    return '"use strict";\n(() => {\n' + "\n".join(code) + "\n})();\n"
 
 
 @cache

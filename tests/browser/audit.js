@@ -24,7 +24,7 @@ function faults() {
   ];
 }
 
-// Texts whose contrast with their background is below 4.5 : 1 (WCAG 2, level AA).
+// Texts whose contrast with their background is below 4.5 : 1 (WCAG 2, level AA), or that are translucent.
 function faint() {
   const numbers = (colour) => colour.match(/[\d.]+/g).map(Number);
   const linear = (c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
@@ -38,8 +38,9 @@ function faint() {
     const both = [numbers(getComputedStyle(node).color), behind(node)].map(light);
     return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
   };
-  return [...document.querySelectorAll("h1, h2, p, button, label, dt, dd, b, bdi, small")]
-    .filter((node) => node.textContent.trim() && node.checkVisibility() && !node.closest(".later, .off, .box"))
-    .filter((node) => contrast(node) < 4.5)
+  const opacity = (node) => (node ? getComputedStyle(node).opacity * opacity(node.parentElement) : 1);
+  return [...document.querySelectorAll("h1, h2, p, button, label, dt, dd, b, bdi, small, .box, .words, .work")]
+    .filter((node) => node.textContent.trim() && node.checkVisibility() && !node.closest(".tooltip, .flights"))
+    .filter((node) => contrast(node) < 4.5 || opacity(node) < 1)
     .map((node) => `${node.textContent.slice(0, 30)} ${contrast(node).toFixed(2)}`);
 }

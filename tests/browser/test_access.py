@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from attn_jax.viewer import AttentionView
-from tests.browser.test_pages import SOURCE, TARGET, TOKENS, keys, qk_view, rows_of, trace_view
+from tests.browser.test_pages import (
+    SOURCE,
+    TARGET,
+    TOKENS,
+    keys,
+    model_trace,
+    qk_view,
+    rows_of,
+    trace_view,
+)
 
 NASTY = [
     "</script><script>document.title='bad'</script>",
@@ -39,6 +48,18 @@ def test_every_view_has_names_and_contrast(look, tmp_path, scheme):
             tab.click()
             assert page.evaluate(f"() => {{ {AUDIT} return faults(); }}") == []
             assert page.evaluate(f"() => {{ {AUDIT} return faint(); }}") == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("mode", ["Black box", "Last state only", "With attention"])
+def test_every_frame_of_the_animation_has_names_and_contrast(look, tmp_path, scheme, mode):
+    page = look(views(tmp_path)["trace"], color_scheme=scheme, reduced_motion="reduce")
+    page.get_by_role("button", name=mode).click()
+    frames = int(page.locator(".count").text_content().split("/")[1])
+    keys(page, "Home")
+    for _ in range(frames):
+        assert page.evaluate(f"() => {{ {AUDIT} return [...faults(), ...faint()]; }}") == []
+        keys(page, "ArrowRight")
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -75,14 +96,16 @@ def test_arrow_keys_change_tabs_and_keep_the_focus(look, tmp_path):
     assert page.evaluate("document.activeElement.id") == "layer"
 
 
-def test_reduced_motion_stops_animations(look, tmp_path):
+@pytest.mark.parametrize("mode", ["Black box", "Last state only", "With attention"])
+def test_with_reduced_motion_nothing_travels(look, tmp_path, mode):
     page = look(views(tmp_path)["trace"], reduced_motion="reduce")
-    keys(page, *["ArrowRight"] * 5)
-    assert page.evaluate("document.getAnimations().length") == 0
-    durations = page.evaluate(
-        "getComputedStyle(document.querySelector('.unit')).transitionProperty"
-    )
-    assert durations == "none"
+    page.get_by_role("button", name=mode).click()
+    frames = int(page.locator(".count").text_content().split("/")[1])
+    for _ in range(frames):
+        keys(page, "ArrowRight")
+        assert page.locator(".flights > *").count() == 0
+        assert page.evaluate("document.getAnimations().length") == 0
+    assert page.locator(".count").text_content() == f"{frames} / {frames}"
 
 
 def test_a_printed_page_is_light_and_has_no_buttons(look, tmp_path):
@@ -94,6 +117,33 @@ def test_a_printed_page_is_light_and_has_no_buttons(look, tmp_path):
     assert page.locator(".matrix canvas").is_visible()
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+
+
+def test_equal_tokens_have_numbers_in_captions_and_names(look, tmp_path):
+    source, target = ["the", "cat", "the", "cat", "the"], ["le", "chat", "le", "<end>"]
+    trace, annotations = model_trace()
+    view = AttentionView.from_trace(trace, source, target, annotations=annotations)
+    page = look(view.save(tmp_path / "page.html"))
+    keys(page, "ArrowRight", "ArrowRight")
+    assert (
+        page.locator(".caption").text_content()
+        == "The encoder reads “the₂” (token 3 of 5) and computes a state for it."
+    )
+    assert page.locator(".source").all_text_contents() == ["the₁", "cat₁", "the₂", "cat₂", "the₃"]
+    assert page.locator(".target.chip").all_text_contents() == ["le₁", "chat", "le₂", "<end>"]
+    state = page.locator(".unit .strip").nth(2).get_attribute("aria-label")
+    assert state.startswith("encoder state of “the (2)”: 1 ")
+    page.get_by_role("tab", name="Matrix").click()
+    page.locator(".cursor").focus()
+    keys(page, *["ArrowUp"] * 4, "ArrowDown", "ArrowDown", "End")
+    label = page.locator(".cursor").get_attribute("aria-label")
+    assert label.startswith("query “le (2)”, key “the (3)”: logit ")
+    page.get_by_role("tab", name="Lines").click()
+    options = [x.get_attribute("aria-label") for x in page.get_by_role("option").all()]
+    assert options == ["le (1)", "chat", "le (2)", "<end>"]
+    items = [x.get_attribute("aria-label") for x in page.get_by_role("listitem").all()]
+    assert items[2].startswith("the (2) .")
+    assert page.get_by_role("option").all_text_contents() == ["le₁", "chat", "le₂", "<end>"]
 
 
 def test_nasty_tokens_are_shown_as_text(look, tmp_path):

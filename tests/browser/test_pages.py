@@ -53,13 +53,17 @@ def keys(page, *names):
         page.keyboard.press(name)
 
 
-def model_trace():
-    config = EncoderDecoderConfig(9, 7, 6, 5, 4, 8)
+def drawn_model(**choices):
+    config = EncoderDecoderConfig(9, 7, 6, 5, 4, 8, **choices)
     graph, state = nnx.split(EncoderDecoder(config, rngs=nnx.Rngs(0)))
     leaves, tree = jax.tree.flatten(state)
     rngs = jax.random.split(jax.random.key(1), len(leaves))
     drawn = [jax.random.normal(k, leaf.shape) for k, leaf in zip(rngs, leaves, strict=True)]
-    model = nnx.merge(graph, jax.tree.unflatten(tree, drawn))
+    return nnx.merge(graph, jax.tree.unflatten(tree, drawn))
+
+
+def model_trace():
+    model = drawn_model()
     source, target = jnp.array([4, 8, 5, 6, 2]), jnp.array([6, 5, 4, 2])
     trace = force(model, source, source > 0, target)
     return trace, model.encode(source, source > 0).annotations
@@ -133,59 +137,6 @@ def test_a_focused_cell_has_a_label_with_all_numbers(look, tmp_path):
     assert number(weight) == pytest.approx(rows_of(0, 0)[2][4, 1], abs=2e-3)
     assert cell.get_attribute("role") == "gridcell"
     assert cell.get_attribute("aria-colindex") == "2"
-
-
-def test_the_animation_steps_by_keyboard_through_the_traces_numbers(look, tmp_path):
-    trace, _ = model_trace()
-    page = look(trace_view().save(tmp_path / "page.html"))
-    caption = page.locator(".caption")
-    assert (
-        page.locator(".count").text_content() == "1 / 22"
-    )  # 5 source tokens, passing the states on, 4 × 4
-    assert "processes token 1 of 5, “A”" in caption.text_content()
-    keys(page, *["ArrowRight"] * 5)
-    assert "All 5 encoder states are kept" in caption.text_content()
-    for t in range(4):
-        keys(page, "ArrowRight")
-        scores = page.locator(".score").all_text_contents()
-        assert [number(x) for x in scores] == pytest.approx(trace.scores[t].tolist(), rel=6e-4)
-        keys(page, "ArrowRight")
-        weights = page.locator(".alpha").all_text_contents()
-        assert [number(x) for x in weights] == pytest.approx(trace.weights[t].tolist(), rel=6e-4)
-        keys(page, "ArrowRight")
-        within = re.search(r"within (\S+)", page.locator(".total").text_content())[1]
-        assert number(within) <= 1e-6 * float(abs(trace.contexts).max())
-        keys(page, "ArrowRight")
-        assert f"the decoder outputs “{TARGET[t]}”." in caption.text_content()
-    assert page.locator(".count").text_content() == "22 / 22"
-    keys(page, "ArrowLeft", "ArrowLeft")
-    assert "Step 4: softmax" in caption.text_content()
-    keys(page, "Home")
-    assert page.locator(".count").text_content() == "1 / 22"
-
-
-@pytest.mark.parametrize(("mode", "label"), [(0, "Black box"), (1, "Unrolled, last state only")])
-def test_without_attention_only_the_last_state_is_passed_on(look, tmp_path, mode, label):
-    page = look(trace_view().save(tmp_path / "page.html"))
-    page.get_by_role("button", name=label).click()
-    assert (
-        page.locator(".count").text_content().endswith("/ 10")
-    )  # 5 source tokens, passing the state on, 4 target tokens
-    keys(page, "Home", *["ArrowRight"] * 5)
-    assert "Only the last encoder state is passed on" in page.locator(".caption").text_content()
-    assert "a model with attention" in page.locator(".caption").text_content()
-    if mode:
-        assert page.locator(".gate").all_text_contents() == ["✕", "✕", "✕", "✕", "▼"]
-
-
-def test_space_plays_and_pauses(look, tmp_path):
-    page = look(trace_view().save(tmp_path / "page.html"))
-    keys(page, " ")
-    page.locator(".count", has_text="2 / 22").wait_for()
-    keys(page, " ")
-    before = page.locator(".count").text_content()
-    page.wait_for_timeout(1100)
-    assert page.locator(".count").text_content() == before
 
 
 def test_keys_choose_head_layer_theme_and_help(look, tmp_path):

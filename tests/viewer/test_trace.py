@@ -48,9 +48,12 @@ def test_the_stored_scores_weights_states_and_contexts_agree(choices):
     view = view_of(random_model(**choices))
     found = contents(view)
     decode = Page(view.to_html()).data["records"][0]["decode"]
-    weights, logits = found["weights"][0, 0], found["logits"][0, 0]
-    if "context" not in choices:
-        assert abs(softmax(logits) - weights).max() <= 1e-6
+    weights = found["weights"][0, 0]
+    if "context" in choices:
+        assert "logits" not in found  # this model computes no scores
+        assert found["masks"][0].tolist() == [[False] * 4 + [True]] * 4
+    else:
+        assert abs(softmax(found["logits"][0, 0]) - weights).max() <= 1e-6
     sums = weights.astype(float) @ array_from_json(decode["annotations"])
     contexts = array_from_json(decode["contexts"])
     width = min(sums.shape[1], contexts.shape[1])
@@ -74,6 +77,13 @@ def test_the_most_likely_tokens_have_their_texts():
 @pytest.mark.parametrize(("choices", "is_last"), [({}, False), ({"context": "final"}, True)])
 def test_the_page_holds_whether_only_the_last_state_has_weight(choices, is_last):
     assert view_of(random_model(**choices)).readings[0].decode["only_last"] is is_last
+
+
+def test_attention_to_the_only_token_of_a_sentence_is_still_attention():
+    model, source = random_model(), SOURCE[:1]
+    record = AttentionView.from_trace(forced(model, source, source > 0, TARGET), ["A"]).readings[0]
+    assert record.weights(0, 0).tolist() == [[1.0]] * 4
+    assert record.decode["only_last"] is False
 
 
 def test_mappings_and_objects_with_the_fields_of_a_trace_are_accepted():

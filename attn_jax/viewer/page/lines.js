@@ -13,19 +13,23 @@ function linesView(record) {
 
 	function drawQueryNames() {
 		first = clamp(store.row - AROUND / 2, 0, Math.max(0, record.T - AROUND)) | 0;
-		fill(left, range(Math.min(AROUND, record.T)).map((i) => el("div.name", { role: "option", onpointerenter: () => moveCursor(first + i, store.column),
+		fill(left, range(Math.min(AROUND, record.T)).map((i) => el("div.name", { role: "option", "aria-label": spoken(short(record.queries[first + i], 20)), onpointerenter: () => moveCursor(first + i, store.column),
 			onclick: () => toggle("rows", first + i), onkeydown: (event) => lineKey(event, left, first + i) }, tokenNode(record.queries[first + i], 20))));
 	}
 
-	function drawKeyNames(weight) {
+	function drawKeyNames({ weight, mask }) {
+		const said = (s) => (mask && !mask[s] ? "masked" : twoDigits(weight[s]));
 		if (!few) ids = greatestKeys(weight, AROUND).sort((a, b) => a - b);
-		fill(right, ids.map((s) => el("div.name", { role: "listitem" }, tokenNode(record.keys[s], 20), el("b", {}, weight[s] <= 0 ? "" : twoDigits(weight[s])))));
+		fill(right, ids.map((s) => el("div.name", { role: "listitem", "aria-label": spoken(`${short(record.keys[s], 20)} ${said(s)}`) }, tokenNode(record.keys[s], 20), el("b", {}, weight[s] <= 0 ? "" : twoDigits(weight[s])))));
 		const most = few ? store.rows.size || 1 : Math.max(...weight);
-		[...right.children].forEach((name, j) => name.style.setProperty("--share", `${clamp((100 * weight[ids[j]]) / most, 0, 100) || 0}%`));
+		[...right.children].forEach((name, j) => {
+			name.style.setProperty("--share", `${clamp((100 * weight[ids[j]]) / most, 0, 100) || 0}%`);
+			name.classList.toggle("masked", said(ids[j]) === "masked");
+		});
 	}
 
 	function draw() {
-		drawKeyNames(selectedRow(record).weight);
+		drawKeyNames(selectedRow(record));
 		const height = STEP * Math.max(left.children.length, right.children.length);
 		const width = clamp(node.clientWidth - left.clientWidth - right.clientWidth, 60, 460);
 		const pen = canvas.getContext("2d");

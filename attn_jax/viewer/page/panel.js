@@ -6,15 +6,18 @@ const LISTED = 8; // most keys in the list
 function selectedRow(record) {
 	const chosen = [...store.rows].filter((t) => t < record.T);
 	if (!chosen.length) return { ...record.row(headIndex(record), store.row), of: [store.row] };
-	const weight = new Float64Array(record.S);
+	const [weight, mask] = [new Float64Array(record.S), new Uint8Array(record.S)];
 	let [total, rest] = [0, 0];
 	for (const t of chosen) {
 		const row = record.row(headIndex(record), t);
-		row.weight.forEach((w, s) => (weight[s] += w));
+		row.weight.forEach((w, s) => {
+			weight[s] += w;
+			mask[s] ||= row.mask ? row.mask[s] : 1;
+		});
 		total += row.sum;
 		rest += row.rest;
 	}
-	return { weight, sum: total, rest, of: chosen };
+	return { weight, mask, sum: total, rest, of: chosen };
 }
 
 function greatestKeys(weight, count) {

@@ -9,7 +9,7 @@ function cached(cache, name, make) {
 
 class AttentionRecord {
 	constructor(json) {
-		Object.assign(this, json);
+		Object.assign(this, json, { texts: { queries: json.queries, keys: json.keys }, queries: distinct(json.queries), keys: distinct(json.keys) });
 		[this.layers, this.heads] = json.sizes;
 		this.T = json.queries.length;
 		this.S = json.keys.length;
@@ -124,7 +124,7 @@ class MergedRecord extends AttentionRecord {
 		const words = (numbers, texts) => (!numbers ? texts
 			: range(numbers.at(-1) + 1).map((word) => texts.filter((_, i) => numbers[i] === word).map((text) => text.replace(/^##|^[▁Ġ ]/, "")).join("")));
 		super({ ...base, content: { form: "merged", normalised: base.normalised, masks: null }, measures: [],
-			queries: words(base.query_words, base.queries), keys: words(base.key_words, base.keys) });
+			queries: words(base.query_words, base.texts.queries), keys: words(base.key_words, base.texts.keys) });
 		this.base = base;
 		this.canMerge = true;
 	}

@@ -29,8 +29,12 @@ function compareView(width) {
 	}
 	const [one, other] = pair.map((record) => record.picture(headIndex(record)).values);
 	const lines = (t, s) => [["A", fourDigits(row(0, t)[s])], ["B", fourDigits(row(1, t)[s])], ["A − B", fourDigits(row(0, t)[s] - row(1, t)[s])]];
+	const maskedInBoth = (t) => {
+		const [mask, second] = pair.map((record) => record.mask(headIndex(record), t));
+		return mask && second && mask.map((one, s) => one || second[s]);
+	};
 	if (Math.max(a.T, a.S) <= 512) {
-		const matrix = plainMatrix("difference", a, one.map((w, i) => w - other[i]), (t) => a.mask(headIndex(a), t), lines);
+		const matrix = plainMatrix("difference", a, one.map((w, i) => w - other[i]), maskedInBoth, lines);
 		items.push({ matrix, legend: "difference", caption: [el("b", {}, "A − B"), " for each weight"] });
 	}
 	return sideView(width, differences(a.T, row), items);

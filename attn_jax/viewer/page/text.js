@@ -6,6 +6,7 @@ app.replaceChildren(document.querySelector("template").content);
 // change the direction of text are shown as their code points.
 
 const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\u115f\u3164]/gu;
+const NUMBER = /[₀-₉]*$/;
 
 function shown(token) {
 	if (token === "") return "∅";
@@ -13,9 +14,24 @@ function shown(token) {
 	return token.replace(/\n/g, "⏎").replace(/\t/g, "⇥").replace(HIDDEN, (c) => `⟨${c.codePointAt(0).toString(16).toUpperCase()}⟩`);
 }
 
+// The first characters of a token, with the number that `distinct` gave it.
 function short(token, most = 18) {
-	const text = Array.from(shown(token.slice(0, 200)));
-	return text.length <= most ? text.join("") : text.slice(0, most - 1).join("") + "…";
+	const [number] = token.match(NUMBER);
+	const text = Array.from(shown(token.slice(0, Math.min(200, token.length - number.length))));
+	const room = most - number.length;
+	return (text.length <= room ? text.join("") : text.slice(0, room - 1).join("") + "…") + number;
+}
+
+// Tokens that occur more than once are numbered in their order: the₁, cat, the₂.
+function distinct(tokens) {
+	const counts = new Map();
+	const numbers = tokens.map((token) => counts.set(token, (counts.get(token) ?? 0) + 1).get(token));
+	return tokens.map((token, i) => (counts.get(token) > 1 ? shown(token) + String(numbers[i]).replace(/\d/g, (digit) => "₀₁₂₃₄₅₆₇₈₉"[digit]) : token));
+}
+
+// Text for screen readers, in which the₂ is “the (2)”.
+function spoken(text) {
+	return text.replace(/[₀-₉]+(?!\p{L})/gu, (number) => ` (${Array.from(number, (digit) => digit.codePointAt(0) - 0x2080).join("")})`);
 }
 
 // el("p.note", { title: "…", onclick: f }, "text", child)

@@ -9,7 +9,7 @@ function announce(text) {
 }
 
 function spokenText({ title, lines }) {
-	const names = title.map((part) => part.textContent ?? part).join("");
+	const names = spoken(title.map((part) => part.textContent ?? part).join(""));
 	return `${names}: ${lines.map((line) => line.join(" ")).join(", ")}`;
 }
 
@@ -30,9 +30,10 @@ function hideTooltip() {
 function pairFacts(record, h, t, s) {
 	const { logit, added, mask, weight, kept, sum: total } = record.row(h, t);
 	const isKept = !kept || kept.includes(s) || (mask && !mask[s]);
+	const unknown = record.decode?.only_last ? "none" : "not stored"; // a model without attention has no logits
 	const lines = {
-		logit: logit ? fourDigits(logit[s]) : "not stored",
-		[record.form === "qk" ? "score mod adds" : "bias"]: added ? fourDigits(added[s]) : logit ? "0" : "not stored",
+		logit: logit ? fourDigits(logit[s]) : unknown,
+		[record.form === "qk" ? "score mod adds" : "bias"]: added ? fourDigits(added[s]) : logit ? "0" : unknown,
 		mask: !mask || mask[s] ? "unmasked" : "masked",
 		[record.normalised ? "weight" : "value"]: isKept ? fourDigits(weight[s]) : `at most ${fourDigits(Math.min(...kept.map((k) => weight[k])))}`,
 		"row sum": fourDigits(total),
