@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AttentionRecord:
     """Tokens, weights and statistics of all heads of one model on one input.
 
@@ -45,6 +45,16 @@ class AttentionRecord:
     notes: tuple[str, ...] = ()
     decode: dict[str, Any] | None = None
     measures: tuple[dict[str, Any], ...] = ()
+
+    @property
+    def size_text(self) -> str:
+        """The numbers of queries, keys, layers and heads, in words."""
+        layers, heads = self.sizes
+        many = f", {layers} layers × {heads} heads" if layers * heads > 1 else ""
+        return f"{len(self.queries)} queries × {len(self.keys)} keys{many}"
+
+    def __repr__(self) -> str:
+        return f"AttentionRecord({self.name[:60]!r}: {self.size_text})"
 
     def as_json(self) -> dict[str, Any]:
         """All fields except the two functions."""

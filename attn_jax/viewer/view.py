@@ -14,7 +14,7 @@ from attn_jax.viewer._from_trace import record_from_trace
 from attn_jax.viewer._from_weights import record_from_weights
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AttentionView(Exports):
     """An interactive page that shows attention: heads, alignments, and a translation step by step.
 
