@@ -13,7 +13,7 @@ from attn_jax.viewer._record import AttentionRecord
 
 PICTURED = 512  # most queries or keys of which a notebook gets a picture; it takes up to a second
 LONGEST = 60  # most characters of the title in `repr`
-ON_A_SCREEN = {"dpi": 100, "most_pixels": 800}  # the size of that picture
+ON_A_SCREEN = {"dpi": 100.0, "most_pixels": 800.0}  # the size of that picture
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
