@@ -1,4 +1,4 @@
-"""A JupyterLab server of its own for a test: its settings, notebooks and trust are in a new folder."""
+"""A JupyterLab server for tests, with settings, notebooks and trust in a folder of its own."""
 
 import contextlib
 import json
@@ -70,7 +70,9 @@ def notebook(*cells: str) -> str:
         for i, cell in enumerate(cells)
     ]
     metadata = {"kernelspec": KERNEL}
-    return json.dumps({"cells": described, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5})
+    return json.dumps(
+        {"cells": described, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    )
 
 
 def _environment(home: Path) -> dict[str, str]:

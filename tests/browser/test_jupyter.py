@@ -16,8 +16,7 @@ query, key = np.random.default_rng(0).normal(size=(2, 2, {COUNT}, 3, 8))
 view = AttentionView.from_qk(query, key, [f"t{{i}}" for i in range({COUNT})], title="Heads")"""
 SIZES = """() => {
   const [root, box] = [document.documentElement, document.documentElement.getBoundingClientRect()];
-  const part = document.querySelector("main > *");
-  return { frame: innerHeight, page: box.height, scrolled: root.scrollHeight, width: part.clientWidth,
+  return { frame: innerHeight, page: box.height, scrolled: root.scrollHeight,
     canvas: document.querySelector("canvas").clientWidth,
     first: document.querySelector(".split > *")?.clientWidth }; }"""
 WAIT = 60_000  # most milliseconds for JupyterLab, its kernel or a cell
@@ -32,7 +31,7 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def browser_page(chromium):
-    """An empty page; after the test, checks that no address outside of this machine was requested."""
+    """An empty page; after the test, checks that it requested nothing from other machines."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
     page, requests = context.new_page(), []
     page.set_default_timeout(WAIT)

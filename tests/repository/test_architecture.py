@@ -19,6 +19,8 @@ LAYERS = [
     "_version",
     "_base.young_jax",
     "_base.concrete",
+    "_base.describe",
+    "_base.notebook",
     "_base.distance",
     "_base.checks",
     "_base.numerics",

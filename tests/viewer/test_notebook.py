@@ -52,7 +52,9 @@ def test_without_matplotlib_there_is_no_picture_and_no_error(monkeypatch):
 def test_a_view_is_one_line_in_a_terminal():
     view = view_of(4, 5)
     assert repr(view) == "AttentionView('Even': 4 queries × 5 keys, 2 layers × 3 heads)"
-    assert repr(view.readings[0]) == "AttentionRecord('Even': 4 queries × 5 keys, 2 layers × 3 heads)"
+    assert (
+        repr(view.readings[0]) == "AttentionRecord('Even': 4 queries × 5 keys, 2 layers × 3 heads)"
+    )
     one = AttentionView.from_weights(np.eye(2), title="a\n" + 100 * "b")
     assert repr(one) == f"AttentionView({'a' + chr(10) + 58 * 'b' + '…'!r}: 2 queries × 2 keys)"
     other = AttentionView.from_weights(np.full((2, 3), 1 / 3), title="Thirds")
