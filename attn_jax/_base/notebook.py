@@ -8,7 +8,9 @@ import html
 from collections.abc import Iterable, Sequence
 
 _CELL = 'style="text-align:left"'
-_DRAWING = 'style="line-height:1;letter-spacing:.15em"'
+_DRAWING = (
+    'style="font-size:.8em;line-height:.8;letter-spacing:.2em;white-space:pre;overflow-x:auto"'
+)
 
 
 def table(title: str, rows: Iterable[Sequence[object]], header: Sequence[object] = ()) -> str:

@@ -65,8 +65,8 @@ class ScoreMod(Rule):
         if isinstance(results, jax.core.Tracer) or results.ndim != 2:
             return notebook.sentence(repr(self), NOT_COMPUTED)
         rows = zip(DISTANCES, results.tolist(), strict=True)
-        shown = ((f"{step} before the query", *(f"{x:.4g}" for x in row)) for step, row in rows)
-        header = ("key", *(f"logit {x:g} becomes" for x in LOGITS))
+        shown = ((step, *(f"{x:.4g}" for x in row)) for step, row in rows)
+        header = ("keys before the query", *(f"{x:g} becomes" for x in LOGITS))
         return notebook.table(repr(self), shown, header)
 
     def __rshift__(self, then: ScoreModFunction) -> "ScoreMod":
