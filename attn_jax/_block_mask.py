@@ -81,7 +81,7 @@ class BlockMask(Rule):
         return f"BlockMask({mask}, {self.query_length}, {self.key_length}, tile=({t}, {s}))"
 
     def __str__(self) -> str:
-        """Draws the tiles: ■ full, ▒ partial, · empty."""
+        """Draws the tiles: ■ full, ▒ partial, · empty; of many tiles, a group as one character."""
         kinds = self._kinds()
         if kinds is None:
             return repr(self)

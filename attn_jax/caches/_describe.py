@@ -42,7 +42,7 @@ def table_of_cache(cache: "Cache") -> str:
     else:
         header = ("batch example", "tokens", "", "overflow flag")
         rows = [
-            (b, *_used(int(n), cache.capacity), "set" if flag else "")
+            (str(b), *_used(int(n), cache.capacity), "set" if flag else "")
             for b, (n, flag) in enumerate(zip(lengths[:LISTED], overflowed, strict=False))
         ]
         if lengths.size > LISTED:

@@ -50,8 +50,10 @@ class AttentionRecord:
     def size_text(self) -> str:
         """The numbers of queries, keys, layers and heads, in words."""
         layers, heads = self.sizes
-        many = f", {layers} layers × {heads} heads" if layers * heads > 1 else ""
-        return f"{len(self.queries)} queries × {len(self.keys)} keys{many}"
+        sides = f"{_count(len(self.queries), 'query')} × {_count(len(self.keys), 'key')}"
+        if layers * heads == 1:
+            return sides
+        return f"{sides}, {_count(layers, 'layer')} × {_count(heads, 'head')}"
 
     def __repr__(self) -> str:
         return f"AttentionRecord({self.name[:60]!r}: {self.size_text})"
@@ -61,3 +63,8 @@ class AttentionRecord:
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del fields["weights"], fields["mask"]
         return fields
+
+
+def _count(number: int, word: str) -> str:
+    plural = {"query": "queries"}.get(word, f"{word}s")
+    return f"{number} {word if number == 1 else plural}"

@@ -60,3 +60,8 @@ def test_a_view_is_one_line_in_a_terminal():
     other = AttentionView.from_weights(np.full((2, 3), 1 / 3), title="Thirds")
     two = one.compare(other)
     assert repr(two).endswith(": 2 queries × 2 keys; 2 queries × 3 keys)")
+
+
+def test_sizes_of_one_are_singular():
+    view = AttentionView.from_weights(np.full((1, 3, 1, 4), 0.25))
+    assert repr(view) == "AttentionView('Attention': 1 query × 4 keys, 1 layer × 3 heads)"
