@@ -19,8 +19,8 @@ class AttentionView(Exports):
     """An interactive page that shows attention: heads, alignments, and a translation step by step.
 
     Make a view with `from_weights`, `from_qk`, `from_trace` or `from_model`. In a notebook, a view
-    on the last line of a cell is displayed, with a picture for places that run no script. `save` writes an HTML file that needs no network and
-    no Python. `compare` puts two views on one page.
+    on the last line of a cell is displayed, with a picture for places that run no script. `save`
+    writes an HTML file that needs no network and no Python. `compare` puts two views on one page.
 
     Attributes:
       readings: the attention records, one for each model and input. A page of two compares them.
