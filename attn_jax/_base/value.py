@@ -26,7 +26,8 @@ class Value:
         super().__init_subclass__(**options)
         # The decorator `dataclass` keeps methods that a class has. Its own `__eq__` would take the
         # truth value of a comparison of arrays, and its own `__repr__` would print all entries.
-        cls.__eq__, cls.__hash__, cls.__repr__ = cls.__eq__, cls.__hash__, cls.__repr__
+        cls.__eq__, cls.__hash__ = cls.__eq__, cls.__hash__
+        cls.__repr__ = cls.__repr__
 
     def __eq__(self, other: object) -> bool:
         if self is other:
