@@ -13,10 +13,15 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from attn_jax import masks
-from attn_jax._base import checks, tables
+from attn_jax._base import checks, notebook, tables
+from attn_jax._base.describe import read_array
 from attn_jax._base.grid import Grid, Kinds, TileShape, positions_or_default, rows_of
-from attn_jax._base.value import Rule, Value
-from attn_jax.masks._describe import describe_part
+from attn_jax._base.value import Rule, Value, describe_part
+
+EMPTY, PARTIAL, FULL = (np.int8(kind) for kind in range(3))
+MARKS = np.array(["·", "▒", "■"])
+DRAWN = 64  # most rows and columns of a drawing
+NOT_DRAWN = "Tiles are drawn outside of jit, for one batch example and head."
 
 
 @jax.tree_util.register_dataclass
@@ -72,24 +77,42 @@ class BlockMask(Rule):
 
     def __repr__(self) -> str:
         t, s = self.tile
-        mask = describe_part(self.mask, masks.Mask)
+        mask = describe_part(self.mask)
         return f"BlockMask({mask}, {self.query_length}, {self.key_length}, tile=({t}, {s}))"
 
     def __str__(self) -> str:
-        """Draws the tiles: ■ full, ▒ partial, · empty."""
-        order = self.lists.order
-        if isinstance(order, jax.core.Tracer) or order.ndim > 2:
+        """Draws the tiles: ■ full, ▒ partial, · empty; of many tiles, a group as one character."""
+        kinds = self._kinds()
+        if kinds is None:
             return repr(self)
-        lines = [f"{self!r}: {float(self.sparsity):.0%} empty"]
-        for columns, full, partial in zip(*map(np.asarray, self._lists()), strict=True):
-            line = np.full(columns.shape, "·")
-            line[columns[:full]] = "■"
-            line[columns[full : full + partial]] = "▒"
-            lines.append("".join(line))
-        return "\n".join(lines)
+        drawn, group = _draw(kinds)
+        tiles = "" if group == 1 else f"; {group}×{group} tiles a character"
+        return "\n".join([f"{self!r}: {np.mean(kinds == EMPTY):.0%} empty{tiles}", *drawn])
 
-    def _lists(self) -> tuple[Array, Array, Array]:
-        return self.lists.order, self.lists.full, self.lists.partial
+    def _repr_html_(self) -> str:
+        kinds = self._kinds()
+        if kinds is None:
+            return notebook.sentence(repr(self), NOT_DRAWN)
+        drawn, group = _draw(kinds)
+        legend = f"Tiles: ■ full, ▒ partial, · empty; {np.mean(kinds == EMPTY):.0%} are empty"
+        more = "" if group == 1 else f"; a character is {group}×{group} tiles, ▒ if they differ"
+        return notebook.drawing(repr(self), drawn, legend + more)
+
+    def _kinds(self) -> np.ndarray | None:
+        """EMPTY, PARTIAL or FULL for each tile [I J]; None if traced, or of many batch examples."""
+        read = [
+            read_array(getattr(self.lists, name, None)) for name in ("order", "full", "partial")
+        ]
+        order, full, partial = read
+        if order is None or full is None or partial is None or order.ndim > 2:
+            return None
+        place, visited = np.arange(order.shape[1]), full + partial
+        ranked = np.where(
+            place < full[:, None], FULL, np.where(place < visited[:, None], PARTIAL, EMPTY)
+        )
+        kinds = np.empty_like(ranked)
+        np.put_along_axis(kinds, order, ranked, axis=1)
+        return kinds
 
 
 def block_mask(
@@ -205,6 +228,20 @@ def _build(
     lists = lists_of_mask(mask, Grid.of(query_position, key_position, shape))
     T, S = query_position.size, key_position.size
     return BlockMask(mask, lists, query_position, key_position, query_row, key_row, shape, T, S)
+
+
+def _draw(kinds: np.ndarray) -> tuple[list[str], int]:
+    """The lines of a drawing, and the number of tiles along each side of a character."""
+    group = -(-max(kinds.shape) // DRAWN)
+    starts = [np.arange(0, size, group) for size in kinds.shape]
+
+    def pooled(function: np.ufunc) -> np.ndarray:
+        rows = function.reduceat(kinds, starts[0], axis=0)
+        return function.reduceat(rows, starts[1], axis=1)
+
+    least, greatest = pooled(np.minimum), pooled(np.maximum)
+    marks = MARKS[np.where(least == greatest, least, PARTIAL)]
+    return ["".join(line) for line in marks], group
 
 
 def _whole(grid: Grid):

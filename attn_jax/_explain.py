@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from attn_jax._base import notebook
 from attn_jax._base.axes import in_front, map_levels
 from attn_jax._engine import dispatch
 from attn_jax._engine.call import Call
@@ -29,9 +30,9 @@ class _Seen:
     others: tuple[tuple[str, str], ...] = dataclasses.field(metadata={"static": True})
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Explanation:
-    """The chosen implementation, why no other was chosen, and the cost; `print` shows a table.
+    """The chosen implementation, why no other was chosen, and the cost, shown as a table.
 
     `explain` returns it. Tiles, FLOPs and bytes are those of the forward pass of all heads and
     batch examples. FLOPs are 2 (H + V) for each pair of a visited tile, masked or not. Bytes are
@@ -54,9 +55,18 @@ class Explanation:
     temporary_bytes: int | None
     platform: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        lines = self._lines()
+        column = max(map(len, lines)) + 2
+        wrap = functools.partial(textwrap.fill, width=100, subsequent_indent=" " * column)
+        return "\n".join(wrap(f"{name:{column}}{line}") for name, line in lines.items())
+
+    def _repr_html_(self) -> str:
+        return notebook.table("attn_jax.explain", self._lines().items())
+
+    def _lines(self) -> dict[str, str]:
         share = self.tiles_visited / max(self.tiles, 1)
-        lines = {
+        return {
             "implementation": self.implementation,
             **self.others,
             "tiles": f"{self.tiles_visited:,} of {self.tiles:,} visited ({share:.0%})",
@@ -64,9 +74,6 @@ class Explanation:
             "traffic": f"{_bytes(self.bytes_moved)} of arguments and results",
             "temporary": f"{_bytes(self.temporary_bytes)} at most, compiled for {self.platform}",
         }
-        column = max(map(len, lines)) + 2
-        wrap = functools.partial(textwrap.fill, width=100, subsequent_indent=" " * column)
-        return "\n".join(wrap(f"{name:{column}}{line}") for name, line in lines.items())
 
 
 def explain(

@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from attn_jax._base import notebook
+
 _VASWANI = "Vaswani et al., Attention Is All You Need"
 _VASWANI_URL = "https://arxiv.org/abs/1706.03762"
 _CHO = "Cho et al., Learning Phrase Representations using RNN Encoder–Decoder for SMT"
@@ -31,7 +33,7 @@ class Reduction:
     to: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Mechanism:
     """One step of the history: the paper, the idea that it added, and its implementation here.
 
@@ -63,6 +65,18 @@ class Mechanism:
     adds: str
     function: str
     reduces_to: tuple[Reduction, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Mechanism({self.name}, {self.year}: {self.adds})"
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "adds": self.adds,
+            "paper": f"{self.paper} ({self.year}), section {self.section}, {self.url}",
+            "function": self.function,
+            "reduces to": ", ".join(edge.to for edge in self.reduces_to),
+        }
+        return notebook.table(self.name, [row for row in rows.items() if row[1]])
 
 
 _MECHANISMS = (

@@ -14,6 +14,7 @@ import jax
 from jaxtyping import Array
 
 from attn_jax._base import young_jax
+from attn_jax._base.describe import in_short
 from attn_jax._base.fingerprint import fingerprint
 from attn_jax._base.log import compiles
 from attn_jax._base.value import Rule
@@ -62,6 +63,11 @@ class Hoisted(Rule):
 
     program: _Program = dataclasses.field(metadata={"static": True})
     captured: Any
+
+    def __repr__(self) -> str:
+        # The program's name can be that of another function with the same operations.
+        arrays = f" of {in_short(self.captured)}" if self.captured else ""
+        return f"<traced function{arrays}>"
 
     def __call__(self, *arguments: Array) -> Array:
         jaxpr = self.program.jaxpr

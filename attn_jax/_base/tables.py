@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
+from attn_jax._base.describe import in_short
 from attn_jax._base.value import Value
 
 type Over = Literal["query", "key", "pair"]
@@ -37,6 +38,9 @@ class Table(Value):
     def core_rank(self) -> int:
         """The number of axes of one head's table."""
         return 2 if self.over == "pair" else 1
+
+    def __repr__(self) -> str:
+        return in_short(self.values)
 
     def __call__(self, query_row: Int[Array, ""], key_row: Int[Array, ""]) -> Array:
         """The entry for two rows; a table of one entry returns it for all rows."""

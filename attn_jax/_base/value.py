@@ -1,6 +1,7 @@
 """Base classes of frozen dataclasses that hold arrays: compared by content, no truth value."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -8,10 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from attn_jax._base import concrete
+from attn_jax._base.describe import describe
 
 
 class Value:
     """Base of frozen dataclasses that hold arrays: two are equal where all their fields are.
+
+    `repr` is one line, with arrays by dtype and shape.
 
     Arrays are equal where dtype, shape and bits are; an array that the host cannot
     read, such as a traced one, equals itself alone.
@@ -21,8 +25,9 @@ class Value:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         # The decorator `dataclass` keeps methods that a class has. Its own `__eq__` would take the
-        # truth value of a comparison of arrays.
+        # truth value of a comparison of arrays, and its own `__repr__` would print all entries.
         cls.__eq__, cls.__hash__ = cls.__eq__, cls.__hash__
+        cls.__repr__ = cls.__repr__
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -31,6 +36,9 @@ class Value:
             return NotImplemented
         names = (field.name for field in dataclasses.fields(self))
         return all(_equal(getattr(self, name), getattr(other, name)) for name in names)
+
+    def __repr__(self) -> str:
+        return describe(self)
 
     def __hash__(self) -> int:
         if not dataclasses.is_dataclass(self):
@@ -60,6 +68,11 @@ class Rule(Value):
 
     def __bool__(self) -> bool:
         raise TypeError(self.no_truth)
+
+
+def describe_part(part: Callable) -> str:
+    """Describes a part of a combination: a function by its name."""
+    return repr(part) if isinstance(part, Value) else getattr(part, "__name__", type(part).__name__)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from attn_jax._base import checks, concrete
 from attn_jax._base.value import Value
 from attn_jax.caches import _storage
+from attn_jax.caches._describe import describe_cache, table_of_cache
 
 UNUSED = 2**30  # the position of an empty slot: later than that of any query, so causally masked
 
@@ -86,6 +87,12 @@ class Cache(Value):
     def capacity(self) -> int | None:
         """How many tokens each batch example can hold; None where there is no limit."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return describe_cache(self)
+
+    def _repr_html_(self) -> str:
+        return table_of_cache(self)
 
     def append[Kind: "Cache"](
         self: Kind,
@@ -169,6 +176,10 @@ class Cache(Value):
             lengths=jnp.where(examples, 0, self.lengths),
             overflowed=self.overflowed & ~examples,
         )
+
+    def _sizes(self) -> dict[str, Any]:
+        """The sizes of this kind of cache, by the names of the arguments that make one."""
+        return {"capacity": self.capacity}
 
     def _append[Kind: "Cache"](self: Kind, key, value, is_real, position) -> tuple[Kind, Held]:
         raise NotImplementedError

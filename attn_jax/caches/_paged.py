@@ -108,6 +108,10 @@ class Paged(Cache):
         )
         return cache._without_unused_pages()
 
+    def _sizes(self) -> dict[str, Any]:
+        pages = {"page": self.page, "pages": self._count, "free": self.free}
+        return {"capacity": self.capacity, **pages}
+
     def _append(self, key, value, is_real, position) -> tuple["Paged", Held]:
         wanted = lengths_after(self.lengths, is_real)
         check_room(self.lengths, wanted, self.capacity)

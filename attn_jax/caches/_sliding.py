@@ -76,6 +76,9 @@ class Sliding(Cache):
         cache = super().reset(examples)
         return dataclasses.replace(cache, furthest=jnp.where(examples, 0, self.furthest))
 
+    def _sizes(self) -> dict[str, Any]:
+        return {"window": self.window, "chunk": self.chunk}
+
     def _append(self, key, value, is_real, position) -> tuple["Sliding", Held]:
         lengths = lengths_after(self.lengths, is_real)
         slot = position % self._slots

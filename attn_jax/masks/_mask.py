@@ -9,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from attn_jax._base import tables
+from attn_jax._base import notebook, tables
 from attn_jax._base.grid import Grid, Kinds
 from attn_jax._base.hoist import Hoisted
-from attn_jax._base.value import Rule
-from attn_jax.masks._describe import describe, describe_part
+from attn_jax._base.value import Rule, describe_part
 from attn_jax.masks._evaluate import MaskFunction, Position, as_text, evaluate
 
-_DRAWN = 8
+PRINTED, SHOWN = 8, 24  # positions that `print`, or a notebook, draws
+NOT_DRAWN = "A mask is drawn outside of jit, for one batch example and head."
 type Operator = Literal["and", "or", "not"]
 _FUNCTIONS: dict[Operator, Callable[..., Array]] = {
     "and": jnp.logical_and,
@@ -90,18 +90,17 @@ class Mask(Rule):
     def __invert__(self) -> "Mask":
         return _combine("not", self)
 
-    def __repr__(self) -> str:
-        return describe(self)
-
     def __str__(self) -> str:
-        if not _is_drawable(self):
-            return repr(self)
-        first = jnp.arange(_DRAWN, dtype=jnp.int32)
-        unmasked = evaluate(self, first, first, query_row=first, key_row=first)
-        # A plain callable in a combination may have captured a traced array.
-        if isinstance(unmasked, jax.core.Tracer):
-            return repr(self)
-        return f"{self!r}\n{as_text(unmasked)}"
+        drawn = _drawn(self, PRINTED)
+        return repr(self) if drawn is None else f"{self!r}\n{drawn}"
+
+    def _repr_html_(self) -> str:
+        count = min(SHOWN, _rows_of_tables(self) or SHOWN)
+        drawn = _drawn(self, count)
+        if drawn is None:
+            return notebook.sentence(repr(self), NOT_DRAWN)
+        legend = f"■ unmasked, · masked; queries (rows) and keys (columns) 0 to {count - 1}"
+        return notebook.drawing(repr(self), drawn.splitlines(), legend)
 
 
 @jax.tree_util.register_dataclass
@@ -133,7 +132,7 @@ class Combined(Mask):
         return Kinds(*(joined(*flags) for flags in zip(*parts, strict=True)))
 
     def __repr__(self) -> str:
-        parts = [describe_part(part, Mask) for part in self.parts]
+        parts = [describe_part(part) for part in self.parts]
         if self.operator == "not":
             return f"~{parts[0]}"
         return f"({f' {_SYMBOLS[self.operator]} '.join(parts)})"
@@ -170,6 +169,22 @@ def _combine(operator: Operator, *parts: MaskFunction) -> Combined:
                 f"got {type(part).__name__}; wrap an array in masks.from_array"
             )
     return Combined(operator, parts)
+
+
+def _drawn(mask: Mask, count: int) -> str | None:
+    """Draws the pairs of the first positions; None if the mask has no values for one head."""
+    if not _is_drawable(mask):
+        return None
+    first = jnp.arange(count, dtype=jnp.int32)
+    unmasked = evaluate(mask, first, first, query_row=first, key_row=first)
+    # A plain callable in a combination may have captured a traced array.
+    return None if isinstance(unmasked, jax.core.Tracer) else as_text(unmasked)
+
+
+def _rows_of_tables(mask: Mask) -> int:
+    """The greatest number of rows or columns of the arrays that a mask looks up; 0 without any."""
+    nodes = jax.tree.leaves(mask, is_leaf=tables.is_table)
+    return max((n for node in nodes if tables.is_table(node) for n in node.values.shape), default=0)
 
 
 def _is_drawable(mask: Mask) -> bool:

@@ -9,12 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
-from attn_jax._base import concrete
+from attn_jax._base import concrete, notebook, tables
 from attn_jax._base.hoist import Hoisted
-from attn_jax._base.value import Rule
+from attn_jax._base.leading import core_ranks
+from attn_jax._base.value import Rule, describe_part
 from attn_jax.masks import Position
 from attn_jax.masks._as_pytree import POSITION, hoist_checked, is_node
-from attn_jax.masks._describe import describe, describe_part
+
+LOGITS, DISTANCES = (-10.0, 0.0, 1.0, 10.0, 100.0), (0, 1, 2, 4, 8, 16)  # that a notebook shows
+NOT_COMPUTED = "Examples are computed outside of jit, for one head, from positions alone."
 
 type Logit = Float[Array, ""]
 type ScoreModFunction = Callable[[Logit, Position, Position], Logit]
@@ -52,14 +55,25 @@ class ScoreMod(Rule):
     ) -> Float[Array, ""]:
         raise NotImplementedError
 
+    def _repr_html_(self) -> str:
+        if not _is_computable(self):
+            return notebook.sentence(repr(self), NOT_COMPUTED)
+        logit, steps = jnp.array(LOGITS), jnp.array(DISTANCES)
+        query = jnp.full_like(steps, max(DISTANCES))
+        across = jax.vmap(self, in_axes=(0, None, None))
+        results = jax.vmap(across, in_axes=(None, 0, 0))(logit, query, query - steps)
+        if isinstance(results, jax.core.Tracer) or results.ndim != 2:
+            return notebook.sentence(repr(self), NOT_COMPUTED)
+        rows = zip(DISTANCES, results.tolist(), strict=True)
+        shown = ((step, *(f"{x:.4g}" for x in row)) for step, row in rows)
+        header = ("keys before the query", *(f"{x:g} becomes" for x in LOGITS))
+        return notebook.table(repr(self), shown, header)
+
     def __rshift__(self, then: ScoreModFunction) -> "ScoreMod":
         return _chain(self, then)
 
     def __rrshift__(self, first: ScoreModFunction) -> "ScoreMod":
         return _chain(first, self)
-
-    def __repr__(self) -> str:
-        return describe(self)
 
 
 @jax.tree_util.register_dataclass
@@ -81,7 +95,7 @@ class Chain(ScoreMod):
         return logit
 
     def __repr__(self) -> str:
-        return f"({' >> '.join(describe_part(part, ScoreMod) for part in self.parts)})"
+        return f"({' >> '.join(describe_part(part) for part in self.parts)})"
 
 
 def is_aligned(score_mod: ScoreModFunction) -> bool:
@@ -145,6 +159,17 @@ def as_pytree(score_mod: ScoreModFunction, dtype: DTypeLike) -> ScoreModFunction
         return jax.tree.map(lambda leaf: _as_array(leaf, dtype), score_mod)
     logit = jax.ShapeDtypeStruct((), dtype)
     return hoist_checked("score_mod", score_mod, dtype, logit, POSITION, POSITION)
+
+
+def _is_computable(score_mod: ScoreMod) -> bool:
+    """Whether its arrays have values of one head (no tracers), and none is looked up by row."""
+    if any(map(tables.is_table, jax.tree.leaves(score_mod, is_leaf=tables.is_table))):
+        return False
+
+    def is_of_one_head(leaf: Any, rank: int) -> bool:
+        return not isinstance(leaf, jax.core.Tracer) and (rank < 0 or jnp.ndim(leaf) == rank)
+
+    return all(jax.tree.leaves(jax.tree.map(is_of_one_head, score_mod, core_ranks(score_mod))))
 
 
 def _chain(first: ScoreModFunction, then: ScoreModFunction) -> Chain:

@@ -1,16 +1,22 @@
 """Exports of a view: an HTML page, a notebook cell, or a picture."""
 
+import base64
 import dataclasses
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from attn_jax.viewer import _figure
 from attn_jax.viewer._page import notebook_frame, page_html
 from attn_jax.viewer._record import AttentionRecord
 
+PICTURED = 512  # most queries or keys of which a notebook gets a picture; it takes up to a second
+LONGEST = 60  # most characters of the title in `repr`
+ON_A_SCREEN = {"dpi": 100.0, "most_pixels": 800.0}  # the size of that picture
 
-@dataclasses.dataclass(frozen=True)
+
+@dataclasses.dataclass(frozen=True, repr=False)
 class Exports:
     """Attention records with a title, and the methods that export them.
 
@@ -50,7 +56,33 @@ class Exports:
         return _write("path", path, _figure.matrix_picture(self.readings, layer, head, "svg"))
 
     def _repr_html_(self) -> str:
-        return notebook_frame(self.title, self.to_html())
+        return notebook_frame(self.title, self.to_html(), self._picture())
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        """The page for notebooks, and a PNG picture for programs that show no HTML."""
+        del include, exclude  # IPython selects from the result.
+        picture = self._picture()
+        bundle = {"text/html": notebook_frame(self.title, self.to_html(), picture)}
+        if picture is not None:
+            bundle["image/png"] = base64.b64encode(picture).decode("ascii")
+        return bundle
+
+    def _picture(self) -> bytes | None:
+        """The first head as a PNG file, or None for a long text or without matplotlib."""
+        if max(len(side) for r in self.readings for side in (r.queries, r.keys)) > PICTURED:
+            return None
+        try:
+            return _figure.matrix_picture(self.readings, 0, 0, "png", **ON_A_SCREEN)
+        except ModuleNotFoundError:
+            return None
+
+    def __repr__(self) -> str:
+        sizes = "; ".join(record.size_text for record in self.readings)
+        return f"{type(self).__name__}({_short(self.title)}: {sizes})"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= LONGEST else text[:LONGEST] + "…")
 
 
 def _write(name: str, path: str | os.PathLike[str], content: bytes) -> Path:

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +16,19 @@ LETTER = 0.085  # inches of a letter
 LABELLED = 96  # most rows or columns that get labels
 
 
-def matrix_picture(records: Sequence[AttentionRecord], layer: int, head: int, kind: str) -> bytes:
+def matrix_picture(
+    records: Sequence[AttentionRecord],
+    layer: int,
+    head: int,
+    kind: str,
+    *,
+    dpi: float = 200,
+    most_pixels: float = math.inf,
+) -> bytes:
     """The bytes of a "png" or "svg" file with one matrix for each record, side by side.
 
-    Equal records give equal bytes.
+    Equal records give equal bytes. A "png" file has `dpi` pixels per inch, or fewer if it would be
+    wider or higher than `most_pixels`.
 
     Raises:
       ValueError: a record has no such layer or head.
@@ -48,7 +58,8 @@ def matrix_picture(records: Sequence[AttentionRecord], layer: int, head: int, ki
             _draw(figure, one, record, layer, head)
         buffer = io.BytesIO()
         no_metadata = {"Software": None} if kind == "png" else {"Date": None, "Creator": None}
-        figure.savefig(buffer, format=kind, dpi=200, metadata=no_metadata)
+        resolution = min(dpi, most_pixels / max(width, height))
+        figure.savefig(buffer, format=kind, dpi=resolution, metadata=no_metadata)
     return buffer.getvalue()
 
 

@@ -30,10 +30,19 @@ SCRIPTS = (
     "diagram.js",
     "unrolled.js",
     "animation.js",
+    "frame.js",
     "app.js",
 )
 LONGEST = 2_000  # most characters of a token on a page
-HEIGHT = 760  # pixels of a view in a notebook cell
+HEIGHT = 760  # pixels of a view in a notebook cell, until the page reports its height
+# Sets the frame's height to that of the page (frame.js). The page can load after or before this
+# listener is added, so the listener asks for the height once.
+FIT = (
+    "window.addEventListener('message', this.fit ??= (event) => { "
+    "if (event.source === this.contentWindow && event.data.attnJaxHeight > 0) "
+    "this.style.height = event.data.attnJaxHeight + 'px'; }); "
+    "this.contentWindow.postMessage('fit', '*')"
+)
 SHORTCUTS = {
     "← →": "previous or next frame, or query",
     "↑ ↓": "previous or next layer",
@@ -99,14 +108,31 @@ def page_html(title: str, note: str, records: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def notebook_frame(title: str, page: str) -> str:
-    """The page in an iframe for a notebook, so that its script and style stay separate."""
+def notebook_frame(title: str, page: str, picture: bytes | None) -> str:
+    """The page in an iframe for a notebook, so that its script and style stay separate.
+
+    A notebook that is not trusted, and most websites that show notebooks, remove the iframe and
+    keep what is in `<noscript>`: there, the PNG picture, or else the sentence alone, is shown.
+    """
     style = f"width:100%;height:{HEIGHT}px;border:0"
     inside = html.escape(page, quote=True)
     return (
         f'<iframe title="{_text(title)}" sandbox="allow-scripts" style="{style}" '
-        f'srcdoc="{inside}"></iframe>'
+        f'onload="{FIT}" srcdoc="{inside}"></iframe>'
+        f"<noscript>{_static_picture(title, picture)}</noscript>"
     )
+
+
+def _static_picture(title: str, picture: bytes | None) -> str:
+    """The title and, if there is one, the picture, for a place that runs no script."""
+    text = (
+        f"<b>{_text(title)}</b>: to see the interactive page, open this notebook in Jupyter and "
+        "trust it."
+    )
+    if picture is None:
+        return f"<p>{text}</p>"
+    source = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
+    return f'<p>{text} Layer 1, head 1:</p><img alt="{_text(title)}" src="{source}">'
 
 
 def _digest(text: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AttentionRecord:
     """Tokens, weights and statistics of all heads of one model on one input.
 
@@ -46,8 +46,25 @@ class AttentionRecord:
     decode: dict[str, Any] | None = None
     measures: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def size_text(self) -> str:
+        """The numbers of queries, keys, layers and heads, in words."""
+        layers, heads = self.sizes
+        sides = f"{_count(len(self.queries), 'query')} × {_count(len(self.keys), 'key')}"
+        if layers * heads == 1:
+            return sides
+        return f"{sides}, {_count(layers, 'layer')} × {_count(heads, 'head')}"
+
+    def __repr__(self) -> str:
+        return f"AttentionRecord({self.name[:60]!r}: {self.size_text})"
+
     def as_json(self) -> dict[str, Any]:
         """All fields except the two functions."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del fields["weights"], fields["mask"]
         return fields
+
+
+def _count(number: int, word: str) -> str:
+    plural = {"query": "queries"}.get(word, f"{word}s")
+    return f"{number} {word if number == 1 else plural}"

@@ -14,13 +14,13 @@ from attn_jax.viewer._from_trace import record_from_trace
 from attn_jax.viewer._from_weights import record_from_weights
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AttentionView(Exports):
     """An interactive page that shows attention: heads, alignments, and a translation step by step.
 
     Make a view with `from_weights`, `from_qk`, `from_trace` or `from_model`. In a notebook, a view
-    on the last line of a cell is displayed. `save` writes an HTML file that needs no network and
-    no Python. `compare` puts two views on one page.
+    on the last line of a cell is displayed, with a picture for places that run no script. `save`
+    writes an HTML file that needs no network and no Python. `compare` puts two views on one page.
 
     Attributes:
       readings: the attention records, one for each model and input. A page of two compares them.

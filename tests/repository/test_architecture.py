@@ -20,6 +20,8 @@ LAYERS = [
     "_base.needs_flax",
     "_base.young_jax",
     "_base.concrete",
+    "_base.describe",
+    "_base.notebook",
     "_base.distance",
     "_base.checks",
     "_base.numerics",

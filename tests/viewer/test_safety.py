@@ -108,11 +108,13 @@ def test_script_and_style_are_readable_and_small():
 
 
 def test_a_notebook_shows_the_page_in_an_iframe():
-    view = AttentionView.from_weights(np.eye(2), NASTY[:2])
-    [(tag, attributes)] = Page(view._repr_html_()).tags
+    view = AttentionView.from_weights(np.eye(2), NASTY[:2], title=NASTY[0])
+    (tag, attributes), *others = Page(view._repr_html_()).tags
     assert tag == "iframe"
     assert attributes["srcdoc"] == view.to_html()
     assert attributes["sandbox"] == "allow-scripts"
+    assert [name for name, _ in others] == ["noscript", "p", "b", "img"]
+    assert others[-1][1]["alt"] == NASTY[0]
 
 
 def test_there_is_a_table_where_scripts_do_not_run():

@@ -6,7 +6,7 @@ const player = {}; // the state of the animation
 const [tabs, tools, main, help] = [".tabs", ".tools", "main", "dialog"].map((name) => document.querySelector(name));
 const searchField = el("input", { id: "find", type: "search", placeholder: "Find a token", "aria-label": "Find a token", onkeydown: (e) => e.key === "Enter" && findToken(searchField.value) });
 const darkScheme = matchMedia("(prefers-color-scheme: dark)");
-let [view, tab] = [null, null];
+let [view, tab, drawnWidth] = [null, null, 0];
 
 const shownRecord = () => store.records[store.which];
 const recordWithTrace = () => [shownRecord(), ...store.records].find((record) => record.decode);
@@ -92,6 +92,7 @@ function redraw() {
 	main.setAttribute("aria-labelledby", `tab-${tab}`);
 	fill(main, view.node);
 	view.draw();
+	drawnWidth = main.clientWidth;
 	if (id) document.getElementById(id)?.focus({ preventScroll: true });
 }
 
@@ -152,8 +153,8 @@ function start() {
 	open(viewNames()[0]);
 	darkScheme.onchange = onafterprint = () => setTheme(darkScheme.matches);
 	onbeforeprint = () => setTheme(false);
-	let wide = innerWidth;
-	onresize = () => { if (innerWidth !== wide) { wide = innerWidth; redraw(); } };
+	watchWidth(main, () => drawnWidth, redraw);
+	reportHeight();
 }
 
 start();
