@@ -63,8 +63,8 @@ ax.set_axis_off()
 # ## Code
 #
 # The sentences come from a toy grammar of English and French, `experiments.data.toy_grammar`. It
-# draws as many pairs of sentences as we want, with 0, 1, 2, … relative clauses after the subject
-# (*the cat that was on the mat*).
+# draws as many pairs of sentences as we want. Their **depth** is the number of relative clauses
+# after the subject: *the cat jumped* has depth 0, *the cat that was on the mat jumped* depth 1.
 
 # %%
 train = sample(np.random.default_rng(0), 400, (0, 1))
@@ -96,7 +96,8 @@ for _ in range(10):
 
 def entries(e):
     """The French words of an English word, the most probable first."""
-    return sorted(((p, f) for (f, other), p in table.items() if other == e), reverse=True)
+    found = [(p, f) for (f, other), p in table.items() if other == e]
+    return sorted(found, reverse=True)
 
 
 for e in ("dog", "jumped", "black", "ran", "the"):
@@ -125,14 +126,16 @@ assert right == 0
 by_hand = [word_by_word(dictionary(), sentence.english) for sentence in test]
 scores = score_by_depth(test, by_hand)
 for score in scores:
-    print(f"{score.depth} relative clauses: {score.exact:.0%} of {score.sentences} are right,")
-    print("   by phenomenon:", {kind: round(part, 2) for kind, part in score.phenomena.items()})
+    print(f"depth {score.depth}: {score.exact:.0%} of {score.sentences} sentences are right")
+    print("  ", {kind: round(part, 2) for kind, part in score.phenomena.items()})
 assert all(score.exact < 0.4 for score in scores)
 assert all(score.phenomena["crossing"] == 0 for score in scores)
 
 # %% [markdown]
-# `crossing` (an adjective changes sides) is never right. `agreement` and `sense` are right when the
-# dictionary's form happens to be the needed one. A longer sentence has more places to be wrong.
+# The second line has the share of each phenomenon that is right. `crossing` (an adjective changes
+# sides) is never right, nor is `elision` (*l'oiseau*, not *le oiseau*). `agreement` and `sense` are
+# right when the dictionary's form happens to be the needed one. A longer sentence has more places
+# to be wrong.
 
 # %% [markdown]
 # ## What was added
@@ -197,7 +200,7 @@ def with_order(words):
 
 repaired = score_by_depth(test, [with_order(words) for words in by_hand])
 for score in repaired:
-    print(f"{score.depth} relative clauses: crossing {score.phenomena['crossing']:.2f}")
+    print(f"depth {score.depth}: crossing {score.phenomena['crossing']:.2f}")
     assert 0.2 < score.phenomena["crossing"] < 0.9
 
 # %% tags=["hide-cell"]

@@ -44,8 +44,8 @@ from experiments.measures.toy_translation import Vocabulary
 #
 # The **encoder** takes one word after the other. It keeps one vector, its *hidden state* `h`, and
 # each word changes it. The state after the last word is the **context**. The **decoder** starts
-# from the context and writes one French word after the other; each word it writes is its next
-# input.
+# from the context and writes one French word after the other. The inputs of its next step are the
+# word that it wrote and, in our model, the context again.
 
 # %% tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(9, 2.6), facecolor="white", layout="constrained")
@@ -111,8 +111,10 @@ target_words = Vocabulary.of(sentence.french for sentence in sentences)
 
 
 def padded(sentences):
-    ids = [(source_words.encode(s.english), target_words.encode(s.french)) for s in sentences]
-    return pad([Example(english, [*french, EOS]) for english, french in ids], (5, 8))
+    english = [source_words.encode(sentence.english) for sentence in sentences]
+    french = [target_words.encode(sentence.french) for sentence in sentences]
+    pairs = zip(english, french, strict=True)
+    return pad([Example(source, [*target, EOS]) for source, target in pairs], (5, 8))
 
 
 config = EncoderDecoderConfig(
@@ -180,13 +182,15 @@ trace = search(batch.source, batch.source_mask)
 first = int(trace.target_mask[0].sum())
 assert decode(encode(test[0])) == trace.target[0, :first].tolist()
 exact = float((trace.target == batch.target).all(axis=1).mean())
-print(text(test[0].english), "→", text(target_words.decode(trace.target[0, : first - 1].tolist())))
+french = target_words.decode(trace.target[0, : first - 1].tolist())
+print(text(test[0].english), "→", text(french))
 print(f"{exact:.0%} of {len(test)} new sentences are translated exactly")
 assert exact > 0.6
 
 # %% [markdown]
 # The dictionary of chapter 1 got about a quarter of such sentences. Below are the encoder's states
-# for two of them, 32 numbers for each word; only the last column of each goes to the decoder.
+# for two of them: 32 numbers for each word, blue if positive and red if negative. Only the last
+# column of each goes to the decoder.
 
 # %% tags=["hide-input"]
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.4), facecolor="white", layout="constrained")
@@ -253,7 +257,8 @@ assert decode(mixed) != decode(encode(test[0]))
 # %% tags=["hide-cell"]
 # 3. The context does, because each step starts from the state before. A mean does not.
 ids = jnp.array(source_words.encode(test[0].english))
-contexts = [model.encode(order, jnp.ones(ids.size, bool)).summary for order in (ids, ids[::-1])]
+every = jnp.ones(ids.size, bool)
+contexts = [model.encode(order, every).summary for order in (ids, ids[::-1])]
 means = [encoder.embedding[...][order].mean(axis=0) for order in (ids, ids[::-1])]
 assert not jnp.allclose(*contexts, atol=1e-2)
 assert jnp.allclose(*means, atol=1e-6)

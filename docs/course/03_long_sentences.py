@@ -18,6 +18,7 @@
 
 # %%
 import tempfile
+import textwrap
 from pathlib import Path
 
 import jax
@@ -89,9 +90,9 @@ ax.set_axis_off()
 # ## Code
 #
 # We train the network of chapter 2, now on sentences of depth 0 to 3. `train_translator` is the
-# training loop of that chapter with more around it (batches of equal lengths, checkpoints,
-# resuming). The system `"final"` is `EncoderDecoder` with `context="final"`. The lecture's sentence
-# is not among the training sentences.
+# training loop of that chapter with batches of similar lengths, dropout and checkpoints. The system
+# `"final"` is `EncoderDecoder` with `context="final"`. The lecture's sentence is not among the
+# training sentences.
 
 # %%
 rng = np.random.default_rng(0)
@@ -102,7 +103,8 @@ held_out |= {sentence.english for sentence in test}
 train = sample(rng, 16_000, (0, 1, 2, 3), exclude=held_out)
 
 pairs = TrainingPairs([(s.english, s.french) for s in train], longest=40)
-widths = Widths(embed_dim=64, hidden_dim=64, align_dim=64, readout_dim=64, dropout_rate=0.2)
+sizes = dict.fromkeys(("embed_dim", "hidden_dim", "align_dim", "readout_dim"), 64)
+widths = Widths(**sizes, dropout_rate=0.2)
 config = TrainConfig(steps=2000, learning_rate=5e-3, checkpoint_every=2000)
 with tempfile.TemporaryDirectory() as folder:
     translator = train_translator(pairs, "final", widths, config, Path(folder) / "run")
@@ -129,8 +131,8 @@ length = [np.mean([len(s.english) for s in test if s.depth == depth]) for depth 
 figure, ax = plt.subplots(figsize=(6, 3.2), facecolor="white", layout="constrained")
 ax.plot(length, list(exact.values()), "s--", color="#D55E00", label="RNN, last state")
 for depth, x in enumerate(length):
-    ax.annotate(f"depth {depth}", (x, exact[depth]), (0, -16), textcoords="offset points")
-ax.set(xlabel="English words, mean", ylabel="sentences right", ylim=(0, 1.08), xlim=(0, 30))
+    ax.annotate(f"depth {depth}", (x, exact[depth]), (-44, -14), textcoords="offset points")
+ax.set(xlabel="English words, mean", ylabel="sentences right", ylim=(0, 1.08), xlim=(-4, 30))
 ax.legend(loc="lower left")
 ax.grid(axis="y", color="0.9")
 
@@ -151,7 +153,9 @@ found = [a.generated for a in translator.translate([s.english for s in lectures]
 for number, (sentence, words) in enumerate(zip(lectures, found, strict=True)):
     if number == 5:
         print("With adjectives:")
-    print(sentence.depth, "right" if words == sentence.french else "WRONG", text(words))
+    verdict = "right" if words == sentence.french else "WRONG"
+    line = f"depth {sentence.depth} {verdict} {text(words)}"
+    print(textwrap.fill(line, 80, subsequent_indent=" " * 14))
 assert found[0] == lectures[0].french
 assert found[-1] != lectures[-1].french
 

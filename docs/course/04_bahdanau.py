@@ -43,8 +43,8 @@ from experiments.training.task import TrainConfig
 # Figure 3(a) of Bahdanau, Cho and Bengio (2014), <https://arxiv.org/abs/1409.0473>. Each row is a
 # French word that the decoder wrote, each column an English word. A cell is the weight with which
 # the decoder attended to that English word when it wrote the French word. *European Economic Area*
-# becomes *zone économique européenne*: there the large weights are in reverse order. No training
-# sentence contained the information which word translates which.
+# becomes *zone économique européenne*: there the large weights are in reverse order. The network
+# was trained on pairs of sentences, without any information on which word translates which.
 
 # %%
 figure_3a()
@@ -77,7 +77,8 @@ def look_back(state, annotations, w_query, w_key, v):
 rng = np.random.default_rng(0)
 S, n, E, A = 5, 3, 6, 4  # English words; widths of state, annotation and small network
 shapes = ((n,), (S, E), (n, A), (E, A), (A,))
-state, annotations, w_query, w_key, v = (rng.normal(size=s).astype(np.float32) for s in shapes)
+arrays = [rng.normal(size=shape).astype(np.float32) for shape in shapes]
+state, annotations, w_query, w_key, v = arrays
 context, weights = look_back(state, annotations, w_query, w_key, v)
 print("weights", weights.round(3))
 print("context", context.round(3))
@@ -88,7 +89,8 @@ print("context", context.round(3))
 
 # %%
 score = partial(scores.additive, out_kernel=jnp.array(v))
-query, keys, values = map(jnp.array, ((state @ w_query)[None], annotations @ w_key, annotations))
+query, keys = jnp.array(state @ w_query)[None], jnp.array(annotations @ w_key)
+values = jnp.array(annotations)
 assert jnp.allclose(attend(query, keys, values, score=score)[0], context, atol=1e-5)
 
 # %% [markdown]
@@ -100,12 +102,14 @@ assert jnp.allclose(attend(query, keys, values, score=score)[0], context, atol=1
 
 # %%
 lecture, rng = realise(LECTURE), np.random.default_rng(0)
-test = [s for depth in range(5) for s in sample(rng, 64, (depth,), exclude={lecture.english})]
-held_out = {sentence.english for sentence in [*test, lecture]}
+held_out = {lecture.english}
+test = [s for depth in range(5) for s in sample(rng, 64, (depth,), exclude=held_out)]
+held_out |= {sentence.english for sentence in test}
 train = sample(rng, 16_000, (0, 1, 2, 3), exclude=held_out)
 
 pairs = TrainingPairs([(s.english, s.french) for s in train], longest=48)
-widths = Widths(embed_dim=64, hidden_dim=64, align_dim=64, readout_dim=64, dropout_rate=0.2)
+sizes = dict.fromkeys(("embed_dim", "hidden_dim", "align_dim", "readout_dim"), 64)
+widths = Widths(**sizes, dropout_rate=0.2)
 config = TrainConfig(steps=1200, learning_rate=5e-3, checkpoint_every=1200)
 with tempfile.TemporaryDirectory() as folder:
     translator = train_translator(pairs, "bahdanau", widths, config, Path(folder) / "run")
@@ -120,7 +124,7 @@ def accuracy(translator):
 
 exact = accuracy(translator)
 for depth, share in enumerate(exact):
-    print(f"depth {depth}: {share:.2f}", "(deeper than any in training)" if depth == 4 else "")
+    print(f"depth {depth}: {share:.2f}{' (not in training)' if depth == 4 else ''}")
 assert exact[:4].min() > 0.6
 
 # %% [markdown]
@@ -129,7 +133,8 @@ assert exact[:4].min() > 0.6
 # ### *sauté* attends to *jumped*
 #
 # The lecture says that the decoder focuses on *jumped* when it writes *sauté*. The figure has the
-# weights for the lecture's sentence. Orange frames are the true links, from the grammar.
+# weights for the lecture's sentence; orange frames are the true links, from the grammar. An article
+# may also attend to its noun, which decides between *le* and *la*.
 
 # %%
 [alignment] = translator.align([(lecture.english, lecture.french)])
@@ -156,7 +161,8 @@ ax.set_axisbelow(True)
 
 # %%
 def attended(rows, weights, words):
-    return [(row, words[best]) for row, best in zip(rows, weights.argmax(axis=1), strict=True)]
+    best = [words[column] for column in weights.argmax(axis=1)]
+    return ", ".join(f"{row} ← {word}" for row, word in zip(rows, best, strict=True))
 
 
 paper = figure_3a().readings[0]
@@ -167,7 +173,8 @@ crossing = next(s for s in test if "crossing" in {span.phenomenon for span in s.
 print(attended(ours.generated, ours.weights, ours.source))
 
 # %% [markdown]
-# The decoder's steps one after the other, as an animation:
+# The decoder's steps one after the other, as an animation (press ▶). `Trace` is the record of a
+# translation that `greedy_search` returns.
 
 # %%
 model = translator.network.model(translator.params)
@@ -196,9 +203,10 @@ AttentionView.from_trace(
 
 # %%
 attention = model.decoder.attention
-kernels = (attention.query_kernel.kernel[...], attention.key_kernel.kernel[...], attention.v[...])
+kernels = (attention.query_kernel.kernel, attention.key_kernel.kernel, attention.v)
+trained = [np.asarray(kernel[...]) for kernel in kernels]
 for i in range(1, len(written)):
-    context, weights = look_back(trace.states[i - 1], memory.annotations, *kernels)
+    context, weights = look_back(trace.states[i - 1], memory.annotations, *trained)
     assert np.allclose(weights, trace.weights[i], atol=1e-4)
     assert np.allclose(context, trace.contexts[i], atol=1e-4)
 
