@@ -162,9 +162,9 @@ assert found[-1] != lectures[-1].french
 # %% [markdown]
 # At depth 2 without adjectives you see **the lecture's own sentence, and this network translates
 # it**, as the network of the report above does: one vector of 64 numbers holds these two clauses.
-# More clauses or adjectives are too much for it; the lines above show where. The wrong sentences
-# are good French, but with other nouns, adjectives or places. The decoder learned how a French
-# sentence continues, and the vector has lost a part of this one.
+# It does not hold most sentences of depth 3, as the curve shows, and depth 4 was not in training.
+# The wrong sentences are good French, but with other nouns, adjectives or places. The decoder
+# learned how a French sentence continues, and the vector has lost a part of this one.
 
 # %% [markdown]
 # ## What was added
