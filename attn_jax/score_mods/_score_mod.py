@@ -18,6 +18,7 @@ from attn_jax.masks._describe import describe, describe_part
 
 type Logit = Float[Array, ""]
 type ScoreModFunction = Callable[[Logit, Position, Position], Logit]
+"""A function of a logit, its query position and its key position that returns a new logit."""
 
 
 class ScoreMod(Rule):

@@ -1,0 +1,96 @@
+"""Signatures with the annotations and defaults that the source has: `Float[Array, "T H"]`."""
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+
+from sphinx.application import Sphinx
+
+
+def process(app, what, name, thing, options, arguments, returns):
+    """The arguments and the return type of a function, a method or a class."""
+    try:
+        signature = inspect.signature(thing)
+    except (TypeError, ValueError):
+        return None
+    if inspect.isclass(thing):
+        if getattr(thing, "_is_protocol", False):
+            return "", ""
+        annotations, returned = class_annotations(thing), ""
+    else:
+        annotations, returned = function_annotations(inspect.unwrap(thing))
+    parameters = list(signature.parameters.values())
+    if what == "method" and parameters and parameters[0].name == "self":
+        parameters = parameters[1:]
+    return f"({', '.join(written(parameters, annotations))})", returned
+
+
+def function_annotations(function: object) -> tuple[dict[str, str], str]:
+    """The text of a function's annotations by argument, and of its return type."""
+    function = getattr(function, "__func__", function)
+    node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    assert isinstance(node, ast.FunctionDef)
+    every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    every += filter(None, [node.args.vararg, node.args.kwarg])
+    found = {one.arg: text_of(one.annotation) for one in every if one.annotation}
+    return found, text_of(node.returns) if node.returns else ""
+
+
+def class_annotations(cls: type) -> dict[str, str]:
+    """The annotations of a class's `__init__`, or those of its fields."""
+    if inspect.isfunction(cls.__init__) and "__init__" in _written_in_class(cls):
+        return function_annotations(cls.__init__)[0]
+    found: dict[str, str] = {}
+    for one in reversed(cls.__mro__):
+        if one.__module__.startswith("attn_jax"):
+            for node in ast.parse(textwrap.dedent(inspect.getsource(one))).body[0].body:
+                if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                    found[node.target.id] = text_of(node.annotation)
+    return found
+
+
+def _written_in_class(cls: type) -> set[str]:
+    """The methods that the source of the class or of its nearest parents contains."""
+    ours = [one for one in cls.__mro__ if one.__module__.startswith("attn_jax")]
+    trees = [ast.parse(textwrap.dedent(inspect.getsource(one))).body[0] for one in ours]
+    return {node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+def text_of(annotation: ast.expr) -> str:
+    """An annotation as it is written; one in quotation marks without them."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        return annotation.value
+    return ast.unparse(annotation).replace("'", '"')
+
+
+def written(parameters: list[inspect.Parameter], annotations: dict[str, str]) -> Iterator[str]:
+    """Each argument as in a `def` line, with `/` and `*` where they stand."""
+    kinds = [one.kind for one in parameters]
+    star = inspect.Parameter.VAR_POSITIONAL not in kinds
+    for i, one in enumerate(parameters):
+        if one.kind is one.KEYWORD_ONLY and star:
+            yield "*"
+            star = False
+        prefix = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        annotation = annotations.get(one.name, "")
+        text = prefix + one.name + (f": {annotation}" if annotation else "")
+        if one.default is not one.empty:
+            text += f"{' = ' if annotation else '='}{default(one.default)}"
+        yield text
+        if one.kind is one.POSITIONAL_ONLY and kinds[i + 1 : i + 2] != [one.kind]:
+            yield "/"
+
+
+def default(value: object) -> str:
+    """A default value: a number or a text as it is written, a function or class by its name."""
+    if callable(value) and hasattr(value, "__name__"):
+        return value.__name__
+    text = repr(value)
+    return "..." if text.startswith("<") else text
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Replaces the signature that autodoc makes from evaluated annotations."""
+    app.connect("autodoc-process-signature", process)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
