@@ -10,7 +10,10 @@ ROOT = DOCS.parent
 sys.path[:0] = [str(DOCS / "_extensions"), str(ROOT)]
 os.environ["PYTHONPATH"] = str(ROOT)  # for the chapters, which run in processes of their own
 
+import attn_jax  # noqa: E402
+
 project = "attn_jax"
+release = attn_jax.__version__
 author = "The attn_jax authors"
 copyright = "The attn_jax authors, Apache-2.0"  # noqa: A001
 extensions = [
@@ -29,6 +32,7 @@ extensions = [
 include_patterns = ["*.md", "**/*.md", "course/[0-9]*.py"]
 exclude_patterns = ["_*", "gallery/README.md"]
 nitpicky = True
+highlight_language = "text"
 # Types in signatures that belong to other libraries; a wrong name of ours is an error.
 nitpick_ignore_regex = [("py:.*", r"(?!attn_jax\.).*")]
 
@@ -69,7 +73,7 @@ nb_ipywidgets_js = {}  # no script from another site
 
 # HTML
 html_theme = "furo"
-html_title = "attn_jax"
+html_title = f"attn_jax {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"

@@ -14,6 +14,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from docstrings import escaped
 from public_names import home_of, public_names
 
 REST = "More"
@@ -73,8 +74,7 @@ def table(namespace: str, groups: dict[str, list[str]]) -> list[str]:
 
 def summary(namespace: str, name: str) -> str:
     """The first sentence of a name's documentation, with code between double backticks."""
-    text = documentation(namespace, name).split("\n\n")[0]
-    return " ".join(text.split()).replace("`", "``").replace("*", r"\*").replace("|", r"\|")
+    return escaped([" ".join(documentation(namespace, name).split("\n\n")[0].split())])[0]
 
 
 def documentation(namespace: str, name: str) -> str:
@@ -115,10 +115,10 @@ def entry(namespace: str, name: str) -> list[str]:
     if home != namespace:
         return [f":py:obj:`{full} <{home}.{name}>` is documented in ``{home}``.", ""]
     if inspect.isclass(member):
-        return [f".. autoclass:: {full}", *members_of(member), ""]
+        return [f".. autoclass:: {full}", *members_of(full, member), ""]
     if callable(member):
         return [f".. autofunction:: {full}", ""]
-    text = ["", *(f"   {line}" for line in documentation(namespace, name).split("\n")), ""]
+    text = ["", *(f"   {line}" for line in escaped(documentation(namespace, name).split("\n"))), ""]
     if hasattr(member, "__value__"):
         return [f".. py:type:: {full}", f"   :canonical: {alias_value(namespace, name)}", *text]
     value = [f"   :value: {member}"] if isinstance(member, int) else []
@@ -134,32 +134,28 @@ def alias_value(namespace: str, name: str) -> str:
     raise ValueError(f"no module that {namespace} imports has 'type {name} = …' on one line")
 
 
-def members_of(cls: type) -> list[str]:
-    """The options that document a class's own public methods and properties, inherited ones too."""
-    fields = getattr(cls, "_fields", ())
-    found = [
-        name
-        for name in dir(cls)
-        if (not name.startswith("_") or name == "__call__")
-        and name not in fields
-        and (inspect.isroutine(thing := inspect.getattr_static(cls, name)) or is_property(thing))
-        and _is_ours(cls, name)
-        and inspect.getdoc(getattr(cls, name))
-    ]
-    plain = [name for name in found if name != "__call__"]
-    options = [f"   :members: {', '.join(plain)}", "   :inherited-members:"] if plain else []
-    return [*options, *(["   :special-members: __call__"] if "__call__" in found else [])]
+def members_of(full: str, cls: type) -> list[str]:
+    """The entries of a class's own public methods and properties, inherited ones too."""
+    lines = []
+    for name in dir(cls):
+        thing = inspect.getattr_static(cls, name)
+        is_shown = not name.startswith("_") or name == "__call__"
+        if is_shown and is_documented(cls, name):
+            kind = "property" if isinstance(thing, property) else "method"
+            lines += ["", f"   .. auto{kind}:: {full}.{name}"]
+    return lines
 
 
-def is_property(thing: object) -> bool:
-    """Whether this is a property, or a method of the class."""
-    return isinstance(thing, property | classmethod | staticmethod)
-
-
-def _is_ours(cls: type, name: str) -> bool:
-    """Whether one of our classes defines the member."""
+def is_documented(cls: type, name: str) -> bool:
+    """Whether a member is a method or a property with a docstring, of a class of ours."""
+    thing = inspect.getattr_static(cls, name)
+    kinds = property | classmethod | staticmethod
     defines = next(one for one in cls.__mro__ if name in vars(one))
-    return defines.__module__.startswith("attn_jax")
+    return (
+        (inspect.isroutine(thing) or isinstance(thing, kinds))
+        and defines.__module__.startswith("attn_jax")
+        and bool(inspect.getdoc(getattr(cls, name)))
+    )
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -39,13 +39,13 @@ def paragraphs(lines: list[str]) -> Iterator[list[str]]:
         first = paragraph[1] if heading and len(paragraph) > 1 else paragraph[0]
         indent = len(first) - len(first.lstrip())
         if first.startswith("See also: "):
-            yield [*escaped([line.strip() for line in paragraph], ""), ""]
+            yield [*escaped([line.strip() for line in paragraph]), ""]
         elif section == "Example" or ">>> " in first:
             yield [*with_imports(paragraph), ""]
         elif indent > base and not heading and not is_list_item(first):
             yield [" " * base + "::", "", *paragraph, ""]
         else:
-            yield [*escaped(paragraph, section), ""]
+            yield [*escaped(paragraph), ""]
 
 
 def split(lines: list[str]) -> list[list[str]]:
@@ -64,15 +64,16 @@ def is_list_item(line: str) -> bool:
     return line.lstrip().startswith(("- ", "1. ", "2. ", "3. "))
 
 
-def escaped(paragraph: list[str], section: str) -> list[str]:
+def escaped(paragraph: list[str]) -> list[str]:
     """A paragraph with code between double backticks, and all other characters literal."""
     text = "\n".join(paragraph)
-    text = re.sub(r"``([^`]+)``", r"`\1`", text)
-    parts = re.split(r"(`[^`]*`)", text)
-    return "".join(
-        f"``{' '.join(part[1:-1].split())}``" if part.startswith("`") else literal(part)
-        for part in parts
-    ).split("\n")
+    parts = re.split(r"`([^`]*)`", text)
+    for i, part in enumerate(parts):
+        if i % 2:
+            parts[i] = f"``{' '.join(part.split())}``"
+        else:  # a letter that follows code directly needs the separator "\\ "
+            parts[i] = ("\\ " if i and part[:1].isalnum() else "") + literal(part)
+    return "".join(parts).split("\n")
 
 
 def literal(text: str) -> str:

@@ -1,11 +1,21 @@
 """Signatures with the annotations and defaults that the source has: `Float[Array, "T H"]`."""
 
 import ast
+import copy
 import inspect
+import re
+import sys
 import textwrap
+import typing
 from collections.abc import Iterator
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
+
+from public_names import documented
+
+PUBLIC = {name.rpartition(".")[2] for name in documented()}
 
 
 def process(app, what, name, thing, options, arguments, returns):
@@ -33,8 +43,9 @@ def function_annotations(function: object) -> tuple[dict[str, str], str]:
     assert isinstance(node, ast.FunctionDef)
     every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
     every += filter(None, [node.args.vararg, node.args.kwarg])
-    found = {one.arg: text_of(one.annotation) for one in every if one.annotation}
-    return found, text_of(node.returns) if node.returns else ""
+    names = function.__globals__
+    found = {one.arg: text_of(one.annotation, names) for one in every if one.annotation}
+    return found, text_of(node.returns, names) if node.returns else ""
 
 
 def class_annotations(cls: type) -> dict[str, str]:
@@ -46,7 +57,8 @@ def class_annotations(cls: type) -> dict[str, str]:
         if one.__module__.startswith("attn_jax"):
             for node in ast.parse(textwrap.dedent(inspect.getsource(one))).body[0].body:
                 if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-                    found[node.target.id] = text_of(node.annotation)
+                    names = vars(sys.modules[one.__module__])
+                    found[node.target.id] = text_of(node.annotation, names)
     return found
 
 
@@ -57,11 +69,33 @@ def _written_in_class(cls: type) -> set[str]:
     return {node.name for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
-def text_of(annotation: ast.expr) -> str:
-    """An annotation as it is written; one in quotation marks without them."""
+def text_of(annotation: ast.expr, names: dict[str, object]) -> str:
+    """An annotation as it is written; one in quotation marks without them.
+
+    A type alias that is not public is replaced by what it stands for.
+    """
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         return annotation.value
-    return ast.unparse(annotation).replace("'", '"')
+    text = ast.unparse(Aliases(names).visit(copy.deepcopy(annotation)))
+    return re.sub(r"(['\"]) ?([^'\"]*)\1", r'"\2"', text)
+
+
+class Aliases(ast.NodeTransformer):
+    """Replaces the names of private type aliases, given the names that a module has."""
+
+    def __init__(self, names: dict[str, object]) -> None:
+        self.names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 - ast calls it
+        """The alias's definition in its source, or the name."""
+        alias = self.names.get(node.id)
+        if not isinstance(alias, typing.TypeAliasType) or node.id in PUBLIC:
+            return node
+        module = sys.modules[alias.__module__]
+        for one in ast.parse(inspect.getsource(module)).body:
+            if isinstance(one, ast.TypeAlias) and one.name.id == node.id:
+                return Aliases(vars(module)).visit(one.value)
+        return node
 
 
 def written(parameters: list[inspect.Parameter], annotations: dict[str, str]) -> Iterator[str]:
@@ -90,7 +124,14 @@ def default(value: object) -> str:
     return "..." if text.startswith("<") else text
 
 
+def quote(app: Sphinx, tree: nodes.document) -> None:
+    """Writes texts in signatures with double quotation marks, as the source does."""
+    for node in tree.findall(addnodes.desc_sig_literal_string):
+        node[:] = [nodes.Text(node.astext().replace("'", '"'))]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Replaces the signature that autodoc makes from evaluated annotations."""
     app.connect("autodoc-process-signature", process)
+    app.connect("doctree-read", quote)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
