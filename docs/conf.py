@@ -24,6 +24,7 @@ extensions = [
     "sphinx_design",
     "api_pages",
     "docstrings",
+    "gallery",
     "links",
     "mathml",
     "name_links",
