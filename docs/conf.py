@@ -5,9 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-DOCS = Path(__file__).parent
-ROOT = DOCS.parent
-sys.path[:0] = [str(DOCS / "_extensions"), str(ROOT)]
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 os.environ["PYTHONPATH"] = str(ROOT)  # for the chapters, which run in processes of their own
 
 import attn_jax  # noqa: E402
@@ -15,24 +14,23 @@ import attn_jax  # noqa: E402
 project = "attn_jax"
 release = attn_jax.__version__
 author = "The attn_jax authors"
-copyright = "The attn_jax authors, Apache-2.0"  # noqa: A001
+copyright = "The attn_jax authors, Apache-2.0"
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
-    "api_pages",
-    "docstrings",
-    "gallery",
-    "links",
-    "mathml",
-    "name_links",
-    "signatures",
+    "docs._extensions.api_pages",
+    "docs._extensions.docstrings",
+    "docs._extensions.gallery",
+    "docs._extensions.links",
+    "docs._extensions.mathml",
+    "docs._extensions.name_links",
+    "docs._extensions.signatures",
 ]
 include_patterns = ["*.md", "**/*.md", "course/[0-9]*.py"]
 exclude_patterns = ["_*", "gallery/README.md"]
-suppress_warnings = ["toc.empty_glob"]  # the course may have no chapters
 nitpicky = True
 highlight_language = "text"
 # Types in signatures that belong to other libraries; a wrong name of ours is an error.

@@ -14,8 +14,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from docstrings import escaped
-from public_names import home_of, public_names
+from docs._extensions.docstrings import escaped
+from docs._extensions.public_names import home_of, public_names
 
 REST = "More"
 
@@ -104,7 +104,9 @@ def text_below(module: types.ModuleType, name: str) -> str:
 def _modules_of(namespace: str) -> list:
     """The namespace's module, and those that it imports from."""
     module = importlib.import_module(namespace)
-    tree = [line.split()[1] for line in inspect.getsource(module).splitlines() if line[:4] == "from"]
+    tree = [
+        line.split()[1] for line in inspect.getsource(module).splitlines() if line[:4] == "from"
+    ]
     return [module, *(importlib.import_module(one) for one in tree if one[:8] == "attn_jax")]
 
 

@@ -89,7 +89,9 @@ def with_imports(paragraph: list[str]) -> list[str]:
     begins = [i for i, line in enumerate(paragraph) if line.lstrip().startswith(">>> ")]
     if not begins:
         return paragraph
-    code = "\n".join(line for line in paragraph if re.match(r" *(>>>|\.\.\.) (?!from|import)", line))
+    code = "\n".join(
+        line for line in paragraph if re.match(r" *(>>>|\.\.\.) (?!from|import)", line)
+    )
     indent = paragraph[begins[0]][: -len(paragraph[begins[0]].lstrip())]
     needed = [
         f"{indent}>>> {line}"

@@ -1,7 +1,7 @@
-"""The gallery: its pages and pictures from stored arrays, and the directive that shows them as cards.
+"""The gallery: pages and pictures from stored arrays, and a directive that shows them as cards.
 
-`experiments.gallery` trained the networks and stored what the pages show. The build writes each page
-beside the gallery's own page, and a picture of its first head for the card.
+`experiments.gallery` trained the networks and stored what the pages show. The build writes each
+page beside the gallery's own page, and a picture of its first head for the card.
 """
 
 import functools

@@ -4,7 +4,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.nodes import make_refnode
 
-from public_names import documented
+from docs._extensions.public_names import documented
 
 
 def entries() -> dict[str, str]:

@@ -13,27 +13,35 @@ from docutils import nodes
 from sphinx import addnodes
 from sphinx.application import Sphinx
 
-from public_names import documented
+from docs._extensions.public_names import documented
 
 PUBLIC = {name.rpartition(".")[2] for name in documented()}
 
 
 def process(app, what, name, thing, options, arguments, returns):
     """The arguments and the return type of a function, a method or a class."""
-    try:
-        signature = inspect.signature(thing)
-    except (TypeError, ValueError):
+    if isinstance(thing, property) or what == "exception":
         return None
     if inspect.isclass(thing):
-        if getattr(thing, "_is_protocol", False):
-            return "", ""
-        annotations, returned = class_annotations(thing), ""
-    else:
-        annotations, returned = function_annotations(inspect.unwrap(thing))
-    parameters = list(signature.parameters.values())
+        return class_arguments(thing), ""
+    annotations, returned = function_annotations(inspect.unwrap(thing))
+    parameters = list(inspect.signature(thing).parameters.values())
     if what == "method" and parameters and parameters[0].name == "self":
         parameters = parameters[1:]
     return f"({', '.join(written(parameters, annotations))})", returned
+
+
+def class_arguments(cls: type) -> str:
+    """The arguments of a class's `__init__`, or else its fields; none of a protocol."""
+    if getattr(cls, "_is_protocol", False):
+        return ""
+    if "__init__" in _written_in_class(cls):
+        annotations, _ = function_annotations(inspect.unwrap(cls.__init__))
+        parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    else:
+        annotations = field_annotations(cls)
+        parameters = list(inspect.signature(cls).parameters.values())
+    return f"({', '.join(written(parameters, annotations))})"
 
 
 def function_annotations(function: object) -> tuple[dict[str, str], str]:
@@ -48,10 +56,8 @@ def function_annotations(function: object) -> tuple[dict[str, str], str]:
     return found, text_of(node.returns, names) if node.returns else ""
 
 
-def class_annotations(cls: type) -> dict[str, str]:
-    """The annotations of a class's `__init__`, or those of its fields."""
-    if inspect.isfunction(cls.__init__) and "__init__" in _written_in_class(cls):
-        return function_annotations(cls.__init__)[0]
+def field_annotations(cls: type) -> dict[str, str]:
+    """The annotations of the fields of a dataclass or a named tuple."""
     found: dict[str, str] = {}
     for one in reversed(cls.__mro__):
         if one.__module__.startswith("attn_jax"):
@@ -86,7 +92,7 @@ class Aliases(ast.NodeTransformer):
     def __init__(self, names: dict[str, object]) -> None:
         self.names = names
 
-    def visit_Name(self, node: ast.Name) -> ast.expr:  # noqa: N802 - ast calls it
+    def visit_Name(self, node: ast.Name) -> ast.expr:
         """The alias's definition in its source, or the name."""
         alias = self.names.get(node.id)
         if not isinstance(alias, typing.TypeAliasType) or node.id in PUBLIC:

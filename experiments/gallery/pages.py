@@ -33,7 +33,9 @@ def all_pages(data: Path = DATA) -> dict[str, AttentionView]:
     ).compare(translation(stored["lecture-last-state"], "Last state only"))
     mechanisms = translation(
         stored["mechanisms-bahdanau"], "Bahdanau: attention before the decoder's update"
-    ).compare(translation(stored["mechanisms-luong"], "Luong: attention after the decoder's update"))
+    ).compare(
+        translation(stored["mechanisms-luong"], "Luong: attention after the decoder's update")
+    )
     return {
         "figure-3a": figure_3a(),
         "lecture": dataclasses.replace(lecture, title="The lecture's sentence, translated"),
@@ -162,5 +164,7 @@ def written(pages: Mapping[str, AttentionView], folder: Path) -> list[Path]:
 
 
 if __name__ == "__main__":
-    for page in written(all_pages(), Path(*sys.argv[1:]) if sys.argv[1:] else Path("build/gallery")):
+    for page in written(
+        all_pages(), Path(*sys.argv[1:]) if sys.argv[1:] else Path("build/gallery")
+    ):
         print(f"{page}: {page.stat().st_size / 1000:,.0f} kB")
