@@ -20,9 +20,10 @@ PUBLIC = {name.rpartition(".")[2] for name in documented()}
 
 def process(app, what, name, thing, options, arguments, returns):
     """The arguments and the return type of a function, a method or a class."""
-    if isinstance(thing, property) or what == "exception":
+    is_class = inspect.isclass(thing)
+    if isinstance(thing, property) or (is_class and issubclass(thing, BaseException)):
         return None
-    if inspect.isclass(thing):
+    if is_class:
         return class_arguments(thing), ""
     annotations, returned = function_annotations(inspect.unwrap(thing))
     parameters = list(inspect.signature(thing).parameters.values())
@@ -132,8 +133,10 @@ def default(value: object) -> str:
 
 def quote(app: Sphinx, tree: nodes.document) -> None:
     """Writes texts in signatures with double quotation marks, as the source does."""
-    for node in tree.findall(addnodes.desc_sig_literal_string):
-        node[:] = [nodes.Text(node.astext().replace("'", '"'))]
+    for node in tree.findall(nodes.inline):
+        is_text = isinstance(node, addnodes.desc_sig_literal_string)
+        if is_text or "default_value" in node["classes"]:
+            node[:] = [nodes.Text(node.astext().replace("'", '"'))]
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

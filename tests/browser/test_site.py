@@ -10,6 +10,7 @@ from sphinx.util.inventory import InventoryFile
 
 from docs._extensions import public_names
 from tests.browser.conftest import Seen
+from tests.browser.test_access import AUDIT
 from tests.repository.test_public_api import MEMBERS
 
 SITE = Path(__file__).resolve().parents[2] / "build" / "docs"
@@ -79,6 +80,15 @@ def test_a_page_has_the_colours_that_the_system_asks_for(visit, scheme):
     page.goto((SITE / "index.html").as_uri())
     colour = "getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).map(Number)"
     assert (max(page.evaluate(colour)) < 60) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", ["index", "how_to_choose", "reference/masks", "gallery/index"])
+def test_texts_have_contrast(visit, name, scheme):
+    page = visit(color_scheme=scheme)
+    page.goto((SITE / f"{name}.html").as_uri())
+    page.locator(".copybtn").evaluate_all("all => all.forEach(one => one.remove())")  # pictures
+    assert page.evaluate(f"() => {{ {AUDIT} return faint(); }}") == []
 
 
 def test_search_finds_alibi_without_a_server(visit):
