@@ -1,6 +1,6 @@
 """The arrays that the gallery shows of a trained network: a trace, or queries and keys.
 
-Their names are those that `python -m attn_jax.viewer` reads from a file.
+Their names are those that `.venv/bin/python -m attn_jax.viewer` reads from a file.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -2,7 +2,7 @@
 
     .venv/bin/python -m experiments.gallery.pages  # writes them into build/gallery in seconds
 
-`python -m experiments.gallery` trains the networks and stores their arrays.
+`.venv/bin/python -m experiments.gallery` trains the networks and stores their arrays.
 """
 
 import dataclasses
