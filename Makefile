@@ -17,7 +17,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294
 COMPILED := JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0 \
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled
 
-.PHONY: run test test-cpus test-oldest test-newest test-browser package test-gpu-compile test-peers results env lint types unit wheel tpu gpu lock clean
+.PHONY: run test docs test-cpus test-oldest test-newest test-browser package test-gpu-compile test-peers results env lint types unit wheel tpu gpu lock clean
 
 run: $(STAMP)
 	$(PY) -m experiments.translate $(ARGS)
@@ -101,7 +101,15 @@ ON_THE_OLDEST := $(addprefix tests/,repository/test_every_module.py attention/te
 test-oldest: $(OLDEST)
 	$(COMPILED) .venv-oldest/bin/python -m pytest -q -p no:cacheprovider $(ON_THE_OLDEST) $(ARGS)
 
-# Tests the viewer's pages in Chromium: the program that CHROMIUM names, or Debian's, which root installs here.
+# Builds the site into build/docs (docs/adr/0020); warnings are errors. A chapter of the course runs again if its code or
+# the packages changed; its results are kept in build/chapters.
+docs: $(STAMP)
+	@echo "Building the site into build/docs: half a minute, and up to five minutes more if the course's chapters run ..."
+	@rm -rf build/docs
+	@$(COMPILED) $(PY) -m sphinx -W --keep-going -n -E -b html -d build/doctrees docs build/docs
+	@echo "Open build/docs/index.html in a browser."
+
+# Tests the viewer's pages and the site (built by `make docs`) in Chromium: the program that CHROMIUM names, or Debian's, which root installs here.
 test-browser: $(STAMP)
 	@if ! command -v chromium >/dev/null && [ -z "$$CHROMIUM" ] && command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 	  echo "Installing Debian's chromium (once; about 300 MB) ..."; \

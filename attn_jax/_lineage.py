@@ -242,6 +242,7 @@ _MECHANISMS = (
 )
 
 lineage: Mapping[str, Mechanism] = MappingProxyType({step.name: step for step in _MECHANISMS})
+"""Mechanisms by name, sorted by year: `lineage["Bahdanau attention"].paper`."""
 
 
 def draw(steps: Mapping[str, Mechanism]) -> str:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from attn_jax._base import checks, numerics
 
 type Score = Callable[[Float[Array, "T H"], Float[Array, "S E"]], Float[Array, "T S"]]
+"""A function from the queries and keys of one head to its logits."""
 
 
 def dot(query: Float[Array, "T H"], key: Float[Array, "S H"]) -> Float[Array, "T S"]:

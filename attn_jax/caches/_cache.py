@@ -13,7 +13,8 @@ from attn_jax._base.value import Value
 from attn_jax.caches import _storage
 from attn_jax.caches._describe import describe_cache, table_of_cache
 
-UNUSED = 2**30  # the position of an empty slot: later than that of any query, so causally masked
+UNUSED = 2**30
+"""The position of an empty slot: later than that of any query, so causally masked."""
 
 
 class CacheOverflow(ValueError):  # noqa: N818 - it says what happened, as OverflowError does

@@ -9,7 +9,10 @@ from attn_jax._base import tables
 from attn_jax._base.grid import rows_of
 
 type Position = Int[Array, ""]
+"""The position of one query or one key in its sequence."""
+
 type MaskFunction = Callable[[Position, Position], Bool[Array, ""]]
+"""A function of a query position and a key position; True means that the query may attend."""
 
 
 def evaluate(

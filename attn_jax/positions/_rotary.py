@@ -11,6 +11,7 @@ from attn_jax._base import checks, numerics
 from attn_jax.positions._scaling import RotaryScaling
 
 type Layout = Literal["half", "interleaved"]
+"""Which two features of a vector are rotated together: see `rotary`."""
 
 # For each layout: the shape of the features as pairs, and the axis with the two of a pair.
 _PAIRS = {"half": ((2, -1), -2), "interleaved": ((-1, 2), -1)}

@@ -21,6 +21,7 @@ NOT_COMPUTED = "Examples are computed outside of jit, for one head, from positio
 
 type Logit = Float[Array, ""]
 type ScoreModFunction = Callable[[Logit, Position, Position], Logit]
+"""A function of a logit, its query position and its key position that returns a new logit."""
 
 
 class ScoreMod(Rule):

@@ -1,1 +1,1 @@
-"""The program that makes docs/gallery with models of the questions."""
+"""The viewer's gallery: a program that trains its networks, their stored arrays, and the pages."""

@@ -3,9 +3,10 @@
     .venv/bin/python -m experiments.gallery  # about five minutes on two cores
     .venv/bin/python -m experiments.gallery --preset smoke  # a test run, half a minute
 
-Writes docs/gallery: figure 3(a) of Bahdanau et al. (2014), https://arxiv.org/abs/1409.0473, the
-lecture's worked example with its numbers, and the attention of our own networks that translate and
-sort. Trained networks are kept in runs/NAME, so the pages can be made again in seconds.
+Trains networks that translate and sort, and writes what the gallery shows of them: traces, queries
+and keys, in docs/gallery/data. `make docs` makes the pages from these arrays, and from the numbers
+of figure 3(a) of Bahdanau et al. (2014), https://arxiv.org/abs/1409.0473, and of the lecture's
+worked example. Trained networks are kept in runs/NAME, and the pages are written there, too.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from rich.console import Console
 from attn_jax.models import GPT
 from experiments import grammar, sort
 from experiments.data.toy_grammar import LECTURE, Sentence, realise
-from experiments.gallery import pages
+from experiments.gallery import arrays, pages
 from experiments.measures.toy_translation import TrainingPairs, Translator, train_translator
 from experiments.reports.claims import Claim
 from experiments.reports.program import run_program
@@ -36,25 +37,25 @@ class Settings:
 
     Attributes:
       name: of the run; trained networks are kept in runs/NAME.
-      folder: of the pages.
+      data: the folder of the arrays, from which `make docs` makes the pages.
       quick: train with the quick presets of the experiments; False is their smoke presets.
       fresh: train again.
     """
 
     name: str = "gallery"
-    folder: Path = Path("docs/gallery")
+    data: Path = Path("docs/gallery/data")
     quick: bool = True
     fresh: bool = False
 
 
 PRESETS = {
     "quick": Settings(),
-    "smoke": Settings(name="gallery-smoke", folder=Path("runs/gallery-smoke/pages"), quick=False),
+    "smoke": Settings(name="gallery-smoke", data=Path("runs/gallery-smoke/data"), quick=False),
 }
 
 
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
-    """Trains the networks that are not stored, and writes the pages."""
+    """Trains the networks that are not stored, and writes their arrays and the pages."""
     del command
     directory = directory_of(settings.name)
     preset = "quick" if settings.quick else "smoke"
@@ -67,9 +68,12 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
         model, tokens = sorting_model(
             sort.PRESETS[preset], directory / "sort", console, settings.fresh
         )
-        made = all_pages(translators, toy, model, tokens)
-        for path in pages.written(made, settings.folder):
-            console.print(f"{path}: {path.stat().st_size / 1000:,.0f} kB")
+        for name, measured in all_arrays(translators, toy, model, tokens).items():
+            written = arrays.save(measured, settings.data / f"{name}.npz")
+            console.print(f"{written}: {written.stat().st_size / 1000:,.0f} kB")
+        made = pages.all_pages(settings.data)
+        for page in pages.written(made, directory / "pages"):
+            console.print(f"{page}: {page.stat().st_size / 1000:,.0f} kB")
     output = made["lecture"].readings[0].queries[:-1]
     wanted = list(realise(LECTURE).french)
     return (
@@ -114,43 +118,20 @@ def sorting_model(
     return model, np.concatenate([question, answer])[:-1].tolist()
 
 
-def all_pages(
+def all_arrays(
     translators: dict[str, Translator], toy: grammar.Settings, model: GPT, tokens: list[int]
-) -> dict[str, pages.AttentionView]:
-    """All pages by file name."""
+) -> dict[str, arrays.Arrays]:
+    """What the pages show of the networks, by file name."""
     sentence, crossing = realise(LECTURE), crossing_sentence(toy)
     with_attention, last_state = (translators[name] for name in ("bahdanau", "final"))
-    note = "A toy network of ours; press space to follow it step by step."
-    lecture = pages.translation(
-        with_attention, sentence.english, "With attention (Bahdanau)", note
-    ).compare(pages.translation(last_state, sentence.english, "Last state only", ""))
     order = (sentence.english, sentence.french)
-    mechanisms = pages.forced(
-        with_attention, *order, "Bahdanau: attention before the decoder's update"
-    ).compare(
-        pages.forced(translators["luong"], *order, "Luong: attention after the decoder's update")
-    )
     return {
-        "figure-3a": pages.figure_3a(),
-        "lecture": dataclasses.replace(lecture, title="The lecture's sentence, translated"),
-        "word-order": pages.translation(
-            with_attention,
-            crossing.english,
-            "An adjective changes sides",
-            "English puts it before the noun, French after: the alignment crosses.",
-        ),
-        "mechanisms": dataclasses.replace(
-            mechanisms,
-            title="Two mechanisms on one sentence",
-            note="Both get the same translation as target; blue marks larger weights of the first.",
-        ),
-        "worked-example": dataclasses.replace(
-            pages.worked_example(), title="The worked example, simplified and with trained weights"
-        ),
-        "worked-example-causal": dataclasses.replace(
-            pages.worked_example_causal(), title="The worked example, causal and with two heads"
-        ),
-        "sort": pages.sorting(model, tokens, sort.LETTERS),
+        "lecture-attention": arrays.translation(with_attention, sentence.english),
+        "lecture-last-state": arrays.translation(last_state, sentence.english),
+        "word-order": arrays.translation(with_attention, crossing.english),
+        "mechanisms-bahdanau": arrays.forced(with_attention, *order),
+        "mechanisms-luong": arrays.forced(translators["luong"], *order),
+        "sort": arrays.sorting(model, tokens, sort.LETTERS),
     }
 
 

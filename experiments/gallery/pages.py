@@ -1,26 +1,58 @@
-"""The pages of the gallery, each from published numbers or from a model."""
+"""The pages of the gallery, each from published numbers or from the stored arrays of a network.
 
+    .venv/bin/python -m experiments.gallery.pages  # writes them into build/gallery in seconds
+
+`.venv/bin/python -m experiments.gallery` trains the networks and stores their arrays.
+"""
+
+import dataclasses
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float
 
-from attn_jax.models import BOS, EOS, GPT, EncoderDecoder, force, greedy_search
-from attn_jax.viewer import AttentionView, gradient_times_input, leave_one_out
-from experiments.measures.toy_translation import Translator
+from attn_jax.viewer import AttentionView
 
 ROOT = Path(__file__).resolve().parents[2]
-FIGURE_3A = ROOT / "docs" / "gallery" / "bahdanau_fig3a_alignment.json"
+DATA = ROOT / "docs" / "gallery" / "data"
+FIGURE_3A = DATA / "bahdanau_fig3a_alignment.json"
 BOOK = ROOT / "tests" / "data" / "ch03_reference.json"
 
-type Words = tuple[str, ...]
+
+def all_pages(data: Path = DATA) -> dict[str, AttentionView]:
+    """All pages by file name, from the arrays in a folder."""
+    stored = {path.stem: dict(np.load(path)) for path in sorted(data.glob("*.npz"))}
+    lecture = translation(
+        stored["lecture-attention"],
+        "With attention (Bahdanau)",
+        "A toy network of ours; press space to follow it step by step.",
+    ).compare(translation(stored["lecture-last-state"], "Last state only"))
+    mechanisms = translation(
+        stored["mechanisms-bahdanau"], "Bahdanau: attention before the decoder's update"
+    ).compare(
+        translation(stored["mechanisms-luong"], "Luong: attention after the decoder's update")
+    )
+    return {
+        "figure-3a": figure_3a(),
+        "lecture": dataclasses.replace(lecture, title="The lecture's sentence, translated"),
+        "word-order": translation(
+            stored["word-order"],
+            "An adjective changes sides",
+            "English puts it before the noun, French after: the alignment crosses.",
+        ),
+        "mechanisms": dataclasses.replace(
+            mechanisms,
+            title="Two mechanisms on one sentence",
+            note="Both get the same translation as target; blue marks larger weights of the first.",
+        ),
+        "worked-example": worked_example(),
+        "worked-example-causal": worked_example_causal(),
+        "sort": sorting(stored["sort"]),
+    }
 
 
 def figure_3a() -> AttentionView:
@@ -46,7 +78,8 @@ def worked_example() -> AttentionView:
     simplified = _weights_page(x[:, None], x[:, None], 1.0, tokens, "Simplified self-attention")
     scale = query.shape[-1] ** -0.5
     trained = _weights_page(query[:, None], key[:, None], scale, tokens, "With trainable weights")
-    return simplified.compare(trained)
+    title = "The worked example, simplified and with trained weights"
+    return dataclasses.replace(simplified.compare(trained), title=title)
 
 
 def worked_example_causal() -> AttentionView:
@@ -62,7 +95,8 @@ def worked_example_causal() -> AttentionView:
         views.append(
             _weights_page(query, key, scale, tokens, name, mask=np.tril(np.ones((6, 6), bool)))
         )
-    return views[0].compare(views[1])
+    title = "The worked example, causal and with two heads"
+    return dataclasses.replace(views[0].compare(views[1]), title=title)
 
 
 def _weights_page(
@@ -94,116 +128,43 @@ def _book_inputs() -> tuple[np.ndarray, dict[str, Any]]:
     return np.array(book["simplified"]["inputs"]), book
 
 
-def translation(translator: Translator, english: Words, title: str, note: str) -> AttentionView:
-    """A network's greedy translation of a sentence, step by step, with importances."""
-    model, source = _model_and_source(translator, english)
-    trace = greedy_search(model, source, source > 0, max_length=2 * len(english) + 5)
-    return _view(translator, model, english, trace, title, note)
-
-
-def forced(translator: Translator, english: Words, french: Words, title: str) -> AttentionView:
-    """The attention of a network for a given translation (teacher forcing)."""
-    model, source = _model_and_source(translator, english)
-    target = jnp.array([*translator.target.encode(french), EOS])
-    trace = force(model, source, source > 0, target)
-    return _view(translator, model, english, trace, title, "")
-
-
-def _model_and_source(
-    translator: Translator, english: Words
-) -> tuple[EncoderDecoder, Int[Array, " S"]]:
-    model = translator.network.model(translator.params)
-    assert isinstance(model, EncoderDecoder)
-    return model, jnp.array(translator.source.encode(english))
-
-
-def _view(
-    translator: Translator,
-    model: EncoderDecoder,
-    english: Words,
-    trace: Any,
-    title: str,
-    note: str,
-) -> AttentionView:
-    target = np.asarray(trace.target)[np.asarray(trace.target_mask)]
-    word = partial(_word, translator)
-    memory = model.encode(trace.source, trace.source_mask)
+def translation(arrays: Mapping[str, np.ndarray], title: str, note: str = "") -> AttentionView:
+    """A translation step by step, with the importances of the source words."""
+    words = dict(zip(arrays["top_tokens"].flat, arrays["top_words"].flat, strict=True))
+    names = map(str, arrays["measure_names"])
     return AttentionView.from_trace(
-        trace,
-        english,
-        [word(int(i)) for i in target],
-        annotations=memory.annotations,
-        word=word,
-        measures=importances(model, trace.source, jnp.asarray(target)),
+        arrays,
+        list(map(str, arrays["source_tokens"])),
+        list(map(str, arrays["target_tokens"])),
+        annotations=arrays["annotations"],
+        word=lambda i: str(words[i]),
+        measures=dict(zip(names, arrays["measures"], strict=True)),
         title=title,
         note=note,
     )
 
 
-def _word(translator: Translator, i: int) -> str:
-    return "<end>" if i == EOS else translator.target.decode([i])[0]
-
-
-def importances(
-    model: EncoderDecoder, source: Int[Array, " S"], target: Int[Array, " T"]
-) -> dict[str, np.ndarray]:
-    """The influence of each source word on the log-probability of each generated word."""
-    inputs = jnp.concatenate([jnp.array([BOS]), target[:-1]])
-    graph, params = _split(model)
-
-    def target_log_probs(embedded: Float[Array, "S m"], mask: Any) -> Float[Array, " T"]:
-        """Log-probabilities of the target, with these vectors as embeddings of the source words."""
-        moved = graph(embedded, params)
-        log_probs = jax.nn.log_softmax(moved.logits(jnp.arange(source.size), mask, inputs))
-        return jnp.take_along_axis(log_probs, target[:, None], axis=1)[:, 0]
-
-    embedded = model.encoder.embedding[...][source]
-    everything = jnp.ones(source.size, bool)
-    return {
-        "gradient × input": gradient_times_input(
-            lambda x: target_log_probs(x, everything), embedded
-        ),
-        "leave-one-out": leave_one_out(lambda mask: target_log_probs(embedded, mask), source.size),
-    }
-
-
-def _split(model: EncoderDecoder) -> tuple[Callable[[Any, Any], EncoderDecoder], Any]:
-    structure, params = nnx.split(model)
-
-    def merged(table: Any, params: Any) -> EncoderDecoder:
-        copy = nnx.merge(structure, params)
-        copy.encoder.embedding = nnx.Param(table)
-        return copy
-
-    return merged, params
-
-
-def sorting(model: GPT, tokens: Sequence[int], letters: str) -> AttentionView:
+def sorting(arrays: Mapping[str, np.ndarray]) -> AttentionView:
     """All heads of the GPT that sorts, for one question and its answer."""
-    return AttentionView.from_model(
-        model,
-        jnp.array(tokens),
-        [letters[i] for i in tokens],
+    return AttentionView.from_qk(
+        arrays["query"],
+        arrays["key"],
+        list(map(str, arrays["tokens"])),
+        mask=arrays["mask"],
         title="A GPT that sorts letters",
         note="The first half is the question, the second the answer, generated letter by letter. "
         "Some heads attend to the next letter, at any place in the question.",
     )
 
 
-def written(pages: dict[str, AttentionView], folder: Path) -> list[Path]:
-    """Saves the pages, and README.md with a list of them."""
+def written(pages: Mapping[str, AttentionView], folder: Path) -> list[Path]:
+    """Saves the pages and returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [view.save(folder / f"{name}.html") for name, view in pages.items()]
-    lines = ["# The gallery of the attention viewer", "", _INTRODUCTION, ""]
-    lines += ["| page | what it shows | kB |", "|---|---|---:|"]
-    for path, view in zip(paths, pages.values(), strict=True):
-        size = path.stat().st_size / 1000
-        lines.append(f"| [{path.name}]({path.name}) | {view.title}. {view.note} | {size:,.0f} |")
-    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return paths
+    return [view.save(folder / f"{name}.html") for name, view in pages.items()]
 
 
-_INTRODUCTION = (
-    "`.venv/bin/python -m experiments.gallery` makes these pages and trains their networks in "
-    "some minutes. Each is one file: download it, open it in a browser, press `?` for the keys."
-)
+if __name__ == "__main__":
+    for page in written(
+        all_pages(), Path(*sys.argv[1:]) if sys.argv[1:] else Path("build/gallery")
+    ):
+        print(f"{page}: {page.stat().st_size / 1000:,.0f} kB")

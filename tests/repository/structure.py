@@ -1,4 +1,4 @@
-"""`python -m tests.repository.structure`: writes the package structure into docs/index.md.
+"""`python -m tests.repository.structure`: writes the package structure into docs/architecture.md.
 
 The layers come from test_architecture.py, what each holds from the docstring of its module.
 """
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.repository.test_architecture import LAYERS, ROOT
 
-PAGE = ROOT / "docs" / "index.md"
+PAGE = ROOT / "docs" / "architecture.md"
 BEGIN = (
     "<!-- made by `.venv/bin/python -m tests.repository.structure` "
     "from the docstrings of the modules -->\n"

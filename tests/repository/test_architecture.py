@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = sorted((ROOT / "attn_jax").rglob("*.py"))
 
 # The layers, lowest first: a file may import from layers before its own and from no other.
-# structure.py draws them in docs/index.md.
+# structure.py draws them in docs/architecture.md.
 LAYERS = [
     "_version",
     "_base.needs_flax",

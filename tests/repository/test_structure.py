@@ -1,4 +1,4 @@
-"""A reader finds each package in docs/index.md and each public name on a page."""
+"""A reader finds each package in docs/architecture.md and each public name on a page."""
 
 import pkgutil
 import re
@@ -11,7 +11,7 @@ from tests.repository.test_public_api import MEMBERS, NAMESPACES
 PAGES = [structure.ROOT / "README.md", *sorted((structure.ROOT / "docs").glob("*.md"))]
 
 
-def test_the_index_page_shows_the_package_structure_as_it_is():
+def test_the_architecture_page_shows_the_package_structure_as_it_is():
     page = structure.PAGE.read_text("utf-8")
     assert page == structure.updated(page), "run .venv/bin/python -m tests.repository.structure"
 

@@ -1,0 +1,1 @@
+"""Sphinx extensions of this site, each for one idea; docs/conf.py lists them."""
