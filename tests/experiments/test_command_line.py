@@ -34,8 +34,8 @@ def settings_of(name: str, arguments: list[str]):
     if name == "translate":
         return settings.from_command_line(arguments)
     if name == "lm":
-        return lm_settings.from_command_line(arguments)[1]
-    return options.choose_settings(name, "", PROGRAMS[name].PRESETS, arguments)[1]
+        return lm_settings.from_command_line(arguments)
+    return options.choose_settings(name, "", PROGRAMS[name].PRESETS, arguments)
 
 
 def refusal(function, *arguments) -> str:
