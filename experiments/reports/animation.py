@@ -1,0 +1,32 @@
+"""The page of traced translations: attention weights, and the animation of every decode step."""
+
+from collections.abc import Sequence
+
+from attn_jax.viewer import AttentionView
+from experiments.measures.outcomes import TracedSentence
+
+
+def page(sentences: Sequence[TracedSentence], title: str, note: str = "") -> bytes:
+    """One page of the attention viewer with all sentences, each with its animation.
+
+    Args:
+      sentences: at least one.
+      title: of the page.
+      note: a sentence under the title.
+    """
+    readings = tuple(view(sentence).readings[0] for sentence in sentences)
+    return AttentionView(readings, title, note).to_html().encode()
+
+
+def view(sentence: TracedSentence) -> AttentionView:
+    """The view of one sentence."""
+    return AttentionView.from_trace(
+        sentence.fields,
+        sentence.source,
+        sentence.target,
+        annotations=sentence.fields["annotations"],
+        word=lambda i: sentence.labels.get(i, str(i)).replace("▁", " ").strip() or "space",
+        source_words=sentence.source_words,
+        target_words=sentence.target_words,
+        title=sentence.title,
+    )
