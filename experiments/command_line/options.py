@@ -1,17 +1,19 @@
 """The options of a program: a preset, changes to its settings, and the command to repeat a run."""
 
 import dataclasses
+import itertools
 import re
 import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import tyro
 
 
+@runtime_checkable
 class ProgramSettings(Protocol):
     """The settings of a program, a dataclass; each of its fields is an option.
 
@@ -55,7 +57,7 @@ def option_value(name: str, arguments: Sequence[str]) -> str | None:
       'smoke'
     """
     value = None
-    for word, after in zip(arguments, [*arguments[1:], None], strict=True):
+    for word, after in itertools.pairwise([*arguments, ""]):
         if word == f"--{name}":
             value = after
         elif word.startswith(f"--{name}="):

@@ -205,10 +205,11 @@ sentences, {RESAMPLES:,} resamples); fewer than {FEWEST_SENTENCES} sentences hav
     yield score_table(scores)
     figure = bleu_by_length(scores.tables)
     yield Picture("bleu_by_length.png", figure, "BLEU against source length, a line a system")
-    yield """\
-The difference in BLEU of two systems, on all test sentences and on those of over 20 words; p is
-that of a paired bootstrap test."""
-    yield from comparison_table(scores)
+    for table in comparison_table(scores):
+        yield """\
+The difference in BLEU of two systems, and how many times as much one scores; p is that of a paired
+bootstrap test."""
+        yield table
     yield """\
 The length of the translations by that of the references, BLEU's factor for translations that are
 too short (its brevity penalty), and the last losses in nats a token. The training loss is measured

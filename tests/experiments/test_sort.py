@@ -128,7 +128,9 @@ def test_impossible_settings_are_refused(changes, message):
 
 
 def test_too_few_questions_for_a_batch_are_refused():
-    with pytest.raises(ValueError, match="6 questions cannot fill one batch of batch_size=64"):
+    with pytest.raises(
+        ValueError, match=r"6 questions cannot fill one batch of 64; lower --train\.batch-size"
+    ):
         sort.make_data(dataclasses.replace(QUICK, letters=2, length=3))
 
 
