@@ -108,6 +108,7 @@ def outputs(context: RunContext, outcomes: dict[str, Outcome], command: str) -> 
     """The content of the report; alignments are those of the first system that has them."""
     corpus, settings = context.corpus, context.settings
     aligned = [outcome for outcome in outcomes.values() if outcome.picks is not None]
+    others = [outcome for outcome in outcomes.values() if outcome.picks is None]
     lecture = Example(
         "The lecture's sentence (not from this corpus)",
         LECTURE,
@@ -145,7 +146,7 @@ def outputs(context: RunContext, outcomes: dict[str, Outcome], command: str) -> 
         picked_from=aligned[0].output.name if aligned else "",
         preset=settings.preset,
         examples=(lecture, *other_alignments),
-        traced=tuple(one for outcome in outcomes.values() for one in outcome.traced),
+        traced=tuple(one for outcome in (*aligned, *others) for one in outcome.traced),
     )
 
 

@@ -22,11 +22,21 @@ def view(sentence: TracedSentence) -> AttentionView:
     """The view of one sentence."""
     return AttentionView.from_trace(
         sentence.fields,
-        sentence.source,
-        sentence.target,
+        [label(token) for token in sentence.source],
+        [label(token) for token in sentence.target],
         annotations=sentence.fields["annotations"],
-        word=lambda i: sentence.labels.get(i, str(i)).replace("▁", " ").strip() or "space",
+        word=lambda i: label(sentence.labels.get(i, str(i))),
         source_words=sentence.source_words,
         target_words=sentence.target_words,
         title=sentence.title,
     )
+
+
+def label(token: str) -> str:
+    """A subword without the mark of the space before it; the page merges subwords by their words.
+
+    Example:
+      >>> label("▁chat"), label("s"), label("▁")
+      ('chat', 's', 'space')
+    """
+    return token.removeprefix("▁") or "space"

@@ -75,12 +75,12 @@ class Progress:
         """The progress in one line."""
         elapsed = self._clock() - self._began
         done = self._step - self._first
-        left = "?"
+        left, of_run = "?", ""
         if done:
-            left = as_clock((elapsed - self._excluded) / done * (self._steps - self._step))
-        of_run = ""
-        if self._part is not None:
-            of_run = f" (whole run {as_clock(self._part.run_seconds_left)})"
+            seconds = (elapsed - self._excluded) / done * (self._steps - self._step)
+            left = as_clock(seconds)
+            if self._part is not None:
+                of_run = f" (whole run {as_clock(seconds + self._part.seconds_after)})"
         return (
             f"{self._unit} {self._step:,}/{self._steps:,}{self._measured} · "
             f"{as_clock(elapsed)} elapsed · {left} left{of_run}"

@@ -6,7 +6,7 @@ ratio: it takes a fixed time for each part that has not started.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 PRIOR = 0.03  # share of all work that counts as if done in the expected time, against jumps
 
@@ -35,9 +35,9 @@ class Part:
         self._run.exclude(seconds)
 
     @property
-    def run_seconds_left(self) -> float:
-        """The seconds that are left of the whole run."""
-        return self._run.left
+    def seconds_after(self) -> float:
+        """The seconds that the run will take after this part."""
+        return self._run.left_after(self)
 
 
 class WholeRun:
@@ -84,11 +84,17 @@ class WholeRun:
 
     @property
     def left(self) -> float:
-        """The seconds that are left, estimated from the speed so far."""
+        """The seconds that are left of all parts, estimated from the speed so far."""
+        return self._left([*self._parts.values()])
+
+    def left_after(self, part: Part) -> float:
+        """The seconds that are left of all other parts."""
+        return self._left([other for other in self._parts.values() if other is not part])
+
+    def _left(self, parts: Sequence[Part]) -> float:
         prior = PRIOR * self.total
         running = 0.0 if self._began is None else self._clock() - self._began - self._excluded
         speed = (self._finished_seconds + running + prior) / max(self._work + prior, 1e-9)
-        parts = self._parts.values()
         open_work = sum(part.expected * (1 - part.share) for part in parts)
         return open_work * speed + self._compilation * sum(not part.has_started for part in parts)
 

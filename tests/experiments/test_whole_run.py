@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from experiments.training.progress import Progress
+from experiments.training.progress import Progress, as_clock
 from experiments.training.run_times import expected_times
 from experiments.training.settings import from_command_line
 from experiments.training.whole_run import PRIOR, WholeRun
@@ -68,6 +68,11 @@ def test_a_line_of_progress_has_the_time_left_of_the_whole_run():
     assert file.getvalue() == (
         "sentence 30/60 · 0:02:30 elapsed · 0:02:30 left (whole run 0:12:30)\n"
     )
+    clock.seconds = 600.0
+    progress.step(31)
+    assert file.getvalue().splitlines()[-1].startswith("sentence 31/60 · 0:10:00 elapsed · 0:09:21")
+    left = 29 * 600 / 31 + 600 * (600 + 30) / (155 + 30)
+    assert file.getvalue().endswith(f"(whole run {as_clock(left)})\n")
 
 
 def test_the_expected_time_of_the_quick_preset_is_that_of_the_stored_run():
