@@ -116,11 +116,11 @@ def load(directory: Path, key: Mapping[str, Any]) -> Outcome | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=_array_or_object)
-    except ValueError:  # the file is damaged; the outcome is measured again
+        if content["format"] != FORMAT or content["key"] != json.loads(json.dumps(key)):
+            return None
+        return _outcome(content["outcome"])
+    except (ValueError, KeyError, TypeError):  # damaged; the outcome is measured again
         return None
-    if content["format"] != FORMAT or content["key"] != json.loads(json.dumps(key)):
-        return None
-    return _outcome(content["outcome"])
 
 
 def _as_json(value: Any) -> Any:

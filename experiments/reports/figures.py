@@ -55,6 +55,7 @@ def bleu_by_length(tables: Sequence[ScoreTable]) -> Figure:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("source length (words)")
     axes.set_ylabel("BLEU")
+    axes.set_title("BLEU by the length of the source, with 95 % intervals", fontsize=10)
     remove_frame(axes)
     if drawn:
         figure.legend(loc="outside upper center", ncols=2, frameon=False, handlelength=4)

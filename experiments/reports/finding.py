@@ -11,7 +11,7 @@ from experiments.measures.scores import ALL, BINS, LAST_STATE, Scores, ScoreTabl
 from experiments.reports.curves import Curve
 from experiments.systems.translation import SYSTEMS
 
-TRANSFORMER = SYSTEMS["transformer"].label
+TRANSFORMER, WORD_BY_WORD = SYSTEMS["transformer"].label, SYSTEMS["lexicon"].label
 CHANCE = 0.05  # a difference with a larger p can be chance
 LOWEST = 1.0  # BLEU below which a difference is not explained
 
@@ -19,13 +19,17 @@ LOWEST = 1.0  # BLEU below which a difference is not explained
 def finding(scores: Scores, curves: Sequence[Curve] = ()) -> list[str]:
     """The best system, the effect of length, and what distinguishes the two best in BLEU.
 
-    The third sentence compares the Transformer, if it is there, with the best other system.
+    The third sentence compares the Transformer, if it is there, with the best other network.
     """
     ranked = sorted(scores.tables, key=_overall, reverse=True)
     sentences = [_best(scores, ranked), *_by_length(scores, ranked[0])]
     if len(ranked) > 1:
         subject = next((table for table in ranked if table.system == TRANSFORMER), ranked[0])
-        rival = next(table for table in ranked if table is not subject)
+        others = sorted(
+            (table for table in ranked if table is not subject),
+            key=lambda table: table.system == WORD_BY_WORD,
+        )
+        rival = others[0]
         sentences.append(_difference(scores, subject, rival, curves))
     return sentences
 
@@ -71,7 +75,8 @@ def _by_length(scores: Scores, best: ScoreTable) -> Iterator[str]:
             verb = "falls" if float(after) < float(before) else "rises"
             change = f"stays at {before}" if after == before else f"{verb} from {before} to {after}"
             changes.append(f"*{name}* {change} BLEU")
-    yield f"From {labels[0]} to {labels[-1]} words, {' and '.join(changes)}."
+    listed = ", and ".join(filter(None, (", ".join(changes[:-1]), changes[-1])))
+    yield f"From {labels[0]} to {labels[-1]} words, {listed}."
 
 
 def _difference(

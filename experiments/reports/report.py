@@ -138,7 +138,8 @@ class Report:
     def _plain(self, value: Any) -> Any:
         if dataclasses.is_dataclass(value):
             return vars(value)
-        return (value if self.decimals is None else value.round(self.decimals)).tolist()
+        is_exact = self.decimals is None or value.dtype == bool
+        return (value if is_exact else value.round(self.decimals)).tolist()
 
 
 def publish(report: Report, directory: Path, console: Console | None = None) -> None:
