@@ -197,13 +197,13 @@ def test_sample_writes_a_page_and_warns_about_what_training_lacks(home, capsys, 
     real = sample.translate_one
     alignment = Alignment(("the", "file"), ("le", "fichier"), np.eye(2))
     monkeypatch.setattr(sample, "translate_one", lambda *a: ("le", alignment, real(*a)[2]))
-    main(["sample", "--run", "runs/smoke", "--system=transformer", "--page", "Ω the zyzzyva!"])
+    main(["sample", "--run", "runs/smoke", "--system=transformer", "--page", "Ω the zyzzyva."])
     said = capsys.readouterr().out
     assert "warning: the training sentences do not have the characters Ω; the network" in said
     assert "warning: the training sentences do not have the words zyzzyva; the network" in said
     page = home / "runs/smoke/samples/ω-the-zyzzyva-transformer.html"
     assert f"The animation, to open in a browser: {page.relative_to(home)}" in said
-    assert "Ω the zyzzyva!" in page.read_text()
+    assert "Ω the zyzzyva." in page.read_text()
 
 
 def test_sample_draws_the_alignment(home, capsys, monkeypatch):
