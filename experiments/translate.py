@@ -7,8 +7,9 @@
 Bahdanau, Cho and Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate"
 (2014), figures 2 and 3, https://arxiv.org/abs/1409.0473, at a small scale: several systems are
 trained to translate English to French on the same sentences; the report has BLEU by the length of
-the sentence and alignments of test sentences. If interrupted, run the same command again: it
-resumes from the last checkpoint.
+the sentence, alignments of test sentences, and a page with the animation of their decode steps. If
+interrupted, run the same command again: it resumes from the last checkpoint, and neither trains nor
+translates again what is done. `sample --page` makes such a page of a sentence of yours.
 """
 
 import sys

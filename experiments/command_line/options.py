@@ -30,6 +30,11 @@ ESCAPED = tyro.conf.arg(
 )
 
 
+def run_name(default: str) -> Any:
+    """The annotation of a run's name, whose default depends on other options."""
+    return tyro.conf.arg(metavar="NAME", help_behavior_hint=f"(default: {default})")
+
+
 def shell_command(experiment: str, arguments: Sequence[str] = ()) -> str:
     """The shell command, for this folder, that runs a program with these arguments."""
     return shlex.join([interpreter(), "-m", f"experiments.{experiment}", *arguments])

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from attn_jax.models import DecoderConfig
 from attn_jax.modules import Rotary
-from experiments.command_line.options import ESCAPED, choose_settings, option_value
+from experiments.command_line.options import ESCAPED, choose_settings, option_value, run_name
 from experiments.data.text_tokens import Kind
 from experiments.systems.sizes import check_heads
 from experiments.training.mesh import MeshSizes
@@ -88,8 +88,7 @@ class Settings:
       preset: the defaults of all other options: quick (ten minutes on two cores), smoke (a test run
         of half a minute), full (for an accelerator).
       recipe: the parts of the model, and the defaults of its sizes and training: own, or nanogpt.
-      name: a name for the run, whose files are in runs/NAME. By default it is
-        lm-CORPUS-TOKENS-RECIPE-PRESET.
+      name: a name for the run, whose files are in runs/NAME.
       corpus: the text. moby_dick is in the repository; tinyshakespeare is a file that you download,
         see --data-dir.
       data_dir: the folder with the file tinyshakespeare.txt.
@@ -107,7 +106,7 @@ class Settings:
 
     preset: Literal["quick", "smoke", "full"] = "quick"
     recipe: RecipeName = "own"
-    name: str | None = None
+    name: Annotated[str | None, run_name("lm-CORPUS-TOKENS-RECIPE-PRESET")] = None
     corpus: Literal["moby_dick", "tinyshakespeare"] = "moby_dick"
     data_dir: Path | None = None
     tokens: Kind = "char"

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from experiments.command_line.options import choose_settings
+from experiments.command_line.options import choose_settings, run_name
 from experiments.data.corpora import SubsetRule
 from experiments.systems.translation import TransformerWidths, Widths, check_systems
 from experiments.training.runs import directory_of
@@ -34,8 +34,7 @@ class Settings:
     Attributes:
       preset: the defaults of all other options: quick (at most twenty minutes on two cores), smoke
         (a test run of a minute), full (the paper's sizes, for an accelerator).
-      name: a name for the run, whose files are in runs/NAME. By default it is
-        translate-CORPUS-PRESET.
+      name: a name for the run, whose files are in runs/NAME.
       corpus: the sentence pairs. docs is in the repository; multi30k and acts are files that you
         download, see --data-dir.
       data_dir: the folder with the files of multi30k or acts.
@@ -52,7 +51,7 @@ class Settings:
     """
 
     preset: Literal["quick", "smoke", "full"] = "quick"
-    name: str | None = None
+    name: Annotated[str | None, run_name("translate-CORPUS-PRESET")] = None
     corpus: Literal["docs", "multi30k", "acts"] = "docs"
     data_dir: Path | None = None
     systems: tuple[str, ...] = ("lexicon", "final", "bahdanau", "transformer")

@@ -226,4 +226,4 @@ def test_the_list_of_programs_has_each_with_its_command(capsys):
     assert capsys.readouterr().out == listed
     said = refusal(listing.main, ["sort", "--preset=smoke"])
     assert said == f"error: run it as {options.shell_command('sort', ['--preset=smoke'])}"
-    assert "'grammer' is no program; choose from translate, " in refusal(listing.main, ["grammer"])
+    assert "'sorting' is no program; choose from translate, " in refusal(listing.main, ["sorting"])
