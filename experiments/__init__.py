@@ -1,4 +1,4 @@
-"""Questions about attention, each a program; `python -m experiments` lists them.
+"""Questions about attention, each a program: translate, grammar, length, lm, sort and generate.
 
 A file imports from its own folder and from those that stand before it in this list:
 
@@ -10,5 +10,5 @@ A file imports from its own folder and from those that stand before it in this l
     reports/       reports, figures, tables, and terminal output
     *.py           the questions
     gallery/       the pages of docs/gallery, made from models of the questions
-    __main__.py    the list of programs
+    __main__.py    the list of programs, `python -m experiments`
 """

@@ -125,16 +125,10 @@ def outputs(context: RunContext, outcomes: dict[str, Outcome], command: str) -> 
         )
         for outcome in aligned[1:]
     )
+    sizes = len(corpus.train), len(corpus.validation), len(corpus.test)
     metrics = {name: settings.directory / name / METRICS for name in outcomes}
     return Outputs(
-        data=DataNote(
-            corpus.name,
-            corpus.licence,
-            corpus.note,
-            len(corpus.train),
-            len(corpus.validation),
-            len(corpus.test),
-        ),
+        data=DataNote(corpus.name, corpus.licence, corpus.note, *sizes),
         systems=tuple(outcome.output for outcome in outcomes.values()),
         sources=tuple(pair.source for pair in corpus.test),
         references=tuple(pair.target for pair in corpus.test),

@@ -27,9 +27,9 @@ def best_translated(
       fits: whether the system can translate a source.
 
     Example:
-      >>> sources = ["A red car stops here now.", "The dog sleeps in the house."]
+      >>> sources = ["A red car stops here now.", "The dog sleeps in the garden."]
       >>> best_translated(sources, ["un chat", "le chien dort"], ["une auto", "le chien dort"])
-      'The dog sleeps in the house.'
+      'The dog sleeps in the garden.'
     """
     metric = CHRF(lowercase=True)
 
