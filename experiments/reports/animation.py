@@ -5,6 +5,12 @@ from collections.abc import Sequence
 from attn_jax.viewer import AttentionView
 from experiments.measures.outcomes import TracedSentence
 
+# The viewer shows each step's scores, and below them the weights.
+MEANS_OF_HEADS = (
+    "The scores and weights of the Transformer are means over the heads of one block, so its "
+    "weights are not the softmax of the scores shown."
+)
+
 
 def page(sentences: Sequence[TracedSentence], title: str, note: str = "") -> bytes:
     """One page of the attention viewer with all sentences, each with its animation.

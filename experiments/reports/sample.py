@@ -13,7 +13,7 @@ from rich.console import Console
 from experiments.command_line.options import parse, shell_command
 from experiments.data.batches import encode_one
 from experiments.measures.translation_run import translate_one
-from experiments.reports.animation import page
+from experiments.reports.animation import MEANS_OF_HEADS, page
 from experiments.reports.figures import alignment_maps, png
 from experiments.reports.terminal import show_alignment
 from experiments.systems.translation import (
@@ -77,7 +77,10 @@ def sample(arguments: Sequence[str], console: Console) -> None:
         console.print(f"The alignment as a figure: {path}", soft_wrap=True)
     if options.page:
         path = path.with_name(f"{path.stem}-{options.system}.html")
-        write_whole(path, page([traced], options.sentence, SYSTEMS[options.system].note))
+        note = f"{SYSTEMS[options.system].label}: {SYSTEMS[options.system].note}."
+        if options.system == "transformer":
+            note += f" {MEANS_OF_HEADS}"
+        write_whole(path, page([traced], options.sentence, note))
         console.print(f"The animation, to open in a browser: {path}", soft_wrap=True)
     else:
         console.print("Add --page for an animation of every decode step.")

@@ -14,7 +14,7 @@ from experiments.measures.scores import (
     score_systems,
     word_count,
 )
-from experiments.reports.animation import page
+from experiments.reports.animation import MEANS_OF_HEADS, page
 from experiments.reports.curves import Curve, training_curves
 from experiments.reports.environment import Environment, environment
 from experiments.reports.figures import alignment_maps, bleu_by_length
@@ -35,6 +35,7 @@ from experiments.reports.translation_tables import (
     score_table,
     system_table,
 )
+from experiments.systems.translation import SYSTEMS
 
 PAGE, TRANSLATIONS = "alignments.html", "translations.jsonl"
 QUANTILES = {"A short": 0.1, "A medium": 0.5, "A long": 0.9, "The longest": 1.0}
@@ -184,6 +185,8 @@ def _page(outputs: Outputs) -> dict[str, bytes]:
     if not outputs.traced:
         return {}
     note = "The attention from each generated word to each source word, step by step."
+    if any(system.name == SYSTEMS["transformer"].label for system in outputs.systems):
+        note += f" {MEANS_OF_HEADS}"
     return {PAGE: page(outputs.traced, "Translations of this run", note)}
 
 

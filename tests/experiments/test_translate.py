@@ -18,6 +18,7 @@ import pytest
 from experiments.measures import translation_run
 from experiments.measures.alignments import Alignment, group_by_word
 from experiments.reports import sample
+from experiments.reports.animation import MEANS_OF_HEADS
 from experiments.training import runs
 from experiments.training.checkpoints import CheckpointMismatch
 from experiments.training.sentences import (
@@ -75,6 +76,7 @@ def test_a_run_ends_with_a_report_on_every_system(home):
     for system in ("RNN, last state", "RNN + attention", "Transformer"):
         assert f"{system}: the lecture's sentence" in page
     assert '"annotations"' in page
+    assert MEANS_OF_HEADS in page
     for figure in ("bleu_by_length", "training", "alignments"):
         assert (home / f"runs/smoke/report/{figure}.png").stat().st_size > 5_000
 
@@ -204,6 +206,7 @@ def test_sample_writes_a_page_and_warns_about_what_training_lacks(home, capsys, 
     page = home / "runs/smoke/samples/ω-the-zyzzyva-transformer.html"
     assert f"The animation, to open in a browser: {page.relative_to(home)}" in said
     assert "Ω the zyzzyva." in page.read_text()
+    assert MEANS_OF_HEADS in page.read_text()
 
 
 def test_sample_draws_the_alignment(home, capsys, monkeypatch):
