@@ -10,4 +10,5 @@ A file imports from its own folder and from those that stand before it in this l
     reports/       reports, figures, tables, and terminal output
     *.py           the questions
     gallery/       the pages of docs/gallery, made from models of the questions
+    __main__.py    the list of programs, `python -m experiments`
 """

@@ -31,7 +31,7 @@ from attn_jax.models import (
     load_hf,
 )
 from experiments.command_line.errors import exit_on_user_error
-from experiments.command_line.options import shell_command
+from experiments.command_line.options import parse, shell_command
 from experiments.systems.chat import render_chat
 from experiments.systems.checkpoint_text import CheckpointTokenizer, NewText
 
@@ -41,23 +41,23 @@ class Options:
     """Continues each prompt with a Hugging Face checkpoint.
 
     Attributes:
-      model: folder with config.json, safetensors and tokenizer.json.
+      model: the folder with config.json, safetensors and tokenizer.json.
       prompt: one or several texts, continued in one batch; an empty one starts with the
         checkpoint's start token.
-      chat: whether each prompt is a message for the checkpoint's chat template; only the answer is
-        shown then.
-      system: with `chat`, the system message.
-      max_new_tokens: the most generated tokens of each prompt.
+      chat: format each prompt as a message with the checkpoint's chat template, and show only the
+        answer.
+      system: the system message, with --chat.
+      max_new_tokens: the most tokens generated for each prompt.
       stop: texts that end the generation, beside the checkpoint's stop tokens; they are not shown.
-      sampling: how the next token is sampled; temperature 0 is greedy.
-      seed: of the sampling.
-      cache: kind of the key/value cache; docs/caches.md compares them.
+      sampling: How the next token is sampled; temperature 0 is greedy.
+      seed: the seed of the sampling.
+      cache: the kind of key/value cache; docs/caches.md compares them.
       int8: store keys and values in eight bits.
-      dtype: of the parameters; the file's by default.
-      lookup: number of draft tokens taken from earlier repeats in the text; 0 for none. Speculative
-        decoding does not change the generated text.
-      draft: folder of a smaller model with the same vocabulary, for draft tokens.
-      draft_tokens: number of draft tokens of that model for each pass.
+      dtype: the dtype of the parameters; by default that of the file.
+      lookup: the number of draft tokens taken from earlier repeats in the text; 0 for none.
+        Speculative decoding does not change the generated text.
+      draft: the folder of a smaller model with the same vocabulary, for draft tokens.
+      draft_tokens: the number of draft tokens of that model for each pass.
     """
 
     model: Path
@@ -188,7 +188,7 @@ def main(arguments: Sequence[str]) -> int:
       SystemExit: an option is unknown, or the run raised an error that a user can correct.
     """
     with exit_on_user_error():
-        options = tyro.cli(Options, args=arguments, prog=shell_command("generate"))
+        options = parse(Options, arguments, prog=shell_command("generate"))
         run(options, Console(stderr=True, highlight=False))
     return 0
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -34,7 +35,7 @@ from experiments.reports.program import run_program
 from experiments.reports.report import publish
 from experiments.reports.terminal import show_alignment
 from experiments.systems.translation import SYSTEMS, Widths
-from experiments.training.runs import directory_of, locked
+from experiments.training.runs import directory_of, opened
 from experiments.training.task import TrainConfig
 
 LEXICON, LAST_STATE, ATTENTION = (SYSTEMS[name].label for name in ("lexicon", "final", "bahdanau"))
@@ -46,17 +47,21 @@ class Settings:
     """All settings of a run.
 
     Attributes:
-      name: of the run; its files are in runs/NAME.
-      sentences: number of training sentences.
-      train_depths: numbers of relative clauses in training.
-      test_depths: numbers of relative clauses in the test; those beyond training have no claims.
-      test_sentences: number of test sentences at each depth.
-      shapes: number of padded batch shapes; each is compiled once.
-      widths: of both networks.
-      train: optimiser, schedule, and the seed of data and training.
-      fresh: remove an earlier run of that name first.
+      preset: the defaults of all other options: quick (at most five minutes on two cores), smoke (a
+        test run of half a minute).
+      name: a name for the run, whose files are in runs/NAME.
+      sentences: the number of training sentences.
+      train_depths: the numbers of relative clauses in training.
+      test_depths: the numbers of relative clauses in the test; those beyond training have no
+        claims.
+      test_sentences: the number of test sentences at each depth.
+      shapes: the number of padded batch shapes; each is compiled once.
+      widths: Widths of both networks.
+      train: Optimiser, learning rate, the seed of data and training, and how often to save.
+      fresh: remove the stored run of that name, and start again.
     """
 
+    preset: Literal["quick", "smoke"] = "quick"
     name: str = "grammar"
     sentences: int = 16_000
     train_depths: tuple[int, ...] = (0, 1, 2, 3)
@@ -77,6 +82,7 @@ class Settings:
 PRESETS = {
     "quick": Settings(),
     "smoke": Settings(
+        preset="smoke",
         name="grammar-smoke",
         sentences=400,
         train_depths=(0, 1),
@@ -112,7 +118,7 @@ def make_corpus(settings: Settings) -> Corpus:
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     """Trains both networks, compares the three systems, and writes the report."""
     directory = directory_of(settings.name)
-    with locked(directory):
+    with opened(directory, "grammar"):
         corpus = make_corpus(settings)
         sources = [sentence.english for sentence in [*corpus.test, HELD_OUT]]
         console.print(
@@ -169,6 +175,7 @@ def examine(
     strict = _rate(only_sure, alignments[:-1], depths)
     return Findings(
         command=command,
+        preset=settings.preset,
         seed=settings.train.seed,
         train_sentences=len(corpus.train),
         train_depths=settings.train_depths,
@@ -256,7 +263,7 @@ def _path(shares: Sequence[float]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """The experiment as a program."""
-    description = "Translates the lecture's sentence with and without attention."
+    description = "Translates the lecture's sentence with and without attention, and tests claims."
     return run_program("grammar", description, PRESETS, run, arguments)
 
 

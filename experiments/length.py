@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -30,7 +31,7 @@ from experiments.reports.length_report import Findings, TaskResult, make_report
 from experiments.reports.program import run_program
 from experiments.reports.report import publish
 from experiments.systems.translation import SYSTEMS, Widths
-from experiments.training.runs import directory_of, locked
+from experiments.training.runs import directory_of, opened
 from experiments.training.task import TrainConfig
 
 LAST_STATE, ATTENTION = (SYSTEMS[name].label for name in ("final", "bahdanau"))
@@ -44,19 +45,22 @@ class Settings:
     """All settings of a run.
 
     Attributes:
-      name: of the run; its files are in runs/NAME.
-      tasks: copy and reverse (different symbols), digits (reversed, ten symbols with repeats),
-        agreement (of a verb with its subject, across relative clauses).
-      items: number of training items of each task.
-      test_items: number of test items at each size.
-      longest: length of the longest training sequence of copy and reverse.
-      deepest: most relative clauses in the training sentences of agreement.
-      symbols: size of the alphabet of copy and reverse.
-      widths: of both networks.
-      train: optimiser, schedule, and the seed of data and training.
-      fresh: remove an earlier run of that name first.
+      preset: the defaults of all other options: quick (at most five minutes on two cores), smoke (a
+        test run of half a minute).
+      name: a name for the run, whose files are in runs/NAME.
+      tasks: the tasks: copy and reverse (different symbols), digits (reversed, ten symbols with
+        repeats), agreement (of a verb with its subject, across relative clauses).
+      items: the number of training items of each task.
+      test_items: the number of test items at each size.
+      longest: the length of the longest training sequence of copy and reverse.
+      deepest: the most relative clauses in a training sentence of agreement.
+      symbols: the size of the alphabet of copy and reverse.
+      widths: Widths of both networks.
+      train: Optimiser, learning rate, the seed of data and training, and how often to save.
+      fresh: remove the stored run of that name, and start again.
     """
 
+    preset: Literal["quick", "smoke"] = "quick"
     name: str = "length"
     tasks: tuple[str, ...] = ("copy", "reverse", "digits", "agreement")
     items: int = 20_000
@@ -90,6 +94,7 @@ class Settings:
 PRESETS = {
     "quick": Settings(),
     "smoke": Settings(
+        preset="smoke",
         name="length-smoke",
         tasks=("copy",),
         items=200,
@@ -141,13 +146,13 @@ def make_data(task: str, settings: Settings) -> TaskData:
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     """Trains both networks on every task, and writes the report."""
     directory = directory_of(settings.name)
-    with locked(directory):
+    with opened(directory, "length"):
         results = {}
         for task in settings.tasks:
             data = make_data(task, settings)
             results[task] = train_on(task, data, settings, directory, console)
         claims = [claim for task, result in results.items() for claim in claims_of(task, result)]
-        findings = Findings(command, settings.train.seed, results, claims)
+        findings = Findings(command, settings.preset, settings.train.seed, results, claims)
         publish(make_report(findings), directory / "report", console)
         return claims
 

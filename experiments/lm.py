@@ -45,7 +45,7 @@ from experiments.systems.language_model import LanguageModel
 from experiments.training.lm_settings import RECIPES, Settings, from_command_line
 from experiments.training.mesh import OneDevice, placement
 from experiments.training.mesh_processes import held_by_first_process, is_first_process, join
-from experiments.training.runs import locked
+from experiments.training.runs import opened
 from experiments.training.task import Task
 from experiments.training.train import TrainResult, fit
 
@@ -118,7 +118,7 @@ class RunContext:
 
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     """Trains the model, generates samples and writes the report; only process 0 returns claims."""
-    with held_by_first_process(locked(settings.directory)):
+    with held_by_first_process(opened(settings.directory, "lm")):
         text = load_text(settings.corpus, settings.data_dir)
         tokens = learn_tokens(settings.tokens, text.train, text.validation, settings.vocab_size)
         where = placement(settings.mesh, settings.model(tokens.size), settings.train.batch_size)
@@ -196,6 +196,7 @@ def examine(context: RunContext, result: TrainResult, loss: float, command: str)
     tokens_seen = train.steps * train.batch_size * settings.sizes.max_length
     return Findings(
         command=command,
+        preset=settings.preset,
         data=f"{context.text.note} Licence: {context.text.licence}.",
         model=model_description(context),
         training=(
@@ -257,12 +258,12 @@ def main(arguments: Sequence[str]) -> int:
       SystemExit: an option is unknown, or the run raised an error that a user can correct.
     """
     with exit_on_user_error():
-        preset, settings = from_command_line(arguments)
+        settings = from_command_line(arguments)
         join(settings.processes)
         console = Console(highlight=False, quiet=not is_first_process())
         claims = run(settings, shell_command("lm", arguments), console)
-    print_claims(console, claims)
-    return int(preset == "quick" and not all(claim.holds for claim in claims))
+    print_claims(console, claims, settings.preset)
+    return int(settings.preset == "quick" and not all(claim.holds for claim in claims))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import grain
 import jax.numpy as jnp
@@ -30,7 +31,7 @@ from experiments.reports.report import publish
 from experiments.reports.sort_report import Findings, make_report
 from experiments.systems.language_model import LanguageModel
 from experiments.systems.sizes import check_heads
-from experiments.training.runs import directory_of, locked
+from experiments.training.runs import directory_of, opened
 from experiments.training.task import Task, TrainConfig
 from experiments.training.train import TrainResult, fit
 
@@ -43,17 +44,20 @@ class Settings:
     """All settings of a run.
 
     Attributes:
-      name: of the run; its files are in runs/NAME.
-      letters: size of the alphabet.
-      length: of a question.
-      held_out: share of all questions that are not in training.
-      num_layers: blocks of the model.
-      num_heads: of a block.
-      model_dim: width of a token's vector.
-      train: optimiser, schedule, and the seed of data and training.
-      fresh: remove an earlier run of that name first.
+      preset: the defaults of all other options: quick (a minute or two on two cores), smoke (a test
+        run of half a minute), full (four letters).
+      name: a name for the run, whose files are in runs/NAME.
+      letters: the size of the alphabet.
+      length: the number of letters of a question.
+      held_out: the share of all questions that are not in training.
+      num_layers: the number of blocks of the model.
+      num_heads: the number of heads of a block.
+      model_dim: the width of a token's vector.
+      train: Optimiser, learning rate, the seed of data and training, and how often to save.
+      fresh: remove the stored run of that name, and start again.
     """
 
+    preset: Literal["quick", "smoke", "full"] = "quick"
     name: str = "sort"
     letters: int = 3
     length: int = 6
@@ -100,6 +104,7 @@ class Settings:
 PRESETS = {
     "quick": Settings(),
     "smoke": Settings(
+        preset="smoke",
         name="sort-smoke",
         length=4,
         num_layers=2,
@@ -110,6 +115,7 @@ PRESETS = {
         ),
     ),
     "full": Settings(
+        preset="full",
         name="sort-full",
         letters=4,
         length=7,
@@ -145,7 +151,7 @@ def make_data(settings: Settings) -> TaskData:
     if len(rows) - held_out < settings.train.batch_size:
         raise ValueError(
             f"{len(rows) - held_out} questions cannot fill one batch of "
-            f"batch_size={settings.train.batch_size}; lower it, or hold out fewer"
+            f"{settings.train.batch_size}; lower --train.batch-size or --held-out"
         )
     return TaskData(rows[held_out:], rows[:held_out])
 
@@ -153,7 +159,7 @@ def make_data(settings: Settings) -> TaskData:
 def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     """Trains the model, evaluates it on every question, and writes the report."""
     directory = directory_of(settings.name)
-    with locked(directory):
+    with opened(directory, "sort"):
         data = make_data(settings)
         network = LanguageModel.of(settings.model, given=settings.length)
         console.print(
@@ -209,6 +215,7 @@ def examine(
     example = np.concatenate([rows[shown, :length], answers[shown]])
     return Findings(
         command=command,
+        preset=settings.preset,
         model=(
             f"{settings.num_layers} layers, {settings.num_heads} heads, width "
             f"{settings.model_dim}, {network.size:,} parameters; {settings.train.steps:,} steps in "
@@ -258,8 +265,9 @@ def head_alignments(model: GPT, tokens: Int[np.ndarray, " T"]) -> dict[str, Alig
     length, letters = len(tokens) // 2, as_letters(tokens)
     weights = np.asarray(head_weights(model, jnp.asarray(tokens[:-1])), np.float64)
     rows = weights.reshape(-1, *weights.shape[2:])[:, length - 1 :]
+    masked = np.triu(np.ones(weights.shape[2:], bool), 1)[length - 1 :]
     return {
-        name: Alignment(tuple(letters[:-1]), tuple(letters[length:]), row)
+        name: Alignment(tuple(letters[:-1]), tuple(letters[length:]), row, masked)
         for name, row in zip(head_names(model), rows, strict=True)
     }
 
@@ -271,7 +279,7 @@ def as_letters(ids: Int[np.ndarray, " T"]) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """The experiment as a program."""
-    description = "Sorts letters with a small GPT, and shows what its heads read."
+    description = "Trains a small GPT to sort letters, and shows the attention of its heads."
     return run_program("sort", description, PRESETS, run, arguments)
 
 

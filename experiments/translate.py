@@ -7,211 +7,111 @@
 Bahdanau, Cho and Bengio, "Neural Machine Translation by Jointly Learning to Align and Translate"
 (2014), figures 2 and 3, https://arxiv.org/abs/1409.0473, at a small scale: several systems are
 trained to translate English to French on the same sentences; the report has BLEU by the length of
-the sentence and alignments of test sentences. If interrupted, run the same command again: it
-resumes from the last checkpoint.
+the sentence, alignments of test sentences, and a page with the animation of their decode steps. If
+interrupted, run the same command again: it resumes from the last checkpoint, and neither trains nor
+translates again what is done. `sample --page` makes such a page of a sentence of yours.
 """
 
-import dataclasses
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
 from experiments.command_line.errors import exit_on_user_error
 from experiments.command_line.options import shell_command
-from experiments.data import batches
-from experiments.data.corpora import Corpus
-from experiments.data.tokens import decode, encode
-from experiments.data.words import detokenize, tokenize
-from experiments.measures.alignments import Alignment, pick_alignments, word_alignment
-from experiments.measures.decode import align, translate
-from experiments.measures.scores import SystemOutput
+from experiments.data.tokens import encode
+from experiments.measures.outcomes import Outcome
+from experiments.measures.scores import Scores
+from experiments.measures.showcase import best_translated
+from experiments.measures.translation_run import (
+    LECTURE,
+    RunContext,
+    measured_outcome,
+    stored_outcome,
+)
 from experiments.reports.curves import read_curve
 from experiments.reports.report import publish
-from experiments.reports.sample import sample, translate_one
-from experiments.reports.translation_report import DataNote, Example, Outputs, make_report
-from experiments.systems.lexicon import train_lexicon
-from experiments.systems.translation import SYSTEMS, Network, model_config, note
-from experiments.training.runs import METRICS, locked
-from experiments.training.sentences import (
-    Vocabulary,
-    identity,
-    prepare_corpus,
-    prepare_vocabulary,
-    reserve_directory,
-)
+from experiments.reports.sample import sample
+from experiments.reports.translation_report import PAGE, DataNote, Example, Outputs, make_report
+from experiments.systems.translation import SYSTEMS
+from experiments.training.progress import as_clock
+from experiments.training.run_times import COMPILATION, expected_times
+from experiments.training.runs import METRICS, opened
+from experiments.training.sentences import prepare_corpus, prepare_directory
 from experiments.training.settings import Settings, from_command_line
-from experiments.training.task import Task
-from experiments.training.train import fit
-
-LECTURE = "The cat that was sitting on the mat, which was next to the dog, jumped."
-
-
-@dataclass(frozen=True)
-class RunContext:
-    """The inputs that all systems of a run share.
-
-    Attributes:
-      settings: of the run.
-      corpus: the part that the run's rule keeps.
-      vocabulary: the tokenizers of both languages.
-      console: for messages.
-    """
-
-    settings: Settings
-    corpus: Corpus
-    vocabulary: Vocabulary
-    console: Console
-
-    def encoded(self, split: str, longest: int) -> batches.Encoded:
-        """A split of the corpus as ids."""
-        return batches.encode_pairs(
-            getattr(self.corpus, split),
-            self.vocabulary.english,
-            self.vocabulary.french,
-            max_source=longest,
-            max_target=longest,
-        )
-
-    @cached_property
-    def test_batches(self) -> list[batches.EvaluationBatch]:
-        """The test sentences of any length."""
-        sources = [encode(self.vocabulary.english, pair.source) for pair in self.corpus.test]
-        examples = [batches.Example(source, []) for source in sources]
-        shapes = batches.choose_shapes(examples, self.settings.shapes)
-        return batches.evaluation_batches(
-            examples, batch_size=self.settings.train.batch_size, shapes=shapes
-        )
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A system's part of the report: translations, the lecture's sentence, and alignments."""
-
-    output: SystemOutput
-    lecture: str
-    alignments: tuple[Alignment, ...] = ()
-    lecture_alignment: Alignment | None = None
+from experiments.training.whole_run import WholeRun
 
 
 def run(settings: Settings, command: str, console: Console) -> None:
     """Trains every system of the settings, translates the test set, and writes the report."""
-    with locked(settings.directory):
-        reserve_directory(settings)
+    with opened(settings.directory, "translate"):
         corpus = prepare_corpus(settings)
         console.print(corpus.note, soft_wrap=True)
-        vocabulary = prepare_vocabulary(corpus, settings)
-        context = RunContext(settings, corpus, vocabulary, console)
-        outcomes = {}
-        for name in settings.systems:
-            console.rule(SYSTEMS[name].label, align="left")
-            outcomes[name] = lexicon(context) if name == "lexicon" else network(context, name)
-        directory = settings.directory / "report"
-        publish(make_report(outputs(context, outcomes, command)), directory, console)
-        if (system := settings.systems[-1]) in ("bahdanau", "luong", "transformer"):
-            arguments = ["sample", "--run", str(settings.directory), "--system", system]
-            arguments.append(question(context))
-            console.print("Next, translate a sentence:", soft_wrap=True)
-            console.print(shell_command("translate", arguments), markup=False, soft_wrap=True)
+        vocabulary = prepare_directory(settings, corpus)
+        times = expected_times(settings, vocabulary.sizes, len(corpus.test))
+        whole = WholeRun(times, COMPILATION)
+        context = RunContext(settings, corpus, vocabulary, console, whole)
+        outcomes = all_outcomes(context)
+        report = make_report(outputs(context, outcomes, command))
+        publish(report, settings.directory / "report", console)
+        show_next_step(context, outcomes, report.findings["scores"])
 
 
-def question(context: RunContext) -> str:
-    """The lecture's sentence, or if it is too long, the first test sentence that is not."""
-    english, longest = context.vocabulary.english, context.settings.longest
-    sentences = (LECTURE, *(pair.source for pair in context.corpus.test))
-    return next((s for s in sentences if len(encode(english, s)) <= longest), LECTURE)
+def all_outcomes(context: RunContext) -> dict[str, Outcome]:
+    """The outcome of each system, stored by an earlier run of the same command or measured now."""
+    console, settings = context.console, context.settings
+    stored = {name: stored_outcome(context, name) for name in settings.systems}
+    if context.whole.left > 0:
+        console.print(
+            f"The whole run takes about {as_clock(context.whole.left)} on two CPU cores (estimated "
+            "from an earlier run). The lines below have the time left, from the measured speed.",
+            soft_wrap=True,
+        )
+    outcomes = {}
+    for name, outcome in stored.items():
+        console.rule(SYSTEMS[name].label, align="left")
+        if outcome is not None:
+            where = settings.directory / name
+            console.print(
+                f"already trained and translated ({where}); pass --fresh to start again",
+                soft_wrap=True,
+            )
+        outcomes[name] = outcome or measured_outcome(context, name)
+    return outcomes
 
 
-def lexicon(context: RunContext) -> Outcome:
-    """The word-by-word system: the likeliest translation of each word, in source order."""
-    context.console.print(f"fitting IBM model 1 to {len(context.corpus.train):,} sentence pairs …")
-    began = time.monotonic()
-    pairs = [(tokenize(pair.source), tokenize(pair.target)) for pair in context.corpus.train]
-    words = train_lexicon(pairs)
-    seconds = time.monotonic() - began
-
-    def translated(sentence: str) -> str:
-        return detokenize(words.translate(tokenize(sentence)))
-
-    translations = tuple(translated(pair.source) for pair in context.corpus.test)
-    system = SYSTEMS["lexicon"]
-    output = SystemOutput(system.label, translations, seconds, len(words.table), system.note)
-    return Outcome(output, translated(LECTURE))
-
-
-def network(context: RunContext, name: str) -> Outcome:
-    """A network: trained or loaded, then applied to every test sentence."""
-    settings, vocabulary, console = context.settings, context.vocabulary, context.console
-    net = Network.of(model_config(name, settings.widths_of(name), vocabulary.sizes))
-    directory = settings.directory / name
-    result = fit(
-        training_task(context, name, net),
-        settings.train,
-        directory,
-        console=console,
-        fresh=settings.fresh,
+def show_next_step(context: RunContext, outcomes: Mapping[str, Outcome], scores: Scores) -> None:
+    """Prints where the animation is, and a command that translates a sentence."""
+    console, settings = context.console, context.settings
+    bleu = {
+        name: table.row("all").bleu or 0.0
+        for name in outcomes
+        if name != "lexicon" and (table := scores.table(SYSTEMS[name].label)) is not None
+    }
+    if not bleu:
+        return
+    best = max(bleu, key=lambda name: (name != "final", bleu[name]))
+    sentence = best_translated(
+        [pair.source for pair in context.corpus.test],
+        outcomes[best].output.translations,
+        [pair.target for pair in context.corpus.test],
+        fits=lambda source: len(encode(context.vocabulary.english, source)) <= settings.longest,
     )
-    console.print(
-        f"translating {len(context.corpus.test):,} test sentences, beam {settings.beam.width} …"
-    )
-    targets = translate(net, result.params, context.test_batches, settings.beam)
-    translations = tuple(decode(vocabulary.french, target) for target in targets)
-    line = note(name, settings.widths_of(name))
-    output = SystemOutput(SYSTEMS[name].label, translations, result.seconds, net.size, line)
-    source = encode(vocabulary.english, LECTURE)
-    lecture, alignment = translate_one(net, result.params, vocabulary, source, settings.beam)
-    if name == "final":
-        return Outcome(output, lecture)
-    weights = align(net, result.params, context.test_batches, targets)
-    alignments = tuple(
-        word_alignment(vocabulary, encode(vocabulary.english, pair.source), target, weight)
-        for pair, target, weight in zip(context.corpus.test, targets, weights, strict=True)
-        if target
-    )
-    return Outcome(output, lecture, alignments, alignment)
-
-
-def training_task(context: RunContext, name: str, net: Network) -> Task:
-    """The training task of a network on the run's sentences."""
-    settings, train = context.settings, context.settings.train
-    examples, dropped = context.encoded("train", settings.longest)
-    shapes = batches.choose_shapes(examples, settings.shapes)
-    validation = context.encoded("validation", settings.longest).examples
-    held_out = batches.evaluation_batches(
-        validation, batch_size=train.batch_size, shapes=batches.choose_shapes(validation, 1)
-    )
-    context.console.print(
-        f"{len(examples):,} training pairs ({dropped:,} longer than {settings.longest} tokens left "
-        f"out), {train.steps * train.batch_size / len(examples):.1f} epochs, "
-        f"{net.size:,} parameters",
-        soft_wrap=True,
-    )
-    return Task(
-        name=SYSTEMS[name].label,
-        config={
-            **identity(settings),
-            "model": dataclasses.asdict(net.config),
-            "vocabulary": context.vocabulary.fingerprint,
-            "sentences": len(examples),
-        },
-        init=net.init,
-        loss=net.loss,
-        dataset=batches.training_batches(
-            examples, batch_size=train.batch_size, shapes=shapes, seed=train.seed
-        ),
-        validate=net.validation([batch for batch, _ in held_out]),
-    )
+    page = settings.directory / "report" / PAGE
+    if page.exists():
+        console.print(f"The attention at every decode step, in a browser: {page}", soft_wrap=True)
+    console.print("Next, translate a test sentence, or one of yours:", soft_wrap=True)
+    arguments = ["sample", "--run", str(settings.directory), "--system", best, "--page", sentence]
+    console.print(shell_command("translate", arguments), markup=False, soft_wrap=True)
 
 
 def outputs(context: RunContext, outcomes: dict[str, Outcome], command: str) -> Outputs:
     """The content of the report; alignments are those of the first system that has them."""
     corpus, settings = context.corpus, context.settings
-    aligned = [outcome for outcome in outcomes.values() if outcome.alignments]
+    aligned = [outcome for outcome in outcomes.values() if outcome.picks is not None]
+    others = [outcome for outcome in outcomes.values() if outcome.picks is None]
     lecture = Example(
-        "The lecture's sentence (not from this corpus: manuals do not mention cats)",
+        "The lecture's sentence (not from this corpus)",
         LECTURE,
         {outcome.output.name: outcome.lecture for outcome in outcomes.values()},
         alignment=aligned[0].lecture_alignment if aligned else None,
@@ -225,16 +125,10 @@ def outputs(context: RunContext, outcomes: dict[str, Outcome], command: str) -> 
         )
         for outcome in aligned[1:]
     )
+    sizes = len(corpus.train), len(corpus.validation), len(corpus.test)
     metrics = {name: settings.directory / name / METRICS for name in outcomes}
     return Outputs(
-        data=DataNote(
-            corpus.name,
-            corpus.licence,
-            corpus.note,
-            len(corpus.train),
-            len(corpus.validation),
-            len(corpus.test),
-        ),
+        data=DataNote(corpus.name, corpus.licence, corpus.note, *sizes),
         systems=tuple(outcome.output for outcome in outcomes.values()),
         sources=tuple(pair.source for pair in corpus.test),
         references=tuple(pair.target for pair in corpus.test),
@@ -243,8 +137,11 @@ def outputs(context: RunContext, outcomes: dict[str, Outcome], command: str) -> 
         curves=tuple(
             read_curve(SYSTEMS[name].label, path) for name, path in metrics.items() if path.exists()
         ),
-        picks=pick_alignments(aligned[0].alignments) if aligned else None,
+        picks=aligned[0].picks if aligned else None,
+        picked_from=aligned[0].output.name if aligned else "",
+        preset=settings.preset,
         examples=(lecture, *other_alignments),
+        traced=tuple(one for outcome in (*aligned, *others) for one in outcome.traced),
     )
 
 

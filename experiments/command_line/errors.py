@@ -13,9 +13,9 @@ OUR_FOLDERS = [Path(attn_jax.__file__).resolve().parent, Path(__file__).resolve(
 REMEDIES = {
     errno.ENOSPC: "free some space and run the same command to continue",
     errno.EDQUOT: "your quota is used up: free some space and run the same command to continue",
-    errno.EROFS: "run the same command in a folder on a disk that can be written",
-    errno.EACCES: "make it readable and writable for yourself, or work in another folder",
-    errno.EPERM: "make it readable and writable for yourself, or work in another folder",
+    errno.EROFS: "copy this folder to a disk that can be written, and run the same command there",
+    errno.EACCES: "make it readable and writable for yourself",
+    errno.EPERM: "make it readable and writable for yourself",
 }
 EXPECTED = (ValueError, OSError, FloatingPointError)
 

@@ -1,12 +1,38 @@
 """The options of a program: a preset, changes to its settings, and the command to repeat a run."""
 
+import dataclasses
+import itertools
+import re
 import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
 
 import tyro
+
+
+@runtime_checkable
+class ProgramSettings(Protocol):
+    """The settings of a program, a dataclass; each of its fields is an option.
+
+    `preset` is the name of the preset that the settings started from.
+    """
+
+    @property
+    def preset(self) -> str: ...
+
+
+# The annotation of a string option whose default is white space; the help shows a newline as \n.
+ESCAPED = tyro.conf.arg(
+    help_behavior_hint=lambda default: f"(default: {default.encode('unicode_escape').decode()})"
+)
+
+
+def run_name(default: str) -> Any:
+    """The annotation of a run's name, whose default depends on other options."""
+    return tyro.conf.arg(metavar="NAME", help_behavior_hint=f"(default: {default})")
 
 
 def shell_command(experiment: str, arguments: Sequence[str] = ()) -> str:
@@ -28,38 +54,84 @@ def interpreter() -> str:
     return str(here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here)
 
 
-def take_option(name: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
-    """The last value that is given to an take_option, or None, and the other arguments.
+def option_value(name: str, arguments: Sequence[str]) -> str | None:
+    """The last value of an option on a command line, or None.
 
     Example:
-      >>> take_option("preset", ["--preset", "quick", "--name", "a", "--preset=smoke"])
-      ('smoke', ['--name', 'a'])
+      >>> option_value("preset", ["--preset", "quick", "--name", "a", "--preset=smoke"])
+      'smoke'
     """
-    value, others, left = None, [], list(arguments)
-    while left:
-        word = left.pop(0)
+    value = None
+    for word, after in itertools.pairwise([*arguments, ""]):
         if word == f"--{name}":
-            value = left.pop(0) if left else ""
+            value = after
         elif word.startswith(f"--{name}="):
             value = word.partition("=")[2]
-        else:
-            others.append(word)
-    return value, others
+    return value
 
 
-def choose_settings[Settings](
-    experiment: str, description: str, presets: Mapping[str, Settings], arguments: Sequence[str]
-) -> tuple[str, Settings]:
-    """The name of the preset, and its settings with the changes of the command line."""
-    chosen, rest = take_option("preset", arguments)
-    preset = next(iter(presets)) if chosen is None else chosen
-    if preset not in presets:
-        sys.exit(f"--preset {preset!r} is unknown; choose from {', '.join(presets)}")
-    settings = tyro.cli(
-        type(presets[preset]),
-        default=presets[preset],
-        args=rest,
+def choose_settings[Settings: ProgramSettings](
+    experiment: str,
+    description: str,
+    presets: Mapping[str, Settings],
+    arguments: Sequence[str],
+    commands: Mapping[str, str] | None = None,
+) -> Settings:
+    """The settings of a preset with the changes of the command line.
+
+    Args:
+      experiment: the module's name in `experiments`.
+      description: what the program does, for `--help`.
+      presets: settings by name; the first is the default.
+      arguments: those of the command line.
+      commands: further commands of the program, each with what it does, for `--help`.
+
+    Raises:
+      SystemExit: an option or its value is unknown; the message lists the known ones.
+    """
+    chosen = option_value("preset", arguments)
+    default = presets[chosen if chosen in presets else next(iter(presets))]
+    listed = [f"  {name}  {does}" for name, does in (commands or {}).items()]
+    _refuse_unknown_command(experiment, arguments, commands or {})
+    return parse(
+        type(default),
+        arguments,
+        default=default,
         prog=shell_command(experiment),
-        description=f"{description} --preset {' | '.join(presets)} chooses the defaults below.",
+        description="\n".join([description, *(["", "commands:", *listed] if listed else [])]),
     )
-    return preset, settings
+
+
+def parse[Options](kind: type[Options], arguments: Sequence[str], **options: Any) -> Options:
+    """The options on a command line as a dataclass; `--flag=true` and `--flag=false` work, too.
+
+    Example:
+      >>> @dataclasses.dataclass
+      ... class Options:
+      ...     fresh: bool = False
+      >>> parse(Options, ["--fresh=true"]), parse(Options, ["--fresh=no"])
+      (Options(fresh=True), Options(fresh=False))
+    """
+    flags = {
+        f.name.replace("_", "-") for f in dataclasses.fields(cast(Any, kind)) if f.type is bool
+    }
+    return tyro.cli(kind, args=[_as_flag(word, flags) for word in arguments], **options)
+
+
+def _as_flag(word: str, flags: set[str]) -> str:
+    """`--fresh` for `--fresh=true`, `--no-fresh` for `--fresh=false`; other words unchanged."""
+    found = re.fullmatch(r"--([\w-]+)=(true|yes|1|(false|no|0))", word, re.IGNORECASE)
+    if found is None or found[1].replace("_", "-") not in flags:
+        return word
+    return f"--no-{found[1]}" if found[3] else f"--{found[1]}"
+
+
+def _refuse_unknown_command(
+    experiment: str, arguments: Sequence[str], commands: Mapping[str, str]
+) -> None:
+    if arguments and not arguments[0].startswith("-"):
+        known = f"the only command is {', '.join(commands)}" if commands else "it has no commands"
+        sys.exit(
+            f"error: {arguments[0]!r} is no option of {experiment}, and {known}; "
+            f"{shell_command(experiment)} --help lists the options"
+        )

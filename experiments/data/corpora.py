@@ -66,9 +66,9 @@ class SubsetRule:
     Attributes:
       min_words: the fewest words of a source sentence.
       max_words: the most words of a source sentence.
-      frequent_words: keep a source only if all its words are among this number of most frequent
-        words of the training sources; None keeps every word.
-      max_train: keep at most this number of training pairs, chosen by a hash; None keeps all.
+      frequent_words: the number of most frequent words of the training sources; a source with any
+        other word is left out. None keeps every word.
+      max_train: the most training pairs, chosen by a hash; None keeps all.
 
     Raises:
       ValueError: a number is not positive, or `min_words` is above `max_words`.
@@ -181,7 +181,10 @@ def load_corpus(name: str, data_dir: Path | None = None) -> Corpus:
     if name not in loaders:
         raise ValueError(f"name={name!r} is no known corpus; choose one of {', '.join(loaders)}")
     if data_dir is None and name != "docs":
-        raise ValueError(f"data_dir=None, but {name} is not in the repository; {_WHERE[name]}")
+        raise ValueError(
+            f"data_dir=None, but {name} is not in the repository; {_WHERE[name]}, and "
+            "pass the folder of these files as --data-dir"
+        )
     return loaders[name](data_dir or DOCS_FOLDER)
 
 

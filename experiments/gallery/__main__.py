@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -27,7 +28,7 @@ from experiments.reports.claims import Claim
 from experiments.reports.program import run_program
 from experiments.systems.language_model import LanguageModel
 from experiments.systems.translation import SYSTEMS
-from experiments.training.runs import directory_of, locked
+from experiments.training.runs import directory_of, opened
 from experiments.training.train import fit
 
 
@@ -36,21 +37,22 @@ class Settings:
     """The settings of the gallery.
 
     Attributes:
-      name: of the run; trained networks are kept in runs/NAME.
+      preset: the preset of the experiments whose networks are trained: quick (some minutes) or
+        smoke (a test run).
+      name: a name for the run; its trained networks are kept in runs/NAME.
       data: the folder of the arrays, from which `make docs` makes the pages.
-      quick: train with the quick presets of the experiments; False is their smoke presets.
-      fresh: train again.
+      fresh: remove the stored networks of that name, and train again.
     """
 
+    preset: Literal["quick", "smoke"] = "quick"
     name: str = "gallery"
     data: Path = Path("docs/gallery/data")
-    quick: bool = True
     fresh: bool = False
 
 
 PRESETS = {
     "quick": Settings(),
-    "smoke": Settings(name="gallery-smoke", data=Path("runs/gallery-smoke/data"), quick=False),
+    "smoke": Settings(preset="smoke", name="gallery-smoke", data=Path("runs/gallery-smoke/data")),
 }
 
 
@@ -58,15 +60,14 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     """Trains the networks that are not stored, and writes their arrays and the pages."""
     del command
     directory = directory_of(settings.name)
-    preset = "quick" if settings.quick else "smoke"
-    with locked(directory):
-        toy = dataclasses.replace(grammar.PRESETS[preset], fresh=settings.fresh)
+    with opened(directory, "gallery"):
+        toy = dataclasses.replace(grammar.PRESETS[settings.preset], fresh=settings.fresh)
         translators = {
             system: grammar_translator(toy, system, directory / system, console)
             for system in ("final", "bahdanau", "luong")
         }
         model, tokens = sorting_model(
-            sort.PRESETS[preset], directory / "sort", console, settings.fresh
+            sort.PRESETS[settings.preset], directory / "sort", console, settings.fresh
         )
         for name, measured in all_arrays(translators, toy, model, tokens).items():
             written = arrays.save(measured, settings.data / f"{name}.npz")

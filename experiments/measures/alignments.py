@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Bool, Float, Num
 
 from experiments.data.tokens import subwords
 from experiments.training.sentences import Vocabulary
@@ -19,11 +19,15 @@ FIGURE_LENGTHS = range(6, 21)  # source words of a sentence that fits a figure
 
 @dataclasses.dataclass(frozen=True)
 class Alignment:
-    """`weights[t, s]` is the attention weight from `generated[t]` to `source[s]`."""
+    """`weights[t, s]` is the attention weight from `generated[t]` to `source[s]`.
+
+    Where `masked` is True the pair is masked; None means that no pair is.
+    """
 
     source: tuple[str, ...]
     generated: tuple[str, ...]
     weights: Float[np.ndarray, "T S"]
+    masked: Bool[np.ndarray, "T S"] | None = None
 
     def __post_init__(self):
         expected = (len(self.generated), len(self.source))
@@ -49,10 +53,14 @@ class Crossing:
 
 @dataclasses.dataclass(frozen=True)
 class Picks:
-    """The alignments of a figure, and a sentence about how they were chosen."""
+    """The alignments of a figure, and a sentence about how they were chosen.
+
+    `places` has the place of each in the sequence that it was chosen from.
+    """
 
     alignments: tuple[Alignment, ...]
     rule: str
+    places: tuple[int, ...] = ()
 
 
 def merge_subwords(
@@ -163,7 +171,8 @@ def pick_alignments(alignments: Sequence[Alignment], *, count: int = 4) -> Picks
     )
     filled = others[: count - len(picked)]
     rule = _rule(len(alignments), len(crossing), len(picked), len(filled))
-    return Picks(tuple(alignments[i] for i in picked + filled), rule)
+    places = (*picked, *filled)
+    return Picks(tuple(alignments[i] for i in places), rule, places)
 
 
 def _membership(name: str, words: Sequence[int], subword_count: int) -> Float[np.ndarray, "P W"]:

@@ -1,7 +1,8 @@
 """Beam search over a test set with a trained network, and the attention weights."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache, partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from attn_jax.models import EOS, PAD, Translator, beam_search, force
 from experiments.data.batches import EvaluationBatch
 from experiments.systems.translation import Network
+from experiments.training.progress import Progress
 from experiments.training.settings import Beam
 
 
@@ -20,15 +22,32 @@ def longest_target(source_length: int) -> int:
 
 
 def translate(
-    network: Network, params: PyTree, batches: Sequence[EvaluationBatch], beam: Beam
+    network: Network,
+    params: PyTree,
+    batches: Sequence[EvaluationBatch],
+    beam: Beam,
+    progress: Progress | None = None,
 ) -> list[list[int]]:
-    """The best hypothesis for each sentence, without EOS, in the order of the examples."""
+    """The best hypothesis for each sentence, without EOS, in the order of the examples.
+
+    Args:
+      network: the model without its parameters.
+      params: the parameters.
+      batches: of all sentences.
+      beam: settings of the search.
+      progress: is told how many sentences are translated; None for no progress.
+    """
+    count = sum(int((index >= 0).sum()) for _, index in batches)
+    if progress is not None:
+        progress.start(0, count)
     search = jax.jit(partial(_search, network.graph, beam), static_argnames="max_length")
     translations: dict[int, list[int]] = {}
     for batch, index in batches:
         max_length = longest_target(batch.source.shape[1])
         found = search(params, batch.source, batch.source_mask, max_length=max_length)
         translations |= dict(zip(index.tolist(), map(before_eos, np.asarray(found)), strict=True))
+        if progress is not None:
+            progress.step(sum(i >= 0 for i in translations))
     return in_example_order(translations)
 
 
@@ -70,25 +89,74 @@ def align(
     translations: Sequence[list[int]],
 ) -> list[Float[np.ndarray, "T S"]]:
     """The attention weights of each translation's tokens, EOS included, over the source tokens."""
-    weights_of = jax.jit(partial(_weights, network.graph))
     weights: dict[int, np.ndarray] = {}
     for batch, index in batches:
-        outputs = [[*translations[i], EOS] if i >= 0 else [EOS] for i in index]
-        target = np.full((len(outputs), longest_target(batch.source.shape[1]) + 1), PAD, np.int32)
-        for row, tokens in zip(target, outputs, strict=True):
-            row[: len(tokens)] = tokens
-        found = np.asarray(weights_of(params, batch.source, batch.source_mask, target))
-        for i, one, tokens, mask in zip(index, found, outputs, batch.source_mask, strict=True):
-            weights[int(i)] = one[: len(tokens), mask]
+        traced, lengths = _forced(network, params, batch, index, translations)
+        found = np.asarray(traced["weights"])
+        for i, one, length, mask in zip(index, found, lengths, batch.source_mask, strict=True):
+            weights[int(i)] = one[:length, mask]
     return in_example_order(weights)
 
 
-def _weights(
-    graph: nnx.GraphDef,
+def traces(
+    network: Network,
     params: PyTree,
-    source: Int[Array, "B S"],
-    source_mask: Bool[Array, "B S"],
-    target: Int[Array, "B T"],
-) -> Float[Array, "B T S"]:
-    model = nnx.merge(graph, params)
-    return jax.vmap(partial(force, model))(source, source_mask, target).weights
+    batches: Sequence[EvaluationBatch],
+    translations: Sequence[list[int]],
+    chosen: Collection[int],
+) -> dict[int, dict[str, np.ndarray]]:
+    """What the decoder computed for some translations: the fields of an `attn_jax.models.Trace`.
+
+    Args:
+      network: the model without its parameters.
+      params: the parameters.
+      batches: of all sentences.
+      translations: of all sentences, without EOS.
+      chosen: the numbers of the sentences to trace.
+
+    Returns:
+      By number, the fields, and `annotations`, the encoder's states.
+    """
+    found = {}
+    for batch, index in batches:
+        if chosen_here := set(index.tolist()) & set(chosen):
+            traced, _ = _forced(network, params, batch, index, translations)
+            rows = {name: np.asarray(field) for name, field in traced.items()}
+            for place, i in enumerate(index.tolist()):
+                if i in chosen_here:
+                    found[i] = {name: field[place] for name, field in rows.items()}
+    return found
+
+
+def _forced(
+    network: Network,
+    params: PyTree,
+    batch: Any,
+    index: Int[np.ndarray, " B"],
+    translations: Sequence[list[int]],
+) -> tuple[dict[str, Array], list[int]]:
+    """The traces of a batch for given translations, and the lengths of these, EOS included."""
+    outputs = [[*translations[i], EOS] if i >= 0 else [EOS] for i in index]
+    target = np.full((len(outputs), longest_target(batch.source.shape[1]) + 1), PAD, np.int32)
+    for row, tokens in zip(target, outputs, strict=True):
+        row[: len(tokens)] = tokens
+    traced = _tracer(network.graph)(params, batch.source, batch.source_mask, target)
+    return traced, [len(tokens) for tokens in outputs]
+
+
+@lru_cache(maxsize=4)
+def _tracer(graph: nnx.GraphDef) -> Callable[..., dict[str, Array]]:
+    """The compiled teacher forcing of a network, the same for `align` and `traces`."""
+
+    def trace(
+        params: PyTree,
+        source: Int[Array, "B S"],
+        source_mask: Bool[Array, "B S"],
+        target: Int[Array, "B T"],
+    ) -> dict[str, Array]:
+        model = nnx.merge(graph, params)
+        annotations = jax.vmap(lambda *one: model.encode(*one).annotations)(source, source_mask)
+        forced = jax.vmap(partial(force, model))(source, source_mask, target)
+        return {**forced._asdict(), "annotations": annotations}
+
+    return jax.jit(trace)

@@ -17,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 
 from experiments.command_line.errors import exit_on_user_error
-from experiments.command_line.options import shell_command
+from experiments.command_line.options import parse, shell_command
 from experiments.data.text_tokens import Characters
 from experiments.data.texts import load_text
 
@@ -146,7 +145,7 @@ def main(arguments: Sequence[str]) -> int:
       SystemExit: an option is unknown, or something is missing.
     """
     with exit_on_user_error():
-        run(tyro.cli(Options, args=arguments, prog=shell_command("measures.nanogpt_peer")))
+        run(parse(Options, arguments, prog=shell_command("measures.nanogpt_peer")))
     return 0
 
 

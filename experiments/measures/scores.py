@@ -3,7 +3,7 @@
 Papineni et al., "BLEU" (2002); by length as in Bahdanau et al. (2014), fig. 2; resampling as in
 Koehn, "Statistical significance tests for machine translation evaluation" (2004). Every BLEU here
 is sacrebleu's (Post, "A call for clarity in reporting BLEU scores", 2018): n-grams are counted once
-per sentence, and sacrebleu's formula is applied to sums of these counts.
+per sentence, and sacrebleu's formula is applied to sums of these counts (bleu_counts.py).
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from sacrebleu.metrics import BLEU, CHRF
 
 from experiments.data.words import words
+from experiments.measures.bleu_counts import bleu, brevity, sentence_statistics
 from experiments.systems.translation import SYSTEMS
 
 LAST_STATE = SYSTEMS["final"].label  # the system that the others are compared with
@@ -66,6 +67,13 @@ class LengthRow:
     sentences: int
     bleu: float | None
     interval: tuple[float, float] | None
+    length_ratio: float | None = None  # tokens of the translations by those of the references
+    brevity_penalty: float | None = None  # BLEU's factor for translations that are too short
+
+    @property
+    def without_penalty(self) -> float | None:
+        """BLEU without the brevity penalty."""
+        return self.bleu / self.brevity_penalty if self.bleu and self.brevity_penalty else self.bleu
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,31 +128,6 @@ class Scores:
 def word_count(sentence: str) -> int:
     """The number of words without punctuation: the length in all tables and figures."""
     return len(words(sentence))
-
-
-def sentence_statistics(
-    translations: Sequence[str], references: Sequence[str]
-) -> Int[np.ndarray, "N 10"]:
-    """The counts of BLEU for each sentence: lengths, then matched and proposed 1- to 4-grams.
-
-    `bleu` of a sum of rows equals sacrebleu's corpus BLEU of those sentences, so a bootstrap
-    resample needs only a sum. Case is ignored.
-    """
-    metric = BLEU(lowercase=True)
-    scores = (
-        metric.corpus_score([translation], [[reference]])
-        for translation, reference in zip(translations, references, strict=True)
-    )
-    rows = [[score.sys_len, score.ref_len, *score.counts, *score.totals] for score in scores]
-    return np.array(rows, dtype=np.int64).reshape(-1, 10)
-
-
-def bleu(statistics: Int[np.ndarray, " 10"]) -> float:
-    """Corpus BLEU of summed sentence statistics, by sacrebleu's formula and smoothing."""
-    system_length, reference_length, *counts = statistics.tolist()
-    return BLEU.compute_bleu(
-        counts[:4], counts[4:], system_length, reference_length, smooth_method="exp"
-    ).score
 
 
 def resample(sentences: int, *, seed: int = SEED) -> Int[np.ndarray, "R N"]:
@@ -250,9 +233,11 @@ def _row(
     statistics: Int[np.ndarray, "N 10"],
     samples: Float[np.ndarray, " R"] | None,
 ) -> LengthRow:
-    score = bleu(statistics.sum(axis=0)) if len(statistics) else None
+    if not len(statistics):
+        return LengthRow(length_bin.label, 0, None, None)
+    total = statistics.sum(axis=0)
     bounds = None if samples is None else interval(samples)
-    return LengthRow(length_bin.label, len(statistics), score, bounds)
+    return LengthRow(length_bin.label, len(statistics), bleu(total), bounds, *brevity(total))
 
 
 def _comparisons(
@@ -288,9 +273,7 @@ def _reversed(comparison: Comparison) -> Comparison:
 
 def _signature(system: SystemOutput, references: Sequence[str], seed: int) -> str:
     metric = BLEU(lowercase=True)
-    metric.corpus_score(
-        system.translations[:1], [references[:1]]
-    )  # the signature counts references
+    metric.corpus_score(system.translations[:1], [references[:1]])  # it counts references
     signature = metric.get_signature()
     signature.update("bs", RESAMPLES)
     signature.update("seed", seed)

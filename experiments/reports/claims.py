@@ -22,8 +22,20 @@ class Claim:
         return f"- **{'PASS' if self.holds else 'FAIL'}** {self.says}: {self.measured}"
 
 
-def print_claims(console: Console, claims: Sequence[Claim]) -> None:
-    """One line a claim, PASS or FAIL first."""
+def claims_note(preset: str) -> str:
+    """A sentence for a page of the smoke preset; empty for other presets."""
+    if preset != "smoke":
+        return ""
+    return (
+        "This is a test run: the preset smoke only tests the program. Its numbers mean nothing, "
+        "and its claims are not meant to hold."
+    )
+
+
+def print_claims(console: Console, claims: Sequence[Claim], preset: str = "") -> None:
+    """One line a claim, PASS or FAIL first; after those of the smoke preset, a note."""
     for claim in claims:
         style = "green" if claim.holds else "bold red"
         console.print(str(claim), style=style, markup=False, highlight=False, soft_wrap=True)
+    if claims and (note := claims_note(preset)):
+        console.print(note, style="yellow", soft_wrap=True)

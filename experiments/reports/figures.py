@@ -19,13 +19,14 @@ from matplotlib.figure import Figure
 
 from experiments.measures.alignments import Alignment
 from experiments.measures.scores import BINS, FEWEST_SENTENCES, ScoreTable
-from experiments.reports.styles import line_styles, remove_frame
+from experiments.reports.styles import hatched_cell, line_styles, remove_frame
 
 DOTS_PER_INCH = 150
 CELL = 0.22  # inches of a word in an alignment, wide enough for its label
 LETTER = 0.075  # approximate inches of a letter in a label
 BAR = 0.9  # inches of the colour bar
 WIDEST = 11.0  # inches of a row of panels
+LOWEST_ROW = 1.6  # inches of the cells of a row, so that the labels at the sides fit
 
 
 def png(figure: Figure) -> bytes:
@@ -54,13 +55,14 @@ def bleu_by_length(tables: Sequence[ScoreTable]) -> Figure:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("source length (words)")
     axes.set_ylabel("BLEU")
+    axes.set_title("BLEU by the length of the source, with 95 % intervals", fontsize=10)
     remove_frame(axes)
     if drawn:
         figure.legend(loc="outside upper center", ncols=2, frameon=False, handlelength=4)
     else:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "too few sentences", transform=axes.transAxes, ha="center")
-    left_out = [f"{label} ({count})" for label, count in counts.items() if label not in drawn]
+    left_out = [f"{label} ({n})" for label, n in counts.items() if n and label not in drawn]
     if left_out:
         note = f"Not drawn, fewer than {FEWEST_SENTENCES} sentences: {', '.join(left_out)}."
         figure.supxlabel(note, fontsize=8, color="0.35")
@@ -70,20 +72,25 @@ def bleu_by_length(tables: Sequence[ScoreTable]) -> Figure:
 def alignment_maps(
     alignments: Sequence[Alignment],
     *,
-    source_labels: Sequence[str] | None = None,
+    titles: Sequence[str],
+    source_label: str = "source (English)",
     generated_label: str = "generated (French)",
 ) -> Figure:
     """Generated words on rows, source words on columns, attention weight as darkness (fig. 3).
 
-    All panels have one scale from 0 to 1 and one cell size; they are laid out in rows.
+    All panels have one scale from 0 to 1 and one cell size; they are laid out in rows. Masked pairs
+    are hatched.
 
     Args:
       alignments: one a panel.
-      source_labels: of the columns of each panel; None is "source (English)".
+      titles: one a panel.
+      source_label: of the columns.
       generated_label: of the rows.
     """
-    names = iter(source_labels or ["source (English)"] * len(alignments))
-    panels = [_Panel.of(alignment) for alignment in alignments]
+    panels = [
+        _Panel.of(alignment, title, source_label, generated_label)
+        for alignment, title in zip(alignments, titles, strict=True)
+    ]
     rows_of_panels = _panel_rows(panels)
     width = max((sum(p.width for p in row) for row in rows_of_panels), default=1.0) + BAR
     height = max(sum(_row_height(row) for row in rows_of_panels), 2.0)
@@ -94,9 +101,10 @@ def alignment_maps(
         for panel in row:
             box = (left + panel.left, top - labels - panel.rows, panel.columns, panel.rows)
             axes = figure.add_axes(_fraction(box, width, height))
-            _draw_alignment(axes, panel.alignment, next(names), generated_label)
-            corner = ((left + 0.1) / width, (top - labels + panel.top - 0.1) / height)
-            figure.text(*corner, f"({next(letters)})", va="top", fontweight="bold")
+            _draw_alignment(axes, panel)
+            corner = ((left + 0.1) / width, (top - 0.1) / height)
+            title = f"({next(letters)})  {panel.title}"
+            figure.text(*corner, title, va="top", fontweight="bold", fontsize=10)
             left += panel.width
         top -= _row_height(row)
     if rows_of_panels:
@@ -119,24 +127,31 @@ def _draw_table(
 
 @dataclasses.dataclass(frozen=True)
 class _Panel:
-    """The size of one alignment in inches: its cells, and the labels to the left and on top."""
+    """One alignment with its texts, and the size in inches of its cells and of their labels."""
 
     alignment: Alignment
+    title: str
+    source_label: str
+    generated_label: str
     left: float
     top: float
     columns: float
     rows: float
 
     @classmethod
-    def of(cls, alignment: Alignment) -> "_Panel":
+    def of(
+        cls, alignment: Alignment, title: str, source_label: str, generated_label: str
+    ) -> "_Panel":
         rows, columns = max(len(alignment.generated), 1), max(len(alignment.source), 1)
         left = 0.4 + LETTER * max(map(len, alignment.generated), default=0)
-        top = 0.4 + LETTER * max(map(len, alignment.source), default=0)
-        return cls(alignment, left, top, CELL * columns, CELL * rows)
+        top = 0.65 + LETTER * max(map(len, alignment.source), default=0)
+        labels = title, source_label, generated_label
+        return cls(alignment, *labels, left, top, CELL * columns, CELL * rows)
 
     @property
     def width(self) -> float:
-        return self.left + max(self.columns, 1.4) + 0.1  # 1.4: the axis label fits
+        title = 0.5 + 0.09 * len(self.title) - self.left  # bold letters are wider
+        return self.left + max(self.columns, 1.4, title) + 0.1  # 1.4: the axis label fits
 
 
 def _panel_rows(panels: Sequence[_Panel]) -> list[list[_Panel]]:
@@ -150,7 +165,8 @@ def _panel_rows(panels: Sequence[_Panel]) -> list[list[_Panel]]:
 
 
 def _row_height(row: Sequence[_Panel]) -> float:
-    return max(p.top for p in row) + max(p.rows for p in row) + 0.15
+    rows = max(LOWEST_ROW, *(p.rows for p in row))
+    return max(p.top for p in row) + rows + 0.15
 
 
 def _fraction(
@@ -159,11 +175,14 @@ def _fraction(
     return box[0] / width, box[1] / height, box[2] / width, box[3] / height
 
 
-def _draw_alignment(
-    axes: Axes, alignment: Alignment, source_label: str, generated_label: str
-) -> None:
+def _draw_alignment(axes: Axes, panel: _Panel) -> None:
+    alignment = panel.alignment
     rows, columns = alignment.weights.shape
     axes.imshow(alignment.weights, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for row, column in np.argwhere(
+        np.zeros((0, 2)) if alignment.masked is None else alignment.masked
+    ):
+        axes.add_patch(hatched_cell(float(column) - 0.5, float(row) - 0.5))
     axes.set_xticks(range(columns), alignment.source, rotation=90, fontsize=9)
     axes.set_yticks(range(rows), alignment.generated, fontsize=9)
     axes.xaxis.tick_top()
@@ -173,8 +192,8 @@ def _draw_alignment(
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_color("0.8")
     axes.xaxis.set_label_position("top")
-    axes.set_xlabel(source_label, fontsize=9, color="0.35", loc="left", labelpad=7)
-    axes.set_ylabel(generated_label, fontsize=9, color="0.35", loc="top")
+    axes.set_xlabel(panel.source_label, fontsize=9, color="0.35", loc="left", labelpad=7)
+    axes.set_ylabel(panel.generated_label, fontsize=9, color="0.35", loc="top")
 
 
 def _draw_scale(figure: Figure, box: tuple[float, float, float, float]) -> None:

@@ -26,6 +26,7 @@ class Findings:
 
     Attributes:
       command: how to repeat it.
+      preset: of the settings.
       seed: of data and training.
       train_sentences: how many training sentences.
       train_depths: numbers of relative clauses in training.
@@ -40,6 +41,7 @@ class Findings:
     """
 
     command: str
+    preset: str
     seed: int
     train_sentences: int
     train_depths: Sequence[int]
@@ -58,7 +60,9 @@ def make_report(findings: Findings) -> Report:
     trained = min(findings.train_depths), max(findings.train_depths)
     curves = {name: {s.depth: s.exact for s in rows} for name, rows in findings.scores.items()}
     panel = Panel("sentences translated exactly", curves, trained, "relative clauses")
-    shown = [findings.alignment, *([findings.crossing] if findings.crossing else [])]
+    shown = {"The lecture's sentence": findings.alignment}
+    if findings.crossing:
+        shown["An adjective changes sides"] = findings.crossing
     rates = ", ".join(f"{rate:.3f} at depth {d}" for d, rate in findings.error_rates.items())
     tables = {name: depth_table(name, rows) for name, rows in findings.scores.items()}
     translations = [f"{name}: *{text(words)}*" for name, words in findings.translations.items()]
@@ -66,13 +70,14 @@ def make_report(findings: Findings) -> Report:
         title="The lecture's sentence",
         findings=vars(findings),
         claims=findings.claims,
+        preset=findings.preset,
         body=[
             "## Its translations",
             f"*{text(findings.source)}*, which is not among the training sentences.",
             bullets(translations),
             Picture(
                 "alignments.png",
-                alignment_maps(shown),
+                alignment_maps([*shown.values()], titles=[*shown]),
                 "attention weights of each French word, here and where an adjective changes sides",
             ),
             "## By depth",

@@ -33,9 +33,10 @@ class TaskResult:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """Everything that one run measured, by task, and how to repeat it."""
+    """Everything that one run measured, by task; the preset, and how to repeat it."""
 
     command: str
+    preset: str
     seed: int
     results: Mapping[str, TaskResult]
     claims: Sequence[Claim]
@@ -48,12 +49,15 @@ def make_report(findings: Findings) -> Report:
         Panel(task, result.accuracy, result.trained, result.size_label)
         for task, result in results.items()
     ]
-    moving = [result.example for result in results.values() if result.moves]
-    maps = alignment_maps(moving, source_labels=["source"] * len(moving), generated_label="output")
+    moving = {task: result.example for task, result in results.items() if result.moves}
+    maps = alignment_maps(
+        [*moving.values()], titles=[*moving], source_label="source", generated_label="output"
+    )
     return Report(
         title="Sequences that grow",
         findings=vars(findings),
         claims=findings.claims,
+        preset=findings.preset,
         body=[
             Picture(
                 "accuracy_by_length.png",

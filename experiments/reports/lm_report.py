@@ -15,6 +15,7 @@ class Findings:
 
     Attributes:
       command: how to repeat it.
+      preset: of the settings.
       data: sentences about the text, its split and its licence.
       model: a sentence about the model.
       training: a sentence about the training.
@@ -26,6 +27,7 @@ class Findings:
     """
 
     command: str
+    preset: str
     data: str
     model: str
     training: str
@@ -47,6 +49,7 @@ def make_report(findings: Findings) -> Report:
         title="A language model",
         findings=vars(findings),
         claims=findings.claims,
+        preset=findings.preset,
         body=[
             findings.data,
             f"{findings.model} {findings.training}",

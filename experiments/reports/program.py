@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from rich.console import Console
 
 from experiments.command_line.errors import exit_on_user_error
-from experiments.command_line.options import choose_settings, shell_command
+from experiments.command_line.options import ProgramSettings, choose_settings, shell_command
 from experiments.reports.claims import Claim, print_claims
 
 
-def run_program[Settings](
+def run_program[Settings: ProgramSettings](
     experiment: str,
     description: str,
     presets: Mapping[str, Settings],
@@ -31,10 +31,10 @@ def run_program[Settings](
     Raises:
       SystemExit: an option is unknown, or the run raised an error that a user can correct.
     """
-    preset, settings = choose_settings(experiment, description, presets, arguments)
+    settings = choose_settings(experiment, description, presets, arguments)
     console = Console(highlight=False)
     with exit_on_user_error():
         claims = run(settings, shell_command(experiment, arguments), console)
-    print_claims(console, claims)
-    must_hold = preset == next(iter(presets))
+    print_claims(console, claims, settings.preset)
+    must_hold = settings.preset == next(iter(presets))
     return int(must_hold and not all(claim.holds for claim in claims))

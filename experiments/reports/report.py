@@ -15,7 +15,7 @@ import rich.table
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments.reports.claims import Claim
+from experiments.reports.claims import Claim, claims_note
 from experiments.reports.environment import Environment, environment
 from experiments.reports.figures import png
 from experiments.training.runs import write_whole
@@ -89,6 +89,7 @@ class Report:
       findings: everything that was measured, by name; report.json.
       body: the blocks below the claims, in order; plain text is Markdown.
       claims: what should be true of the findings.
+      preset: of the run's settings; with "smoke" the page says that it is a test run.
       files: further files by name.
       decimals: of the numbers in arrays of report.json; None keeps all.
       environment: where and when the experiment ran.
@@ -98,13 +99,16 @@ class Report:
     findings: Mapping[str, Any]
     body: Sequence[str | Finding | Table | Picture]
     claims: Sequence[Claim] = ()
+    preset: str = ""
     files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     decimals: int | None = 4
     environment: Environment = dataclasses.field(default_factory=environment)
 
     def markdown(self) -> str:
         """The page."""
-        parts = [f"# {self.title}", "\n".join(claim.markdown() for claim in self.claims)]
+        note = claims_note(self.preset)
+        parts = [f"# {self.title}", f"**{note}**" if note else ""]
+        parts.append("\n".join(claim.markdown() for claim in self.claims))
         for block in self.body:
             if isinstance(block, Table):
                 parts.append(block.markdown())
@@ -134,7 +138,8 @@ class Report:
     def _plain(self, value: Any) -> Any:
         if dataclasses.is_dataclass(value):
             return vars(value)
-        return (value if self.decimals is None else value.round(self.decimals)).tolist()
+        is_exact = self.decimals is None or value.dtype == bool
+        return (value if is_exact else value.round(self.decimals)).tolist()
 
 
 def publish(report: Report, directory: Path, console: Console | None = None) -> None:
@@ -160,6 +165,8 @@ def publish(report: Report, directory: Path, console: Console | None = None) -> 
         write_whole(directory / name, content)
     if console is not None:
         console.rule("results", align="left")
+        if note := claims_note(report.preset):
+            console.print(f"{note}\n", style="yellow", soft_wrap=True)
         report.show(console)
         console.print(f"\nThe report, with figures: {directory / 'report.md'}\n", soft_wrap=True)
 
@@ -182,6 +189,14 @@ def training_times(seconds: Mapping[str, float]) -> str:
       'a 1 s, b 30 s'
     """
     return ", ".join(f"{name} {spent:.0f} s" for name, spent in seconds.items())
+
+
+def duration(seconds: float) -> str:
+    """Seconds with a unit: `0.4 s`, `42 s`, `12 min`, `3 h 07 min`."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def score_cell(bleu: float | None, interval: Sequence[float] | None) -> str:

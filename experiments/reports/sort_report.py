@@ -16,6 +16,7 @@ class Findings:
 
     Attributes:
       command: how to repeat it.
+      preset: of the settings.
       model: a sentence about the model and its training.
       sorted_right: number of correct answers, for all, training and held-out inputs.
       inputs: number of inputs of each kind.
@@ -27,6 +28,7 @@ class Findings:
     """
 
     command: str
+    preset: str
     model: str
     sorted_right: dict[str, int]
     inputs: dict[str, int]
@@ -44,19 +46,23 @@ def make_report(findings: Findings) -> Report:
         for name, right in findings.sorted_right.items()
     ]
     maps = alignment_maps(
-        list(findings.heads.values()), source_labels=list(findings.heads), generated_label="answer"
+        list(findings.heads.values()),
+        titles=list(findings.heads),
+        source_label="question, then answer",
+        generated_label="answer",
     )
     return Report(
         title="A GPT that sorts",
         findings=vars(findings),
         claims=findings.claims,
+        preset=findings.preset,
         body=[
             findings.model,
             Table(["inputs", "sorted"], counts),
             "## Attention weights of each head",
             f"*{findings.question}*, which was held out, is answered *{findings.said}*. Each row "
-            "is a letter of the answer, each column a token that is not masked for it, the "
-            "question first.",
+            "is a letter of the answer, each column a token of the question, then of the answer so "
+            "far. Masked pairs are hatched.",
             Picture("heads.png", maps, "weights of each head"),
             "Means over all inputs and the letters of their answers: the entropy of the weights, "
             "and their shares on letters of the question equal to the next letter, equal to the "

@@ -1,8 +1,9 @@
 """The colour, marker and line of each system, the same in every figure.
 
-The colours are those of Okabe & Ito, "Color Universal Design" (2008), which colour-blind readers
-can distinguish; marker and line distinguish the systems in a grey print, too. The display names are
-in systems/translation.py.
+The colour of a system is used for nothing else: other lines have other colours. Masked cells are
+hatched in every figure. The colours are those of Okabe & Ito, "Color Universal Design" (2008),
+which colour-blind readers can distinguish; marker and line distinguish the systems in a grey print,
+too. The display names are in systems/translation.py.
 """
 
 import itertools
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from experiments.systems.translation import SYSTEMS
 
@@ -25,15 +27,15 @@ def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The options of matplotlib's `plot` for each line of a figure.
 
     Args:
-      names: display names. One that is no system gets a style that no system of the figure has.
+      names: display names. One that is no system gets a colour that no system has.
 
     Example:
       >>> styles = line_styles(["RNN, last state", "mine"])
       >>> styles["RNN, last state"]["color"], styles["mine"]["color"]
-      ('#D55E00', '#0072B2')
+      ('#D55E00', '#E69F00')
     """
     places = {name: ORDER.index(name) if name in ORDER else None for name in names}
-    free = itertools.cycle(i for i in range(len(COLOURS)) if i not in places.values())
+    free = itertools.cycle(range(len(ORDER), len(COLOURS)))
     styles = {}
     for name, place in places.items():
         i = next(free) if place is None else place
@@ -45,6 +47,12 @@ def line_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
             "linewidth": 1.6,
         }
     return styles
+
+
+def hatched_cell(left: float, top: float) -> Rectangle:
+    """A masked cell of a matrix, one unit wide and high."""
+    options = {"facecolor": "white", "edgecolor": "0.75", "linewidth": 0.0, "hatch": "/////"}
+    return Rectangle((left, top), 1, 1, **options)
 
 
 def remove_frame(axes: Axes) -> None:

@@ -3,12 +3,17 @@
 .venv/bin/python -m experiments.reports.summarise experiments/results
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
+
+from experiments.command_line.errors import exit_on_user_error
+from experiments.command_line.options import parse, shell_command
 from experiments.reports.report import Table, bullets, score_cell
 from experiments.training.runs import write_whole
 
@@ -70,14 +75,23 @@ def _place(environment: Mapping[str, Any]) -> str:
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Writes README.md with the scores of all reports in a folder.
+
+    Attributes:
+      directory: the folder of the reports' folders.
+    """
+
+    directory: Annotated[Path, tyro.conf.Positional] = Path("experiments/results")
+
+
 def main(arguments: Sequence[str]) -> None:
     """Rewrites README.md in the directory named on the command line."""
-    directory = Path(arguments[0] if arguments else "experiments/results")
-    try:
-        page = summary(directory)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
-    write_whole(directory / "README.md", page.encode())
+    options = parse(Options, arguments, prog=shell_command("reports.summarise"))
+    with exit_on_user_error():
+        page = summary(options.directory)
+        write_whole(options.directory / "README.md", page.encode())
     print(page)
 
 

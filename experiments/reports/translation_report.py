@@ -4,34 +4,38 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
-from attn_jax.viewer import AttentionView
 from experiments.measures.alignments import Alignment, Picks, crossings
+from experiments.measures.outcomes import TracedSentence
 from experiments.measures.scores import (
-    ALL,
-    BINS,
     FEWEST_SENTENCES,
-    OVER_20,
     RESAMPLES,
     Scores,
     SystemOutput,
     score_systems,
     word_count,
 )
+from experiments.reports.animation import MEANS_OF_HEADS, page
 from experiments.reports.curves import Curve, training_curves
 from experiments.reports.environment import Environment, environment
 from experiments.reports.figures import alignment_maps, bleu_by_length
-from experiments.reports.observations import duration, observations
+from experiments.reports.finding import finding
 from experiments.reports.report import (
-    NOTHING,
     Finding,
     Picture,
     Report,
     Table,
     bullets,
     escaped,
-    score_cell,
 )
 from experiments.reports.terminal import draw_alignment
+from experiments.reports.translation_tables import (
+    comparison_table,
+    equal_time_table,
+    length_and_loss_table,
+    score_table,
+    system_table,
+)
+from experiments.systems.translation import SYSTEMS
 
 PAGE, TRANSLATIONS = "alignments.html", "translations.jsonl"
 QUANTILES = {"A short": 0.1, "A medium": 0.5, "A long": 0.9, "The longest": 1.0}
@@ -102,6 +106,9 @@ class Outputs:
     curves: tuple[Curve, ...] = ()
     picks: Picks | None = None
     examples: tuple[Example, ...] = ()  # shown before those of the test set
+    traced: tuple[TracedSentence, ...] = ()  # for the page with the animation
+    picked_from: str = ""  # the system of `picks`
+    preset: str = ""
 
 
 def make_report(outputs: Outputs, place: Environment | None = None) -> Report:
@@ -116,7 +123,7 @@ def make_report(outputs: Outputs, place: Environment | None = None) -> Report:
     """
     place = place or environment()
     scores = score_systems(outputs.systems, outputs.sources, outputs.references)
-    seen = observations(scores, outputs.curves)
+    found = finding(scores, outputs.curves)
     examples = [*outputs.examples, *_test_examples(outputs)]
     return Report(
         title="English to French: what attention is worth, by the length of the sentence",
@@ -124,7 +131,7 @@ def make_report(outputs: Outputs, place: Environment | None = None) -> Report:
             "data": outputs.data,
             "systems": [_without_translations(system) for system in outputs.systems],
             "scores": scores,
-            "observations": seen,
+            "finding": found,
             "curves": outputs.curves,
             "picks": outputs.picks,
             "examples": examples,
@@ -132,39 +139,24 @@ def make_report(outputs: Outputs, place: Environment | None = None) -> Report:
             "seed": outputs.seed,
         },
         body=[
+            Finding(" ".join(found)),
             f"## Question\n\n{QUESTION}",
-            f"## Data\n\n{_data(outputs.data)}",
             "## Systems",
-            *_systems(outputs),
-            *_results(scores),
-            *(["## Observations", Finding(bullets(seen))] if seen else []),
-            *_alignments(outputs.picks),
+            system_table(outputs.systems),
+            *_curves(outputs.curves),
+            *_results(scores, outputs.curves),
+            *_alignments(outputs.picks, outputs.picked_from),
             "\n\n".join(["## Examples", CHOSEN, *(_example(e, outputs.systems) for e in examples)]),
             f"## Caveats\n\n{bullets(CAVEATS)}",
-            f"## How to repeat it\n\n{_repeat(outputs, place)}",
+            f"## How to repeat it\n\n```sh\n{outputs.command}\n```",
+            _facts(outputs, scores, place).markdown(),
             f"## What to try next\n\n{bullets(NEXT_STEPS)}",
         ],
         files={TRANSLATIONS: _translations(outputs), **_page(outputs)},
+        preset=outputs.preset,
         decimals=None,
         environment=place,
     )
-
-
-def score_table(scores: Scores) -> Table:
-    """BLEU by length, one column a system."""
-    header = ["source words", "sentences", *(table.system for table in scores.tables)]
-    rows: list[list[str]] = []
-    for length_bin in (*BINS, OVER_20, ALL):
-        row = [table.row(length_bin.label) for table in scores.tables]
-        rows.append(
-            [
-                length_bin.label,
-                f"{row[0].sentences:,}",
-                *(score_cell(r.bleu, r.interval) for r in row),
-            ]
-        )
-    rows.append(["chrF, all", "", *(f"{table.chrf:.1f}" for table in scores.tables)])
-    return Table(header, rows, "BLEU (95 % interval) by source length")
 
 
 def _test_examples(outputs: Outputs) -> list[Example]:
@@ -189,21 +181,13 @@ def _without_translations(system: SystemOutput) -> dict[str, object]:
 
 
 def _page(outputs: Outputs) -> dict[str, bytes]:
-    """The alignments of the report on a page of the attention viewer."""
-    picked = () if outputs.picks is None else outputs.picks.alignments
-    drawn = [(" ".join(one.source), one) for one in picked]
-    drawn += [(example.title, example.alignment) for example in outputs.examples]
-    views = [
-        AttentionView.from_weights(one.weights, one.generated, key_tokens=one.source, title=title)
-        for title, one in drawn
-        if one is not None and one.generated
-    ]
-    if not picked or not views:
+    """The traced sentences on a page of the attention viewer, with their animation."""
+    if not outputs.traced:
         return {}
-    readings = tuple(reading for view in views for reading in view.readings)
-    note = "The attention weights from each generated word to each source word."
-    page = AttentionView(readings, "Alignments of test sentences", note).to_html()
-    return {PAGE: page.encode()}
+    note = "The attention from each generated word to each source word, step by step."
+    if any(system.name == SYSTEMS["transformer"].label for system in outputs.systems):
+        note += f" {MEANS_OF_HEADS}"
+    return {PAGE: page(outputs.traced, "Translations of this run", note)}
 
 
 def _translations(outputs: Outputs) -> bytes:
@@ -215,44 +199,42 @@ def _translations(outputs: Outputs) -> bytes:
     return "".join(lines).encode()
 
 
-def _data(data: DataNote) -> str:
-    return (
-        f"{escaped(data.name)} ({escaped(data.licence)}): {data.train:,} sentence pairs to train, "
-        f"{data.validation:,} to validate, {data.test:,} to test. {escaped(data.rule)}"
-    )
-
-
-def _systems(outputs: Outputs) -> Iterator[Table | Picture]:
-    yield Table(
-        ["system", "parameters", "training", "what it is"],
-        [
-            [s.name, f"{s.parameters:,}", duration(s.seconds), escaped(s.note)]
-            for s in outputs.systems
-        ],
-    )
-    if outputs.curves:
-        caption = "Loss against the step, training and validation"
-        yield Picture("training.png", training_curves(outputs.curves), caption)
-
-
-def _results(scores: Scores) -> Iterator[str | Table | Picture]:
+def _results(scores: Scores, curves: Sequence[Curve]) -> Iterator[str | Table | Picture]:
     yield f"""\
 ## Results
 
 BLEU by the number of words in the source, with its 95 % interval (percentile bootstrap over test
-sentences, {RESAMPLES:,} resamples). {NOTHING} is an empty bin; a bin of fewer than
-{FEWEST_SENTENCES} sentences has no interval and is not drawn."""
+sentences, {RESAMPLES:,} resamples); fewer than {FEWEST_SENTENCES} sentences have no interval."""
     yield score_table(scores)
-    yield bullets([f"BLEU: `{scores.bleu_signature}`", f"chrF: `{scores.chrf_signature}`"])
     figure = bleu_by_length(scores.tables)
     yield Picture("bleu_by_length.png", figure, "BLEU against source length, a line a system")
+    for table in comparison_table(scores):
+        yield """\
+The difference in BLEU of two systems, and how many times as much one scores; p is that of a paired
+bootstrap test."""
+        yield table
+    yield """\
+The length of the translations by that of the references, BLEU's factor for translations that are
+too short (its brevity penalty), and the last losses in nats a token. The training loss is measured
+with dropout, where the system has any; the change is since the validation before."""
+    yield length_and_loss_table(scores, curves)
+    for table in equal_time_table(curves):
+        yield "Equal numbers of steps take unequal times. Validation losses at equal time:"
+        yield table
 
 
-def _alignments(picks: Picks | None) -> Iterator[str | Picture]:
+def _curves(curves: Sequence[Curve]) -> Iterator[Picture]:
+    if curves:
+        caption = "Loss against the step, training and validation"
+        yield Picture("training.png", training_curves(curves), caption)
+
+
+def _alignments(picks: Picks | None, system: str) -> Iterator[str | Picture]:
     if picks is None:
         return
+    heading = f"## Alignments of {system}" if system else "## Alignments"
     if not picks.alignments:
-        yield f"## Alignments\n\n{picks.rule}"
+        yield f"{heading}\n\n{picks.rule}"
         return
     swaps = []
     for letter, alignment in zip("abcdefghijklmnopqrstuvwxyz", picks.alignments, strict=False):
@@ -262,13 +244,14 @@ def _alignments(picks: Picks | None) -> Iterator[str | Picture]:
             swaps.append(f"({letter}) *{one} {two}* attend to *{first}*, then *{second}*")
     listed = f"\n\nSwaps: {'; '.join(swaps)}." if swaps else ""
     yield f"""\
-## Alignments
+{heading}
 
 {picks.rule} Weights are between words: those of the subwords of a source word are summed, those of
 the subwords of a generated word averaged.{listed}"""
     caption = "Attention weights, a row a generated word, a column a source word"
-    yield Picture("alignments.png", alignment_maps(picks.alignments), caption)
-    yield f"[These and the lecture's sentence on a page]({PAGE}), with every weight."
+    titles = [f"test sentence {place + 1}" for place in picks.places]
+    yield Picture("alignments.png", alignment_maps(picks.alignments, titles=titles), caption)
+    yield f"[These and the lecture's sentence, step by step]({PAGE}): open the file in a browser."
 
 
 def _example(example: Example, systems: Sequence[SystemOutput]) -> str:
@@ -283,15 +266,24 @@ def _example(example: Example, systems: Sequence[SystemOutput]) -> str:
     return "\n".join(lines)
 
 
-def _repeat(outputs: Outputs, place: Environment) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in place.versions.items())
+def _facts(outputs: Outputs, scores: Scores, place: Environment) -> Table:
+    """Everything needed to repeat the run, one row a fact."""
+    data = outputs.data
     facts = {
+        "corpus": data.name,
+        "licence": data.licence,
+        "training pairs": f"{data.train:,}",
+        "validation pairs": f"{data.validation:,}",
+        "test pairs": f"{data.test:,}",
+        "selection": data.rule,
+        "seed": str(outputs.seed),
+        "BLEU (sacrebleu)": scores.bleu_signature,
+        "chrF (sacrebleu)": scores.chrf_signature,
         "date": place.date,
         "commit": place.commit or "unknown (not a git checkout)",
-        "seed": str(outputs.seed),
-        "python": f"{place.python}, {versions}",
+        "python": place.python,
+        "packages": ", ".join(f"{name} {version}" for name, version in place.versions.items()),
         "machine": f"{place.processor}, {place.cores} cores, {place.platform}",
-        "trained on": place.device,
+        "device": place.device,
     }
-    listed = bullets([f"{name}: {escaped(fact)}" for name, fact in facts.items()])
-    return f"```sh\n{outputs.command}\n```\n\n{listed}"
+    return Table(["fact", "value"], [[name, escaped(fact)] for name, fact in facts.items()])

@@ -33,11 +33,11 @@ class Widths:
     """Widths of the recurrent systems, in the paper's letters (Bahdanau et al. 2014, appendix A).
 
     Attributes:
-      embed_dim: m, of a word.
-      hidden_dim: n, of a recurrent state.
-      align_dim: n', of the alignment model's hidden layer.
-      readout_dim: l, of the maxout layer before the softmax.
-      dropout_rate: share of word and readout units dropped in training.
+      embed_dim: the width of a word's embedding, m in the paper.
+      hidden_dim: the width of a recurrent state, n in the paper.
+      align_dim: the width of the alignment model's hidden layer, n' in the paper.
+      readout_dim: the width of the maxout layer before the softmax, l in the paper.
+      dropout_rate: the share of embedding and readout units dropped in training.
     """
 
     embed_dim: int = 96
@@ -52,12 +52,13 @@ class TransformerWidths:
     """Widths of the Transformer (Vaswani et al. 2017, table 3), near the parameters of `bahdanau`.
 
     Attributes:
-      model_dim: d_model, of a token's vector.
-      num_heads: h, of every attention.
-      num_layers: N, blocks of the encoder, and of the decoder.
-      hidden_dim: d_ff, inside a feed-forward network.
-      placement: of the norms; "pre" trains with the learning rate of the recurrent systems.
-      dropout_rate: share dropped in training, of embeddings and of each sub-layer's output.
+      model_dim: the width of a token's vector, d_model in the paper.
+      num_heads: the number of heads of every attention, h in the paper.
+      num_layers: the number of blocks of the encoder, and of the decoder, N in the paper.
+      hidden_dim: the width inside a feed-forward network, d_ff in the paper.
+      placement: the place of the norms, before (pre) or after (post) each sub-layer; pre trains
+        with the learning rate of the recurrent systems.
+      dropout_rate: the share of embedding units and of each sub-layer's output dropped in training.
     """
 
     model_dim: int = 128

@@ -12,6 +12,7 @@ checkpoint is damaged, the one before it is used.
 """
 
 import errno
+import hashlib
 import json
 import re
 import shutil
@@ -58,6 +59,11 @@ class Checkpoint:
     def log(self) -> str:
         """The metrics file at this step."""
         return (self.path / runs.METRICS).read_text()
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of all its files; another checkpoint has another."""
+        return hashlib.sha256((self.path / seals.SUMS).read_bytes()).hexdigest()
 
 
 def save(directory: Path, step: int, arrays: PyTree, state: Mapping[str, Any], log: str) -> None:

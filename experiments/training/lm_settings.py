@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from attn_jax.models import DecoderConfig
 from attn_jax.modules import Rotary
-from experiments.command_line.options import choose_settings, take_option
+from experiments.command_line.options import ESCAPED, choose_settings, option_value, run_name
 from experiments.data.text_tokens import Kind
 from experiments.systems.sizes import check_heads
 from experiments.training.mesh import MeshSizes
@@ -59,13 +59,13 @@ class Sizes:
     """Sizes of a model, with the names of `DecoderConfig`.
 
     Attributes:
-      num_layers: number of blocks.
-      num_heads: query heads of a block.
-      num_kv_heads: key/value heads; None for num_heads.
-      model_dim: width of a token's vector.
-      hidden_dim: width inside the feed-forward network; None for 4 model_dim.
-      max_length: tokens of a window, the most that a prediction depends on.
-      dropout_rate: of training.
+      num_layers: the number of blocks.
+      num_heads: the number of query heads of a block.
+      num_kv_heads: the number of key/value heads; None for num_heads.
+      model_dim: the width of a token's vector.
+      hidden_dim: the width inside the feed-forward network; None for 4 model_dim.
+      max_length: the number of tokens of a window, the most that a prediction depends on.
+      dropout_rate: the share of units dropped in training.
     """
 
     num_layers: int = 4
@@ -85,36 +85,39 @@ class Settings:
     """All settings of a run; each can be changed on the command line.
 
     Attributes:
-      name: of the run; its files are in runs/NAME. None means
-        lm-CORPUS-TOKENS-RECIPE-PRESET.
-      corpus: moby_dick (in the repository) or tinyshakespeare (a file you download; --data-dir).
-      data_dir: the folder with the file CORPUS.txt.
-      tokens: char, or bpe (byte pairs).
-      vocab_size: of byte pairs; with char it has no effect.
-      recipe: own or nanogpt; decides the model's parts and the defaults below.
-      sizes: of the model.
-      train: optimiser, schedule, seed.
-      mesh: number of devices along each axis; one device by default.
-      processes: the processes of the run, and the index of this one.
-      sample_length: tokens of the sample that is printed at every validation.
-      temperature: of the samples; below 1 likely tokens become likelier.
-      prompt: of the samples.
-      fresh: remove an earlier run of that name first.
+      preset: the defaults of all other options: quick (ten minutes on two cores), smoke (a test run
+        of half a minute), full (for an accelerator).
+      recipe: the parts of the model, and the defaults of its sizes and training: own, or nanogpt.
+      name: a name for the run, whose files are in runs/NAME.
+      corpus: the text. moby_dick is in the repository; tinyshakespeare is a file that you download,
+        see --data-dir.
+      data_dir: the folder with the file tinyshakespeare.txt.
+      tokens: the kind of token: char (characters) or bpe (byte pairs).
+      vocab_size: the number of byte pairs; with char it has no effect.
+      sizes: Sizes of the model.
+      train: Optimiser, learning rate, seed, and how often to log and to save.
+      mesh: The number of devices along each axis; one device by default.
+      processes: The processes of the run, and the index of this one.
+      sample_length: the number of tokens of the sample that is printed at every validation.
+      temperature: the temperature of the samples; below 1 likely tokens become likelier.
+      prompt: the text that the samples continue.
+      fresh: remove the stored run of that name, and start again.
     """
 
-    name: str | None = None
+    preset: Literal["quick", "smoke", "full"] = "quick"
+    recipe: RecipeName = "own"
+    name: Annotated[str | None, run_name("lm-CORPUS-TOKENS-RECIPE-PRESET")] = None
     corpus: Literal["moby_dick", "tinyshakespeare"] = "moby_dick"
     data_dir: Path | None = None
     tokens: Kind = "char"
     vocab_size: int = 1024
-    recipe: RecipeName = "own"
     sizes: Sizes = field(default_factory=Sizes)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshSizes = field(default_factory=MeshSizes)
     processes: Processes = field(default_factory=Processes)
     sample_length: int = 400
     temperature: float = 0.8
-    prompt: str = "\n"
+    prompt: Annotated[str, ESCAPED] = "\n"
     fresh: bool = False
 
     def __post_init__(self) -> None:
@@ -142,6 +145,7 @@ class Settings:
 
 _ADAMW = TrainConfig(optimiser="adamw", beta2=0.99, weight_decay=0.1, clip_norm=1.0, batch_size=12)
 _SMOKE = Settings(
+    preset="smoke",
     sizes=Sizes(num_layers=2, num_heads=2, model_dim=16, max_length=16),
     train=TrainConfig(
         steps=30,
@@ -171,6 +175,7 @@ PRESETS: dict[RecipeName, dict[str, Settings]] = {
         ),
         # For an accelerator.
         "full": Settings(
+            preset="full",
             sizes=Sizes(
                 num_layers=6,
                 num_heads=6,
@@ -199,6 +204,7 @@ PRESETS: dict[RecipeName, dict[str, Settings]] = {
         # Its settings for a GPU (config/train_shakespeare_char.py): 1.4697 is published, of 200
         # random batches.
         "full": Settings(
+            preset="full",
             recipe="nanogpt",
             sizes=Sizes(num_layers=6, num_heads=6, model_dim=384, max_length=256, dropout_rate=0.2),
             train=dataclasses.replace(
@@ -209,20 +215,21 @@ PRESETS: dict[RecipeName, dict[str, Settings]] = {
     },
 }
 
-DESCRIPTION = """Trains a language model of characters or byte pairs on one text and prints samples.
---recipe own | nanogpt chooses the model and the defaults."""
+DESCRIPTION = """\
+Trains a language model of characters or byte pairs on one text, and prints samples. If interrupted,
+the same command resumes the run."""
 
 
-def from_command_line(arguments: Sequence[str]) -> tuple[str, Settings]:
-    """The name of the preset, and its settings with the changes of the command line.
+def from_command_line(arguments: Sequence[str]) -> Settings:
+    """The settings of a preset with the changes of the command line.
 
     Raises:
       SystemExit: an option, recipe or preset is unknown; the message lists the known ones.
     """
-    name, _ = take_option("recipe", arguments)
+    name = option_value("recipe", arguments)
     recipe = name if name in RECIPES else "own"  # tyro reports an unknown recipe
-    preset, settings = choose_settings("lm", DESCRIPTION, PRESETS[recipe], arguments)
+    settings = choose_settings("lm", DESCRIPTION, PRESETS[recipe], arguments)
     if settings.name is None:
-        parts = ("lm", settings.corpus, settings.tokens, settings.recipe, preset)
+        parts = ("lm", settings.corpus, settings.tokens, settings.recipe, settings.preset)
         settings = dataclasses.replace(settings, name="-".join(parts))
-    return preset, settings
+    return settings

@@ -26,9 +26,9 @@ class MeshSizes:
     """The number of devices along each axis of the mesh; their product is the number of devices.
 
     Attributes:
-      data: copies of the model, each with a part of the batch.
-      tensor: parts of heads and hidden units.
-      fsdp: parts of the model's width; the batch is sharded over this axis, too.
+      data: the number of copies of the model, each with a part of the batch.
+      tensor: the number of parts of heads and hidden units.
+      fsdp: the number of parts of the model's width; the batch is sharded over this axis, too.
 
     Example:
       >>> MeshSizes(data=2, tensor=4).devices

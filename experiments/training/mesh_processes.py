@@ -31,10 +31,10 @@ class Processes:
     """The processes of a run; every process gets the same options but for `index`.
 
     Attributes:
-      coordinator: HOST:PORT where process 0 listens; auto takes all three from the cluster (Slurm,
-        Open MPI, Kubernetes, TPU). Empty for one process.
-      count: number of processes.
-      index: of this process, from 0.
+      coordinator: the address HOST:PORT where process 0 listens; auto takes all three options from
+        the cluster (Slurm, Open MPI, Kubernetes, TPU). Empty for one process.
+      count: the number of processes.
+      index: the number of this process, from 0.
 
     Example:
       >>> Processes(coordinator="node1:1234", count=2, index=2)

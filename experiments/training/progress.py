@@ -1,6 +1,6 @@
 """The progress of a run: a bar in a terminal, else a line every few seconds.
 
-step 120/2,000 · loss 3.412 · 5,300 tokens/s · 0:01:02 elapsed · 0:16:20 left
+step 120/2,000 · loss 3.412 · 5,300 tokens/s · 0:01:02 elapsed · 0:16:20 left (whole run 0:41:00)
 """
 
 import datetime
@@ -11,18 +11,24 @@ from contextlib import contextmanager
 import rich.progress
 from rich.console import Console
 
+from experiments.training.whole_run import Part
+
 EVERY_SECONDS = 5.0
 
 
 class Progress:
-    """Prints step, loss, speed, and elapsed and remaining time."""
+    """Prints step, loss, speed, and elapsed and remaining time, also that of the whole run."""
 
     def __init__(
         self,
         console: Console,
         bar: rich.progress.Progress | None = None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        part: Part | None = None,
+        unit: str = "step",
     ) -> None:
+        self._part, self._unit = part, unit
         self._console, self._bar, self._clock = console, bar, clock
         self._began = clock()
         self._printed_at = -float("inf")
@@ -34,6 +40,8 @@ class Progress:
         """Starts at `step` of `steps`; a resumed run has `step` above 0."""
         self._began = self._clock()
         self._steps, self._first, self._step = steps, step, step
+        if self._part is not None:
+            self._part.start(step / steps)
         if self._bar is not None:
             self._bar.add_task(self.line(), total=steps, completed=step)
 
@@ -44,6 +52,8 @@ class Progress:
     def exclude(self, seconds: float) -> None:
         """Excludes time, such as that of compiling, from the speed of the steps."""
         self._excluded += seconds
+        if self._part is not None:
+            self._part.exclude(seconds)
 
     def measured(self, loss: float, tokens_per_second: float) -> None:
         """Sets the loss and the speed to show."""
@@ -52,6 +62,8 @@ class Progress:
     def step(self, step: int) -> None:
         """Shows that `step` is done."""
         self._step = step
+        if self._part is not None:
+            self._part.done(step / self._steps)
         if self._bar is not None:
             for task in self._bar.task_ids:
                 self._bar.update(task, completed=step, description=self.line())
@@ -63,21 +75,32 @@ class Progress:
         """The progress in one line."""
         elapsed = self._clock() - self._began
         done = self._step - self._first
-        left = "?"
+        left, of_run = "?", ""
         if done:
-            left = _as_clock((elapsed - self._excluded) / done * (self._steps - self._step))
+            seconds = (elapsed - self._excluded) / done * (self._steps - self._step)
+            left = as_clock(seconds)
+            if self._part is not None:
+                of_run = f" (whole run {as_clock(seconds + self._part.seconds_after)})"
         return (
-            f"step {self._step:,}/{self._steps:,}{self._measured} · "
-            f"{_as_clock(elapsed)} elapsed · {left} left"
+            f"{self._unit} {self._step:,}/{self._steps:,}{self._measured} · "
+            f"{as_clock(elapsed)} elapsed · {left} left{of_run}"
         )
 
 
 @contextmanager
-def show_progress(console: Console | None) -> Iterator[Progress]:
-    """Shows progress on `console` until the block ends; nowhere if it is None."""
+def show_progress(
+    console: Console | None, *, part: Part | None = None, unit: str = "step"
+) -> Iterator[Progress]:
+    """Shows progress until the block ends.
+
+    Args:
+      console: where; None for nowhere.
+      part: the part of a run that progresses; with it each line has the time left of the run.
+      unit: what is counted.
+    """
     console = console or Console(quiet=True)
     if not console.is_terminal:
-        yield Progress(console)
+        yield Progress(console, part=part, unit=unit)
         return
     columns = (
         rich.progress.SpinnerColumn(),
@@ -85,8 +108,9 @@ def show_progress(console: Console | None) -> Iterator[Progress]:
         rich.progress.TextColumn("{task.description}", markup=False),
     )
     with rich.progress.Progress(*columns, console=console) as bar:
-        yield Progress(console, bar)
+        yield Progress(console, bar, part=part, unit=unit)
 
 
-def _as_clock(seconds: float) -> str:
+def as_clock(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds: 0:16:20."""
     return str(datetime.timedelta(seconds=round(seconds)))

@@ -2,6 +2,7 @@
 
 Only one process at a time trains in a run directory. It contains
 
+    program         the name of the program that made it
     config.json     the settings
     metrics.jsonl   one line every few steps
     checkpoints/    the newest two
@@ -23,23 +24,65 @@ from typing import IO, Any
 
 RUNS = Path("runs")
 CONFIG, METRICS, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "checkpoints", "lock"
+PROGRAM = "program"
+OUTCOME = "outcome.json"  # written by measures/outcomes.py
+LONGEST_NAME = 255  # bytes of a folder's name on common file systems
 
 
 class RunInUse(OSError):  # noqa: N818 (the name is the condition)
     """Another process is training in this directory."""
 
 
+class OtherProgram(ValueError):  # noqa: N818 (the name is the condition)
+    """The directory is a run of another program."""
+
+
 def directory_of(name: str) -> Path:
     """The directory of the run with that name, a folder of runs/.
 
     Raises:
-      ValueError: the name is empty, or no name of one folder.
+      ValueError: the name is empty, too long, or no name of one folder.
     """
-    if not name.strip(" .") or Path(name).name != name:
+    if not name.strip(" .") or Path(name).name != name or not name.isprintable():
         raise ValueError(
             f"name={name!r} must be the name of one folder in {RUNS}/: not empty, and without '/'"
         )
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise ValueError(f"name has {len(name)} letters; a folder's name has {LONGEST_NAME} bytes")
     return RUNS / name
+
+
+def program_of(directory: Path) -> str | None:
+    """The program that made a run; None if there is no run, or an older version made it."""
+    path = directory / PROGRAM
+    return path.read_text().strip() if path.is_file() else None
+
+
+@contextmanager
+def opened(directory: Path, program: str) -> Iterator[None]:
+    """Locks the directory of a program's run until the block ends, and creates it if needed.
+
+    If the block raises an error before any training step, a directory that did not exist before is
+    removed: a failed start leaves no half run.
+
+    Raises:
+      OtherProgram: the directory is a run of another program.
+      RunInUse: another process holds the lock; the message has its id.
+      OSError: the directory cannot be written.
+    """
+    owner, is_new = program_of(directory), not directory.exists()
+    if owner not in (None, program):
+        raise OtherProgram(
+            f"{directory} is a run of `{owner}`, not of `{program}`; choose another --name"
+        )
+    with locked(directory):
+        write_whole(directory / PROGRAM, f"{program}\n".encode())
+        try:
+            yield
+        except Exception:
+            if is_new and not any(directory.rglob(METRICS)):
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
 
 
 @contextmanager
@@ -71,16 +114,22 @@ def _opened(path: Path) -> IO[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a+")
     except OSError as error:
+        blocking = next((p for p in path.parents if p.exists() and not p.is_dir()), None)
+        if blocking is not None:
+            raise OSError(
+                f"{blocking} is a file, and the runs are stored in a folder of that name: rename "
+                "the file, and run the same command again"
+            ) from error
         raise OSError(
-            f"{path.parent} cannot be written ({error.strerror}): make it writable, or run the "
-            "same command in a folder that is"
+            f"{path.parent} cannot be written ({error.strerror}): make it writable, or copy this "
+            "folder to a place that is, and run the same command there"
         ) from error
 
 
 def clear(directory: Path) -> None:
-    """Removes checkpoints, metrics and settings of a run; other files stay."""
+    """Removes checkpoints, metrics, settings and outcome of a run; other files stay."""
     shutil.rmtree(directory / CHECKPOINTS, ignore_errors=True)
-    for name in (METRICS, CONFIG):
+    for name in (METRICS, CONFIG, OUTCOME):
         (directory / name).unlink(missing_ok=True)
 
 

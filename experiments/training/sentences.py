@@ -8,14 +8,17 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from attn_jax.models import UNK
 from experiments.data.corpora import Corpus, load_corpus
-from experiments.data.tokens import load_tokenizer, save_tokenizer, train_tokenizer
+from experiments.data.tokens import encode, load_tokenizer, save_tokenizer, train_tokenizer
+from experiments.data.words import words
 from experiments.systems.translation import SYSTEMS
 from experiments.training import checkpoints
 from experiments.training.runs import CHECKPOINTS, clear, write_whole
 from experiments.training.settings import Settings
 
 SETTINGS, ENGLISH, FRENCH = "settings.json", "english.json", "french.json"
+WORDS = "words.txt"  # the words of the training sources, one a line
 
 
 @dataclass(frozen=True)
@@ -46,31 +49,35 @@ def load_vocabulary(directory: Path) -> Vocabulary:
     return Vocabulary(load_tokenizer(directory / ENGLISH), load_tokenizer(directory / FRENCH))
 
 
-def reserve_directory(settings: Settings) -> None:
-    """Stores the settings in the run's directory, or checks that they equal the stored ones.
+def prepare_directory(settings: Settings, corpus: Corpus) -> Vocabulary:
+    """The vocabulary of the run; the run's directory has these settings when this returns.
 
-    A stored run without a checkpoint is replaced.
+    A stored run is replaced if it has no checkpoint, or with `settings.fresh`. The new vocabulary
+    is learned before: if that fails, the stored run is unchanged.
 
     Raises:
       CheckpointMismatch: the directory holds a run with other settings; the message lists them.
+      ValueError: the vocabulary cannot be learned.
     """
-    directory = settings.directory
-    path, requested = directory / SETTINGS, identity(settings)
+    directory, requested = settings.directory, identity(settings)
+    path = directory / SETTINGS
     stored = json.loads(path.read_text()) if path.exists() else None
     has_learned = any(checkpoints.exist(directory / name / CHECKPOINTS) for name in SYSTEMS)
     if settings.fresh or (stored != requested and not has_learned):
-        for name in (SETTINGS, ENGLISH, FRENCH):
-            (directory / name).unlink(missing_ok=True)
+        vocabulary = learn_vocabulary(corpus, settings.vocab_size)
+        path.unlink(missing_ok=True)
         for name in SYSTEMS:
             clear(directory / name)
+        save_vocabulary(vocabulary, corpus, directory)
         write_whole(path, f"{json.dumps(requested, indent=2)}\n".encode())
     elif stored is not None:
         checkpoints.require_equal(directory, stored, requested)
+    return load_vocabulary(directory)
 
 
 def identity(settings: Settings) -> dict[str, object]:
     """The settings that a resumed run must have again, flat, as JSON: all but search and output."""
-    own = {"name", "data_dir", "systems", "beam", "fresh"}
+    own = {"preset", "name", "data_dir", "systems", "beam", "fresh"}
     flat = {}
     for name, value in dataclasses.asdict(settings).items():
         inner = value if isinstance(value, dict) else {"": value}
@@ -79,14 +86,50 @@ def identity(settings: Settings) -> dict[str, object]:
     return flat
 
 
-def prepare_vocabulary(corpus: Corpus, settings: Settings) -> Vocabulary:
-    """The stored vocabulary of the run; at first it is learned from the training sentences."""
-    directory = settings.directory
-    if not (directory / FRENCH).exists():
-        for path, side in ((ENGLISH, "source"), (FRENCH, "target")):
-            sentences = [getattr(pair, side) for pair in corpus.train]
-            save_tokenizer(train_tokenizer(sentences, settings.vocab_size), directory / path)
-    return load_vocabulary(directory)
+def learn_vocabulary(corpus: Corpus, size: int) -> Vocabulary:
+    """The subwords of the training sentences, at most `size` of each language.
+
+    Raises:
+      ValueError: `size` is too small for the letters alone.
+    """
+    return Vocabulary(
+        train_tokenizer([pair.source for pair in corpus.train], size),
+        train_tokenizer([pair.target for pair in corpus.train], size),
+    )
+
+
+def save_vocabulary(vocabulary: Vocabulary, corpus: Corpus, directory: Path) -> None:
+    """Stores the tokenizers, and the words of the training sources."""
+    save_tokenizer(vocabulary.english, directory / ENGLISH)
+    save_tokenizer(vocabulary.french, directory / FRENCH)
+    known = sorted({word for pair in corpus.train for word in words(pair.source)})
+    write_whole(directory / WORDS, ("\n".join(known) + "\n").encode())
+
+
+def unknown_parts(
+    vocabulary: Vocabulary, directory: Path, sentence: str
+) -> tuple[list[str], list[str]]:
+    """The characters and the words of a sentence that no training source of the run has.
+
+    Args:
+      vocabulary: of the run.
+      directory: of the run; in one of an older version no word counts as unknown.
+      sentence: in English.
+
+    Returns:
+      The characters that are <unk> to the network, and the words of known characters.
+    """
+    signs = dict.fromkeys(sign for sign in sentence if not sign.isspace())
+    characters = [sign for sign in signs if UNK in encode(vocabulary.english, sign)]
+    path = directory / WORDS
+    if not path.is_file():
+        return characters, []
+    known = {*path.read_text(encoding="utf-8").split("\n")}
+    return characters, [
+        word
+        for word in dict.fromkeys(words(sentence))
+        if word not in known and not any(UNK in encode(vocabulary.english, sign) for sign in word)
+    ]
 
 
 def prepare_corpus(settings: Settings) -> Corpus:

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from experiments.command_line.options import choose_settings
+from experiments.command_line.options import choose_settings, run_name
 from experiments.data.corpora import SubsetRule
 from experiments.systems.translation import TransformerWidths, Widths, check_systems
 from experiments.training.runs import directory_of
@@ -18,8 +18,9 @@ class Beam:
     """Settings of the beam search.
 
     Attributes:
-      width: hypotheses kept at every decode step; 1 is greedy.
-      length_penalty: α of ((5 + length) / 6)^α, which divides log-probabilities (Wu et al. 2016).
+      width: the number of hypotheses kept at every decode step; 1 is greedy search.
+      length_penalty: the exponent α of ((5 + length) / 6)^α, which divides log-probabilities (Wu et
+        al. 2016).
     """
 
     width: int = 4
@@ -31,22 +32,26 @@ class Settings:
     """All settings of a run; each can be changed on the command line.
 
     Attributes:
-      name: of the run; its files are in runs/NAME. None means translate-CORPUS-PRESET.
-      corpus: docs (in the repository), multi30k or acts (files you download; --data-dir).
-      data_dir: the folder with a corpus' files.
-      systems: to be compared: lexicon, final, bahdanau, luong, transformer.
-      rule: which sentences to keep.
-      vocab_size: subwords of each language.
-      longest: most tokens of a training sentence; longer pairs are left out and counted.
-      shapes: number of padded batch shapes; each is compiled once.
-      widths: of the recurrent networks.
-      transformer: widths of the Transformer.
-      train: optimiser, schedule, seed.
-      beam: settings of the beam search.
-      fresh: remove an earlier run of that name first.
+      preset: the defaults of all other options: quick (at most twenty minutes on two cores), smoke
+        (a test run of a minute), full (the paper's sizes, for an accelerator).
+      name: a name for the run, whose files are in runs/NAME.
+      corpus: the sentence pairs. docs is in the repository; multi30k and acts are files that you
+        download, see --data-dir.
+      data_dir: the folder with the files of multi30k or acts.
+      systems: the systems to compare: lexicon, final, bahdanau, luong, transformer.
+      rule: Which sentences to keep.
+      vocab_size: the number of subwords of each language.
+      longest: the most tokens of a training sentence; longer pairs are left out and counted.
+      shapes: the number of padded batch shapes; each is compiled once.
+      widths: Widths of the recurrent networks (final, bahdanau, luong).
+      transformer: Widths of the Transformer.
+      train: Optimiser, learning rate, seed, and how often to log and to save.
+      beam: The search for the best translation.
+      fresh: remove the stored run of that name, and start again.
     """
 
-    name: str | None = None
+    preset: Literal["quick", "smoke", "full"] = "quick"
+    name: Annotated[str | None, run_name("translate-CORPUS-PRESET")] = None
     corpus: Literal["docs", "multi30k", "acts"] = "docs"
     data_dir: Path | None = None
     systems: tuple[str, ...] = ("lexicon", "final", "bahdanau", "transformer")
@@ -83,6 +88,7 @@ PRESETS: dict[str, Settings] = {
     ),
     # For tests: every part of the experiment in a minute; the translations are meaningless.
     "smoke": Settings(
+        preset="smoke",
         rule=SubsetRule(4, 12, frequent_words=400, max_train=800),
         vocab_size=400,
         longest=24,
@@ -102,6 +108,7 @@ PRESETS: dict[str, Settings] = {
     ),
     # The paper's sizes (appendix A), for an accelerator; a CPU would need days.
     "full": Settings(
+        preset="full",
         rule=SubsetRule(4, 50),
         vocab_size=16_000,
         longest=100,
@@ -127,8 +134,12 @@ PRESETS: dict[str, Settings] = {
 }
 
 
-DESCRIPTION = """Compares translation systems, with and without attention, on the same sentences.
-`sample --run runs/NAME "A sentence."` translates with a finished run."""
+DESCRIPTION = """\
+Trains translation systems with and without attention on the same sentences, translates test
+sentences with each, and writes a report. If interrupted, the same command resumes the run."""
+COMMANDS = {
+    "sample": "translates a sentence of yours with a finished run; `sample --help` has its options"
+}
 
 
 def from_command_line(arguments: Sequence[str]) -> Settings:
@@ -137,7 +148,8 @@ def from_command_line(arguments: Sequence[str]) -> Settings:
     Raises:
       SystemExit: an option or the preset is unknown; the message lists the known ones.
     """
-    preset, settings = choose_settings("translate", DESCRIPTION, PRESETS, arguments)
+    settings = choose_settings("translate", DESCRIPTION, PRESETS, arguments, COMMANDS)
     if settings.name is None:
-        settings = dataclasses.replace(settings, name=f"translate-{settings.corpus}-{preset}")
+        name = f"translate-{settings.corpus}-{settings.preset}"
+        settings = dataclasses.replace(settings, name=name)
     return settings

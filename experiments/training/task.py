@@ -37,20 +37,21 @@ class TrainConfig:
     """Training settings; each one changes the result or its log.
 
     Attributes:
-      steps: number of updates.
-      batch_size: examples in a batch of the task's dataset.
-      optimiser: adadelta is that of Bahdanau et al. (2015), rho 0.95 and epsilon 1e-6.
-      learning_rate: the highest, reached after the warm-up.
-      final_learning_rate: the last, at the end of the cosine; if equal to `learning_rate`, the rate
-        is constant after the warm-up.
-      warmup_steps: updates of linear warm-up.
-      beta2: decay of Adam's mean of squared gradients; adam and adamw only.
-      weight_decay: decoupled from the gradient, of all but biases and gains; adamw only.
-      clip_norm: the largest global norm of the gradient; a larger one is scaled down.
-      seed: of the initial parameters and of all randomness in training.
-      log_every: steps between two lines of metrics.jsonl.
-      validate_every: steps between two validations.
-      checkpoint_every: steps between two checkpoints.
+      steps: the number of updates of the parameters.
+      batch_size: the number of examples in a batch.
+      optimiser: the optimiser; adadelta is that of Bahdanau et al. (2015), rho 0.95, epsilon 1e-6.
+      learning_rate: the highest learning rate, reached after the warm-up.
+      final_learning_rate: the learning rate at the end of its cosine decay; if it equals
+        learning_rate, the rate is constant after the warm-up.
+      warmup_steps: the number of updates during which the learning rate rises linearly.
+      beta2: the decay of Adam's mean of squared gradients; adam and adamw only.
+      weight_decay: the share of each weight subtracted at an update, multiplied by the learning
+        rate; biases and gains do not decay; adamw only.
+      clip_norm: the largest global norm of the gradient; a larger gradient is scaled down to it.
+      seed: the seed of the initial parameters and of all randomness in training.
+      log_every: the number of steps between two lines of metrics.jsonl.
+      validate_every: the number of steps between two validations.
+      checkpoint_every: the number of steps between two checkpoints.
     """
 
     steps: int = 2000

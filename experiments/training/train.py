@@ -25,6 +25,7 @@ from experiments.training.mesh_processes import (
 from experiments.training.progress import show_progress
 from experiments.training.session import Session
 from experiments.training.task import Task, TrainConfig
+from experiments.training.whole_run import Part
 
 __all__ = ["Task", "TrainConfig", "TrainResult", "fit", "load_params"]
 
@@ -47,6 +48,7 @@ def fit(
     console: Console | None = None,
     fresh: bool = False,
     placement: OneDevice | None = None,
+    part: Part | None = None,
 ) -> TrainResult:
     """Trains `task` in `directory`, or resumes an earlier run there.
 
@@ -61,6 +63,7 @@ def fit(
       fresh: remove an earlier run in `directory` first.
       placement: of params and batches; one device by default. A run may resume with another
         placement and another number of processes.
+      part: the part of a longer run that this training is, for the estimate of the time left.
 
     Raises:
       RunInUse: another process trains in `directory`.
@@ -73,12 +76,14 @@ def fit(
     with (
         held_by_first_process(runs.locked(directory)),
         directory_of_first_process(directory) as notes,
-        show_progress(console) as progress,
+        show_progress(console, part=part) as progress,
     ):
         if fresh:
             on_first_process(lambda: runs.clear(directory))
         session = Session(task, config, directory, progress, placement, notes)
         if session.step == config.steps:
+            if part is not None:
+                part.start(1.0)
             progress.print_line(
                 f"already trained: {task.name}, {session.step:,} steps in {session.seconds:.0f} s "
                 f"({directory}); pass --fresh to train again"
@@ -147,5 +152,5 @@ def _with_remedy(session: Session) -> Iterator[None]:
         kept = "there is no checkpoint" if step is None else f"the last good checkpoint is {step}"
         raise FloatingPointError(
             f"{error}; {kept} in {session.checkpoints}. The same command would fail again: "
-            "lower learning_rate or clip_norm, with another --name or --fresh"
+            "lower --train.learning-rate or --train.clip-norm, with another --name or --fresh"
         ) from error

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tyro
 
+from experiments import __main__ as listing
 from experiments import generate, grammar, length, lm, sort, translate
 from experiments.command_line import errors, options
 from experiments.gallery import __main__ as gallery
@@ -27,6 +27,8 @@ PROGRAMS = {
     "sort": sort,
     "translate": translate,
 }
+OWN_PRESETS = {"gallery", "grammar", "length", "sort"}
+ALL_PRESETS = ("quick", "smoke", "full")
 
 
 def settings_of(name: str, arguments: list[str]):
@@ -34,8 +36,8 @@ def settings_of(name: str, arguments: list[str]):
     if name == "translate":
         return settings.from_command_line(arguments)
     if name == "lm":
-        return lm_settings.from_command_line(arguments)[1]
-    return options.choose_settings(name, "", PROGRAMS[name].PRESETS, arguments)[1]
+        return lm_settings.from_command_line(arguments)
+    return options.choose_settings(name, "", PROGRAMS[name].PRESETS, arguments)
 
 
 def refusal(function, *arguments) -> str:
@@ -114,7 +116,7 @@ def test_the_interpreter_is_named_as_a_shell_here_finds_it(tmp_path, monkeypatch
     ("number", "remedy"),
     [
         (errno.ENOSPC, "No space left on device; free some space"),
-        (errno.EROFS, "Read-only file system; run the same command in a folder"),
+        (errno.EROFS, "Read-only file system; copy this folder to a disk that can be written"),
         (errno.EACCES, "Permission denied; make it readable and writable"),
     ],
 )
@@ -151,6 +153,77 @@ def test_a_command_that_is_shown_can_be_pasted(where, command, capsys):
     if name in PROGRAMS and arguments[:1] != ["sample"]:
         settings_of(name, arguments)
     elif name == "generate":
-        tyro.cli(generate.Options, args=arguments)
+        options.parse(generate.Options, arguments)
     elif name == "translate":
-        tyro.cli(Sample, args=arguments[1:])
+        options.parse(Sample, arguments[1:])
+
+
+def help_of(name: str, capsys) -> str:
+    """The help of a program, without the frames."""
+    kinds = {"generate": generate.Options, "sample": Sample}
+    with pytest.raises(SystemExit):
+        options.parse(kinds[name], ["--help"]) if name in kinds else settings_of(name, ["--help"])
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_preset_is_among_the_options_of_the_help(name, capsys):
+    shown = help_of(name, capsys)
+    choices = ",".join(PROGRAMS[name].PRESETS if name in OWN_PRESETS else ALL_PRESETS)
+    assert f"--preset {{{choices}}} the " in shown
+    assert "(default: quick)" in shown
+
+
+@pytest.mark.parametrize("name", [*PROGRAMS, "generate", "sample"])
+def test_every_option_is_explained_by_a_phrase_that_starts_with_its_noun(name, capsys):
+    shown = help_of(name, capsys)
+    texts = re.findall(r"--[a-z][\w.-]*(?: [{\[A-Z]\S*(?: \[?STR[ .\]]*)*)? ([a-z]+)", shown)
+    assert len(texts) >= 4
+    assert not {*texts} & {"of", "to", "in", "for", "with", "by", "m", "n"}, texts
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_preset_that_does_not_exist_is_refused_with_the_known_ones(name, capsys):
+    with pytest.raises(SystemExit):
+        settings_of(name, ["--preset=huge"])
+    told = capsys.readouterr()
+    assert "invalid choice 'huge' for argument '--preset'" in told.out + told.err
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_flag_may_be_given_with_a_value(name):
+    assert settings_of(name, ["--fresh=true"]).fresh
+    assert settings_of(name, ["--fresh"]).fresh
+    assert not settings_of(name, ["--fresh", "--fresh=False"]).fresh
+
+
+def test_every_preset_names_itself():
+    tables = [program.PRESETS for key, program in PROGRAMS.items() if key in OWN_PRESETS]
+    tables += [settings.PRESETS, *lm_settings.PRESETS.values()]
+    assert all(preset.preset == name for table in tables for name, preset in table.items())
+
+
+def test_a_default_with_a_newline_is_shown_escaped(capsys):
+    assert r"the text that the samples continue. (default: '\n')" in help_of("lm", capsys)
+
+
+def test_sample_is_listed_among_the_commands(capsys):
+    assert "commands: sample translates a sentence of yours" in help_of("translate", capsys)
+
+
+def test_an_unknown_command_is_refused_with_the_known_ones():
+    said = refusal(translate.main, ["samlpe", "A file."])
+    assert said.startswith("error: 'samlpe' is no option of translate, and the only command is")
+    assert "it has no commands" in refusal(sort.main, ["sample"])
+
+
+def test_the_list_of_programs_has_each_with_its_command(capsys):
+    listing.main([])
+    listed = capsys.readouterr().out
+    for name in (*PROGRAMS, "generate"):
+        assert f"{options.shell_command(name)}\n    " in listed
+    listing.main(["--help"])
+    assert capsys.readouterr().out == listed
+    said = refusal(listing.main, ["sort", "--preset=smoke"])
+    assert said == f"error: run it as {options.shell_command('sort', ['--preset=smoke'])}"
+    assert "'sorting' is no program; choose from translate, " in refusal(listing.main, ["sorting"])

@@ -24,6 +24,10 @@ def table(system, start, counts=COUNTS):
     return ScoreTable(system, tuple(rows), 40.0)
 
 
+def maps(*shown):
+    return figures.alignment_maps(shown, titles=[f"panel {i}" for i in range(len(shown))])
+
+
 def alignment(source, generated):
     weights = np.random.default_rng(source).dirichlet(np.ones(source), size=generated)
     names = [f"word{i}" for i in range(max(source, generated))]
@@ -48,7 +52,7 @@ def test_bleu_by_length_draws_scores_intervals_and_counts_of_big_enough_bins():
 
 def test_bleu_by_length_names_the_bins_it_leaves_out():
     figure = figures.bleu_by_length([table("a", 30.0)])
-    assert figure.get_supxlabel() == "Not drawn, fewer than 10 sentences: 31–40 (9), 41–60 (0)."
+    assert figure.get_supxlabel() == "Not drawn, fewer than 10 sentences: 31–40 (9)."
 
 
 def test_bleu_by_length_has_a_note_where_no_bin_is_big_enough():
@@ -66,7 +70,7 @@ def test_systems_differ_in_colour_marker_and_line_and_in_grey():
 
 
 def test_alignment_cells_are_squares_of_one_size_in_every_panel():
-    figure = figures.alignment_maps([alignment(5, 9), alignment(30, 24), alignment(2, 1)])
+    figure = maps(alignment(5, 9), alignment(30, 24), alignment(2, 1))
     width, height = figure.get_size_inches()
     for axes, (columns, rows) in zip(figure.axes, [(5, 9), (30, 24), (2, 1)], strict=False):
         box = axes.get_position()
@@ -78,7 +82,7 @@ def test_alignment_cells_are_squares_of_one_size_in_every_panel():
 
 def test_alignment_panels_share_a_scale_from_zero_to_one_and_have_labels():
     shown = alignment(3, 4)
-    axes, bar = figures.alignment_maps([shown]).axes
+    axes, bar = maps(shown).axes
     image = axes.images[0]
     assert image.get_clim() == (0, 1)
     np.testing.assert_array_equal(image.get_array(), shown.weights)
@@ -91,10 +95,20 @@ def test_alignment_panels_share_a_scale_from_zero_to_one_and_have_labels():
 
 def test_no_words_run_out_of_the_alignment_figure():
     words = ("incomprehensibilities", "of", "internationalization")
-    figure = figures.alignment_maps([Alignment(words, words[::-1], np.eye(3))])
+    figure = maps(Alignment(words, words[::-1], np.eye(3)))
+    assert_inside(figure, *figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels())
+
+
+def test_the_labels_of_a_figure_with_one_row_are_inside_too():
+    figure = figures.alignment_maps([alignment(9, 1)], titles=["A title longer than the labels"])
+    axes, bar = figure.axes
+    assert_inside(figure, axes.yaxis.label, axes.xaxis.label, bar.yaxis.label, *figure.texts)
+
+
+def assert_inside(figure, *labels):
     FigureCanvasAgg(figure).draw()  # so that the labels have a place
     inside = figure.bbox
-    for label in (*figure.axes[0].get_xticklabels(), *figure.axes[0].get_yticklabels()):
+    for label in labels:
         box = label.get_window_extent()
         assert inside.x0 <= box.x0 < box.x1 <= inside.x1
         assert inside.y0 <= box.y0 < box.y1 <= inside.y1
@@ -121,7 +135,7 @@ def test_a_system_keeps_its_colour_in_the_curves():
     "draw",
     [
         lambda: figures.bleu_by_length([table("a", 30.0), table("b", 20.0)]),
-        lambda: figures.alignment_maps([alignment(6, 5), alignment(4, 7)]),
+        lambda: maps(alignment(6, 5), alignment(4, 7)),
         lambda: curves.training_curves([curves.Curve("a", ((1, 7.0), (9, 2.0)), ())]),
     ],
 )
@@ -135,4 +149,25 @@ def test_equal_numbers_give_equal_bytes_of_a_readable_size(draw):
 
 
 def test_no_alignments_give_an_empty_figure():
-    assert figures.alignment_maps([]).axes == []
+    assert maps().axes == []
+
+
+def test_panels_have_a_letter_and_their_title():
+    figure = figures.alignment_maps([alignment(2, 3), alignment(3, 2)], titles=["one", "two"])
+    assert [text.get_text() for text in figure.texts] == ["(a)  one", "(b)  two"]
+
+
+def test_masked_pairs_are_hatched_and_others_are_not():
+    masked = np.array([[False, True, True], [False, False, True]])
+    shown = Alignment(("a", "b", "c"), ("d", "e"), np.eye(2, 3), masked)
+    axes = maps(shown).axes[0]
+    assert all(patch.get_hatch() for patch in axes.patches)
+    corners = {(patch.get_x(), patch.get_y()) for patch in axes.patches}
+    assert corners == {(0.5, -0.5), (1.5, -0.5), (1.5, 0.5)}
+    assert not maps(alignment(3, 2)).axes[0].patches
+
+
+def test_a_line_that_is_no_system_has_a_colour_of_no_system():
+    systems = line_styles(ORDER).values()
+    other = line_styles(["a language model"])["a language model"]
+    assert other["color"] not in {style["color"] for style in systems}

@@ -295,7 +295,15 @@ def test_the_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert found["source"] == list(realise(LECTURE).english)
     assert list(found["scores"]) == ["word by word", "RNN, last state", "RNN + attention"]
     assert len(found["claims"]) == 7
-    assert "FAIL" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "FAIL" in said
+    assert said.index("FAIL") < said.rindex(
+        "This is a test run: the preset smoke only tests the program."
+    )
+    assert (
+        "This is a test run: the preset smoke only tests the program."
+        in (report / "report.md").read_text()
+    )
     assert (report / "report.md").read_text().startswith("# The lecture's sentence")
     figures = ("accuracy_by_depth.png", "alignments.png")
     assert all((report / name).stat().st_size > 5000 for name in figures)

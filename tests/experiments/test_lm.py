@@ -20,6 +20,7 @@ from experiments.data.text_tokens import BytePairs, Characters
 from experiments.data.texts import DATA_FOLDER, load_text
 from experiments.data.windows import Windows, evaluation_windows, training_windows
 from experiments.measures import lm_scores
+from experiments.reports.claims import claims_note
 from experiments.systems.language_model import LanguageModel
 from experiments.training.lm_settings import PRESETS, Settings
 from experiments.training.task import Task, TrainConfig
@@ -197,6 +198,7 @@ def test_the_experiment_runs_from_end_to_end(corpus, tmp_path, capsys):
     assert (report / "loss.png").stat().st_size > 5000
     said = capsys.readouterr().out
     assert "FAIL  its loss on the whole validation split is at most 1.80" in said
+    assert claims_note("smoke") in said
 
 
 def test_each_mistake_is_one_line_with_what_to_do(corpus, tmp_path):
@@ -229,9 +231,9 @@ def test_samples_that_cannot_be_are_refused(changes):
 
 def test_the_recipe_chooses_the_defaults():
     of = partial(lm.from_command_line)
-    assert of(["--recipe", "nanogpt"])[1].train == PRESETS["nanogpt"]["quick"].train
-    preset, settings = of(["--tokens", "bpe", "--preset", "full"])
-    assert (preset, settings.name) == ("full", "lm-moby_dick-bpe-own-full")
+    assert of(["--recipe", "nanogpt"]).train == PRESETS["nanogpt"]["quick"].train
+    settings = of(["--tokens", "bpe", "--preset", "full"])
+    assert (settings.preset, settings.name) == ("full", "lm-moby_dick-bpe-own-full")
     assert settings.model(9).rotary == Rotary()
 
 

@@ -156,7 +156,7 @@ def test_one_device_is_the_default_and_changes_nothing():
     where = placement(MeshSizes(), CONFIG, 3)
     assert type(where) is OneDevice
     assert where.batch(STREAM) is STREAM
-    assert lm.from_command_line([])[1].mesh == MeshSizes()
+    assert lm.from_command_line([]).mesh == MeshSizes()
 
 
 @pytest.mark.parametrize(

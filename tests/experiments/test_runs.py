@@ -1,8 +1,10 @@
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -39,11 +41,55 @@ def test_a_directory_in_use_is_refused_and_the_message_names_the_process(holder,
         pass
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path):
+def test_a_folder_that_cannot_be_written_is_named_with_the_remedy(tmp_path, monkeypatch):
     (tmp_path / "runs").write_text("a file")
     directory = tmp_path / "runs" / "one"
-    expected = rf"{directory} cannot be written \(Not a directory\): make it writable, or run"
+    expected = rf"{tmp_path}/runs is a file, .*rename the file"
     with pytest.raises(OSError, match=expected), runs.locked(directory):
+        pass
+
+    def refuse(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    expected = r"two/one cannot be written \(Permission denied\): make it writable, or copy"
+    with pytest.raises(OSError, match=expected), runs.locked(tmp_path / "two" / "one"):
+        pass
+
+
+def test_a_failed_start_leaves_no_folder_and_a_failure_in_training_does(tmp_path):
+    for name, trained in (("early", False), ("late", True)):
+        directory = tmp_path / name
+
+        def start(directory=directory, trained=trained):
+            with runs.opened(directory, "sort"):
+                if trained:
+                    (directory / "model").mkdir()
+                    (directory / "model" / "metrics.jsonl").write_text("")
+                raise ValueError("no data")
+
+        with pytest.raises(ValueError, match="no data"):
+            start()
+        assert directory.exists() is trained
+
+
+def test_a_failed_start_keeps_a_run_that_was_there_before(tmp_path):
+    directory = tmp_path / "one"
+    directory.mkdir()
+    (directory / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="no data"), runs.opened(directory, "sort"):
+        raise ValueError("no data")
+    assert (directory / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_of_another_program_is_refused_and_unchanged(tmp_path):
+    with runs.opened(tmp_path / "one", "sort"):
+        pass
+    expected = r"one is a run of `sort`, not of `lm`; choose another --name"
+    with pytest.raises(runs.OtherProgram, match=expected), runs.opened(tmp_path / "one", "lm"):
+        pass
+    assert runs.program_of(tmp_path / "one") == "sort"
+    with runs.opened(tmp_path / "one", "sort"):
         pass
 
 

@@ -128,7 +128,9 @@ def test_impossible_settings_are_refused(changes, message):
 
 
 def test_too_few_questions_for_a_batch_are_refused():
-    with pytest.raises(ValueError, match="6 questions cannot fill one batch of batch_size=64"):
+    with pytest.raises(
+        ValueError, match=r"6 questions cannot fill one batch of 64; lower --train\.batch-size"
+    ):
         sort.make_data(dataclasses.replace(QUICK, letters=2, length=3))
 
 
@@ -141,5 +143,11 @@ def test_the_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert found["inputs"] == {"all": 81, "trained on": 61, "held out": 20}
     assert list(found["heads"]) == ["layer 1, head 1", "layer 1, head 2"]
     assert (report / "heads.png").stat().st_size > 5000
+    assert (
+        "This is a test run: the preset smoke only tests the program."
+        in (report / "report.md").read_text()
+    )
+    masked = np.array(found["heads"]["layer 1, head 1"]["masked"])
+    assert masked.tolist() == [[False] * (4 + i) + [True] * (3 - i) for i in range(4)]
     assert "## Attention weights of each head" in (report / "report.md").read_text()
     assert "FAIL  it sorts all possible inputs" in capsys.readouterr().out

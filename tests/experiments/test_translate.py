@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -14,11 +15,18 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.measures import translation_run
 from experiments.measures.alignments import Alignment, group_by_word
 from experiments.reports import sample
+from experiments.reports.animation import MEANS_OF_HEADS
 from experiments.training import runs
 from experiments.training.checkpoints import CheckpointMismatch
-from experiments.training.sentences import identity, reserve_directory
+from experiments.training.sentences import (
+    identity,
+    load_vocabulary,
+    prepare_corpus,
+    prepare_directory,
+)
 from experiments.training.settings import PRESETS, from_command_line
 from experiments.translate import main
 
@@ -62,18 +70,57 @@ def test_a_run_ends_with_a_report_on_every_system(home):
     assert "bleu_by_length.png" in text
     assert PRESETS["smoke"].rule.__str__() in text
     assert "The lecture's sentence, alignment of Transformer" in text
+    assert "This is a test run" in text
+    assert text.splitlines()[4] == " ".join(report["finding"])
+    page = (home / "runs/smoke/report/alignments.html").read_text()
+    for system in ("RNN, last state", "RNN + attention", "Transformer"):
+        assert f"{system}: the lecture's sentence" in page
+    assert '"annotations"' in page
+    assert MEANS_OF_HEADS in page
     for figure in ("bleu_by_length", "training", "alignments"):
         assert (home / f"runs/smoke/report/{figure}.png").stat().st_size > 5_000
 
 
-def test_the_same_command_again_trains_nothing_and_reports_the_same(home, capsys):
-    before = json.loads((home / "runs/smoke/report/report.json").read_text())
+def test_the_same_command_again_trains_and_translates_nothing_and_reports_the_same(
+    home, capsys, monkeypatch
+):
+    before = {path.name: path.read_bytes() for path in Path("runs/smoke/report").iterdir()}
+
+    def refuse(*args, **options):
+        raise AssertionError("measured again")
+
+    for name in ("network", "lexicon"):
+        monkeypatch.setattr(translation_run, name, refuse)
     main(SMOKE)
-    assert capsys.readouterr().out.count("already trained") == 3
-    assert (
-        json.loads((home / "runs/smoke/report/report.json").read_text())["scores"]
-        == before["scores"]
-    )
+    said = capsys.readouterr().out
+    assert said.count("already trained and translated") == 4
+    assert "The whole run takes" not in said
+    after = {path.name: path.read_bytes() for path in Path("runs/smoke/report").iterdir()}
+    assert after == before
+
+
+def test_a_system_without_a_stored_outcome_is_translated_again_and_not_trained(home, capsys):
+    outcome = home / "runs/smoke/bahdanau/outcome.json"
+    stored = json.loads(outcome.read_text())
+    outcome.unlink()
+    main(SMOKE)
+    said = capsys.readouterr().out
+    assert "already trained: RNN + attention, 30 steps" in said
+    assert "The whole run takes about 0:00:0" in said
+    assert re.search(r"sentence 60/60 · .* elapsed · 0:00:00 left \(whole run 0:00:00\)", said)
+    again = json.loads(outcome.read_text())
+    assert again["key"] == stored["key"]
+    parts = "lecture", "picks", "lecture_alignment", "traced"
+    assert [again["outcome"][p] for p in parts] == [stored["outcome"][p] for p in parts]
+    texts = [found["outcome"]["output"]["translations"] for found in (again, stored)]
+    assert texts[0] == texts[1]
+
+
+def test_another_beam_gives_another_outcome(home, capsys):
+    main([*SMOKE, "--systems", "bahdanau", "--beam.width", "1"])
+    assert "already trained: RNN + attention" in capsys.readouterr().out
+    key = json.loads((home / "runs/smoke/bahdanau/outcome.json").read_text())["key"]
+    assert key["beam"]["width"] == 1
 
 
 def test_other_settings_under_the_same_name_are_refused(home):
@@ -88,8 +135,11 @@ def test_the_last_line_works_when_it_is_pasted(home, capsys):
     python, _, module, *arguments = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert module == "experiments.translate"
     subprocess.run([python, "-c", "import rich"], check=True)
+    assert "--page" in arguments
     main(arguments)
-    assert f"{arguments[-1]}\n→ " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{arguments[-1]}\n→ " in said
+    assert "warning" not in said
 
 
 def test_a_run_without_a_checkpoint_is_replaced_by_other_settings(tmp_path, monkeypatch):
@@ -98,25 +148,70 @@ def test_a_run_without_a_checkpoint_is_replaced_by_other_settings(tmp_path, monk
         from_command_line(["--name", "late", "--corpus", corpus]) for corpus in ("multi30k", "docs")
     )
     runs.directory_of("late").mkdir(parents=True)
-    reserve_directory(first)
+    corpus = prepare_corpus(from_command_line(SMOKE))
+    prepare_directory(first, corpus)
     (first.directory / "french.json").write_text("word pieces of a first start")
-    reserve_directory(second)
+    learned = prepare_directory(second, corpus)
     assert json.loads((first.directory / "settings.json").read_text()) == identity(second)
-    assert not (first.directory / "french.json").exists()
+    assert load_vocabulary(first.directory).fingerprint == learned.fingerprint
     (first.directory / "bahdanau/checkpoints/step-00000010").mkdir(parents=True)
-    reserve_directory(second)
+    assert prepare_directory(second, corpus).fingerprint == learned.fingerprint
     with pytest.raises(CheckpointMismatch, match=r"corpus docs .*multi30k requested.*--name"):
-        reserve_directory(first)
+        prepare_directory(first, corpus)
+
+
+def test_a_failed_start_leaves_no_run_and_other_options_work_then(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = message([*SMOKE, "--corpus", "multi30k"])
+    assert "data_dir=None, but multi30k is not in the repository" in said
+    assert "pass the folder of these files as --data-dir" in said
+    assert not Path("runs/smoke").exists()
+    with runs.opened(Path("runs/smoke"), "translate"):
+        settings = from_command_line(SMOKE)
+        prepare_directory(settings, prepare_corpus(settings))
+
+
+def test_a_failed_fresh_start_keeps_the_run_that_was_there(home):
+    before = sorted(path for path in Path("runs/smoke").rglob("*") if path.is_file())
+    assert "data_dir=None" in message([*SMOKE, "--fresh", "--corpus", "multi30k"])
+    assert "vocab_size=5 is too small" in message([*SMOKE, "--fresh", "--vocab-size", "5"])
+    assert sorted(path for path in Path("runs/smoke").rglob("*") if path.is_file()) == before
+
+
+def test_a_run_of_another_program_is_refused_by_translate_and_by_sample(home):
+    with runs.opened(Path("runs/sorted"), "sort"):
+        pass
+    said = message(["--preset", "smoke", "--name", "sorted"])
+    assert "runs/sorted is a run of `sort`, not of `translate`; choose another --name" in said
+    said = message(["sample", "--run", "runs/sorted", "A file."])
+    assert "run=runs/sorted is a run of `sort`, not of `translate`; pass --run with one" in said
+    assert "runs/smoke" in said
 
 
 def test_sample_translates_a_sentence(home, capsys):
-    main(["sample", "--run", "runs/smoke", "Select the file."])
-    assert "Select the file.\n→ " in capsys.readouterr().out
+    main(["sample", "--run=runs/smoke", "Select the file."])
+    said = capsys.readouterr().out
+    assert "Select the file.\n→ " in said
+    assert "warning" not in said
+
+
+def test_sample_writes_a_page_and_warns_about_what_training_lacks(home, capsys, monkeypatch):
+    real = sample.translate_one
+    alignment = Alignment(("the", "file"), ("le", "fichier"), np.eye(2))
+    monkeypatch.setattr(sample, "translate_one", lambda *a: ("le", alignment, real(*a)[2]))
+    main(["sample", "--run", "runs/smoke", "--system=transformer", "--page", "Ω the zyzzyva."])
+    said = capsys.readouterr().out
+    assert "warning: the training sentences do not have the characters Ω; the network" in said
+    assert "warning: the training sentences do not have the words zyzzyva; the network" in said
+    page = home / "runs/smoke/samples/ω-the-zyzzyva-transformer.html"
+    assert f"The animation, to open in a browser: {page.relative_to(home)}" in said
+    assert "Ω the zyzzyva." in page.read_text()
+    assert MEANS_OF_HEADS in page.read_text()
 
 
 def test_sample_draws_the_alignment(home, capsys, monkeypatch):
     alignment = Alignment(("the", "file"), ("le", "fichier"), np.eye(2))
-    monkeypatch.setattr(sample, "translate_one", lambda *_: ("le fichier", alignment))
+    monkeypatch.setattr(sample, "translate_one", lambda *_: ("le fichier", alignment, None))
     main(["sample", "--run", "runs/smoke", "The file!"])
     assert "fichier │" in capsys.readouterr().out
     assert (home / "runs/smoke/samples/the-file.png").stat().st_size > 2_000
@@ -127,10 +222,11 @@ def test_sample_draws_the_alignment(home, capsys, monkeypatch):
     [
         (["sample", "--run", "runs/smoke", "  "], "sentence='  ' is empty"),
         (["sample", "--run", "runs/smoke", "file " * 99], "the model allows 24; split it"),
-        (["sample", "--run", "runs/nothing", "A file."], "pass the directory of a run"),
-        (["sample", "--run", "runs/smoke", "--system", "lstm", "A file."], "'lstm' is unknown"),
-        (["sample", "--run", "runs/smoke", "--system", "luong", "A file."], "no checkpoint"),
-        (["--preset", "huge"], "choose from quick, smoke, full"),
+        (["sample", "--run", "runs/nothing", "A file."], "pass --run with one of these: runs/"),
+        (
+            ["sample", "--run", "runs/smoke", "--system", "luong", "A file."],
+            "no checkpoint of 'luong'; pass --system with one of these: final, bahdanau, transform",
+        ),
         (["--name", "acts", "--corpus", "acts"], "laws-lois-xml"),
         (["--corpus", "multi30k", "--data-dir", "nowhere"], "github.com/multi30k/dataset"),
     ],
@@ -143,6 +239,8 @@ def test_bad_input_is_refused_in_one_line(home, arguments, expected):
     ("option", "expected"),
     [
         (["--corpus", "wmt14"], "multi30k"),
+        (["--preset", "huge"], "'smoke'"),
+        (["sample", "--run", "runs/smoke", "--system", "lstm", "A file."], "'luong'"),
         (["--systems", "lstm"], "'lstm', which is unknown"),
         (["--systems", "final", "final"], "names one twice"),
         (["--rule.min-words", "50"], "is above max_words=40"),

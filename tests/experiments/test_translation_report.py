@@ -7,25 +7,17 @@ import json
 import numpy as np
 import pytest
 from rich.console import Console
+from sacrebleu.metrics import BLEU
 
 from experiments.measures.alignments import Alignment, pick_alignments
-from experiments.measures.scores import (
-    ALL,
-    BINS,
-    LAST_STATE,
-    OVER_20,
-    Comparison,
-    LengthRow,
-    Scores,
-    ScoreTable,
-    SystemOutput,
-    score_systems,
-)
+from experiments.measures.outcomes import TracedSentence
+from experiments.measures.scores import LAST_STATE, SystemOutput, score_systems
 from experiments.reports.curves import Curve
 from experiments.reports.environment import Environment, environment
-from experiments.reports.observations import duration, observations
-from experiments.reports.report import publish
+from experiments.reports.finding import finding
+from experiments.reports.report import duration, publish
 from experiments.reports.translation_report import DataNote, Example, Outputs, make_report
+from experiments.reports.translation_tables import comparison_table
 
 WORD_BY_WORD, BAHDANAU = "word by word", "RNN, Bahdanau attention"
 WORDS = ("serveur", "fichier", "dans", "page", "avec", "lit", "écrit", "<tag>", "*", "a|b")
@@ -56,6 +48,26 @@ def make_outputs(shares, *, sentences=60, longest=45, **parts):
     return Outputs(data, systems, sources, references, "python -m x --y", 3, **parts)
 
 
+def traced_sentence():
+    """A translation of two words, for the page with the animation."""
+    weights = np.array([[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]], np.float32)
+    annotations = np.arange(8, dtype=np.float32).reshape(2, 4)
+    fields = {
+        "source_mask": np.ones(2, bool),
+        "target_mask": np.ones(3, bool),
+        "states": np.ones((3, 5), np.float32),
+        "scores": np.log(weights + 1e-3),
+        "weights": weights,
+        "contexts": weights @ annotations,
+        "top_tokens": np.array([[4, 5], [5, 4], [2, 4]]),
+        "top_log_probs": np.log(np.array([[0.5, 0.25]] * 3, np.float32)),
+        "annotations": annotations,
+    }
+    labels = {2: "<end>", 4: "▁le", 5: "▁chat"}
+    source, target = ("▁the", "▁cat"), ("▁le", "▁chat", "<end>")
+    return TracedSentence("The cat", source, target, (0, 1), (0, 1, 2), labels, fields)
+
+
 def write_report(directory, outputs, console=None):
     """The scores that were written."""
     report = make_report(outputs, PLACE)
@@ -70,7 +82,9 @@ SHARES = {WORD_BY_WORD: 0.8, LAST_STATE: 0.6, BAHDANAU: 0.3}
 def full():
     example = Example("The lecture's sentence", "The cat", {BAHDANAU: "Le chat"}, "Le <chat>", SWAP)
     curves = (Curve(LAST_STATE, ((1, 7.0), (9, 2.0)), ((9, 3.0),)),)
-    return make_outputs(SHARES, curves=curves, picks=pick_alignments([SWAP]), examples=(example,))
+    picks = pick_alignments([SWAP])
+    parts = {"examples": (example,), "traced": (traced_sentence(),), "picked_from": BAHDANAU}
+    return make_outputs(SHARES, curves=curves, picks=picks, **parts)
 
 
 @pytest.fixture(scope="module")
@@ -89,21 +103,33 @@ def test_page_shows_the_numbers_of_the_json_file(written):
     cells = {row[0]: row for row in rows}
     for i, table in enumerate(content["scores"]["tables"]):
         for row in table["rows"]:
+            if not row["sentences"]:
+                assert row["label"] not in cells
+                continue
             shown = cells[row["label"]]
             assert shown[1] == str(row["sentences"])
             low_high = "({:.1f} to {:.1f})".format(*row["interval"]) if row["interval"] else ""
             bleu = "–" if row["bleu"] is None else f"{row['bleu']:.1f} {low_high}".strip()
             assert shown[2 + i] == bleu
-    for sentence in content["observations"]:
-        assert sentence in page
-    assert len(content["observations"]) == 10
+    assert page.splitlines()[2] == " ".join(content["finding"])
+    assert len(content["finding"]) == 3
 
 
 def test_page_names_everything_needed_to_repeat_it(written):
     page = (written[0] / "report.md").read_text()
-    for fact in ("python -m x --y", "seed: 3", "c0ffee", "jax 0.12", "2026-01-02", "CPU, 2 cores"):
+    for fact in ("python -m x --y", "c0ffee", "jax 0.12", "2026-01-02", "CPU, 2 cores", "case:lc"):
         assert fact in page
-    assert "case:lc" in page
+    facts = page[page.index("| fact | value |") : page.index("## What to try next")]
+    assert "| seed | 3 |" in facts
+    assert "| training pairs | 1,000 |" in facts
+    assert facts.count("\n| ") == 1 + 15
+
+
+def test_a_report_of_the_smoke_preset_begins_with_a_note_and_others_do_not(full):
+    note = "This is a test run: the preset smoke only tests the program."
+    smoke = make_report(dataclasses.replace(full, preset="smoke"), PLACE).markdown()
+    assert smoke.splitlines()[2].startswith(f"**{note}")
+    assert note not in make_report(dataclasses.replace(full, preset="quick"), PLACE).markdown()
 
 
 def test_every_file_the_page_shows_is_there_and_nothing_else(written):
@@ -146,72 +172,28 @@ def test_same_report_gives_the_same_bytes(full, written, tmp_path):
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
-def hand_made(system, **scores_by_bin):
-    """A table of 50 sentences a bin, with these scores and without the other bins."""
-    rows = []
-    for length_bin in (*BINS, OVER_20, ALL):
-        score = scores_by_bin.get(length_bin.label.replace("–", "_").replace(" ", "_"))
-        interval = None if score is None else (score - 1, score + 1)
-        rows.append(LengthRow(length_bin.label, 0 if score is None else 50, score, interval))
-    return ScoreTable(system, tuple(rows), 40.0)
-
-
-@pytest.mark.parametrize(
-    ("attention", "change"),
-    [
-        ({"all": 30.0, "over_20": 15.0}, "larger over 20 words: 3.00, overall 1.50"),
-        ({"all": 30.0, "over_20": 5.0}, "smaller over 20 words: 1.00, overall 1.50"),
-        ({"all": 10.0, "over_20": 2.5}, "the same over 20 words: 0.50, overall 0.50"),
-    ],
-)
-def test_observations_follow_the_ratios_whichever_way_they_come_out(attention, change):
-    tables = (hand_made(LAST_STATE, all=20.0, over_20=5.0), hand_made(BAHDANAU, **attention))
-    won = Comparison(LAST_STATE, BAHDANAU, "all", -10.0, 0.002, 0.998, 0.004)
-    overall, over_20, ratio = observations(Scores("", "", tables, (won,)))
-    assert overall == (
-        f"On all 50 sentences, *{BAHDANAU}* scores {attention['all']:.1f} BLEU and *{LAST_STATE}* "
-        f"20.0, {attention['all'] / 20:.2f} times as much; it is ahead in 99.8 % of 1,000 "
-        "resamples, and the difference of +10.0 can hardly be chance (p = 0.004)."
-    )
-    assert "fewer than 10 sentences are too few for a test" in over_20
-    assert ratio == f"The ratio of *{BAHDANAU}* to *{LAST_STATE}* is {change}."
-
-
-@pytest.mark.parametrize(
-    ("last", "change"),
-    [
-        (12.0, "falls from 20.0 to 12.0 BLEU"),
-        (28.0, "rises from 20.0 to 28.0 BLEU"),
-        (20.04, "stays at 20.0 BLEU"),
-    ],
-)
-def test_observations_describe_how_a_system_changes_with_length(last, change):
-    table = hand_made(LAST_STATE, **{"1_10": 20.0, "11_20": 1.0, "31_40": last})
-    said = observations(Scores("", "", (table,), ()))
-    assert said == [f"From 1–10 to 31–40 words *{LAST_STATE}* {change}."]
-
-
-def test_observations_name_the_best_system_of_each_length_that_was_tested():
-    tables = (
-        hand_made(LAST_STATE, **{"1_10": 20.0, "11_20": 10.0}),
-        hand_made(BAHDANAU, **{"1_10": 19.0, "11_20": 15.0}),
-    )
-    *_, said = observations(Scores("", "", tables, ()))
-    assert said == (
-        f"Highest BLEU by length: *{LAST_STATE}* at 1–10 words (20.0), "
-        f"*{BAHDANAU}* at 11–20 words (15.0)."
-    )
-
-
-def test_observations_do_not_claim_a_difference_that_is_not_there():
+def test_report_does_not_claim_a_difference_that_is_not_there():
     report = make_outputs({LAST_STATE: 0.5})
     system = report.systems[0]
     almost = (system.translations[0] + " encore", *system.translations[1:])
     twin = dataclasses.replace(system, name=BAHDANAU, translations=almost)
     scores = score_systems([system, twin], report.sources, report.references)
-    said = observations(scores)
-    assert " can be chance" in said[0]
-    assert "is the same over 20 words: 1.00, overall 1.00" in said[2]
+    best, _, difference = finding(scores)
+    assert "the difference can be chance" in best
+    assert "which can be chance" in difference
+    assert "because" not in difference
+
+
+def test_the_lengths_and_penalties_are_those_of_sacrebleu():
+    report = make_outputs({LAST_STATE: 0.3})
+    short = tuple(" ".join(line.split()[:-2]) for line in report.systems[0].translations)
+    system = dataclasses.replace(report.systems[0], translations=short)
+    row = score_systems([system], report.sources, report.references).tables[0].row("all")
+    expected = BLEU(lowercase=True).corpus_score(short, [report.references])
+    assert row.length_ratio == pytest.approx(expected.sys_len / expected.ref_len)
+    assert row.brevity_penalty == pytest.approx(expected.bp)
+    assert expected.bp < 0.95
+    assert row.without_penalty == pytest.approx(expected.score / expected.bp)
 
 
 def test_a_system_that_scores_zero_gets_no_ratio(tmp_path):
@@ -219,7 +201,8 @@ def test_a_system_that_scores_zero_gets_no_ratio(tmp_path):
     silent = SystemOutput(LAST_STATE, ("",) * 60, 1.0, 1)
     report = dataclasses.replace(report, systems=(*report.systems, silent))
     scores = write_report(tmp_path, report)
-    assert "times as much" not in " ".join(observations(scores))
+    [table] = comparison_table(scores)
+    assert table.rows[0][2] == "–"
 
 
 def test_report_survives_one_system_few_sentences_and_no_extras(tmp_path):
@@ -229,7 +212,7 @@ def test_report_survives_one_system_few_sentences_and_no_extras(tmp_path):
     page = (tmp_path / "report.md").read_text()
     assert "alignments.png" not in page
     assert not (tmp_path / "alignments.png").exists()
-    assert "| over 20 | 0 | – |" in page
+    assert "over 20" not in page
     assert "None" not in page
 
 
@@ -238,9 +221,11 @@ def test_console_shows_the_table_and_the_observations(full, tmp_path):
     scores = write_report(tmp_path, full, console=Console(file=file, width=150))
     shown = file.getvalue()
     assert f"{scores.table(BAHDANAU).row('all').bleu:.1f} (" in shown
-    assert "over 60" in shown
+    assert "over 60" not in shown
+    assert "over 20" in shown
     assert "61 s" in shown
     assert "times as much" in shown
+    assert " ".join(make_report(full, PLACE).findings["finding"]).replace("*", "") in shown
 
 
 def test_systems_that_do_not_fit_the_test_set_leave_nothing_behind(full, tmp_path):
