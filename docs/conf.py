@@ -64,6 +64,7 @@ def digest_of_sources() -> str:
 
 
 nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_merge_streams = True  # a loop that prints is one box
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / "build" / "chapters" / digest_of_sources())
 nb_execution_in_temp = True

@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 GITHUB = "https://github.com/attn-jax/attn_jax"
 CODE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.DOTALL | re.MULTILINE)
+CODE_OF_A_CHAPTER = re.compile(r"(^[^#\n].*$|`[^`\n]+`)", re.MULTILINE)  # its text is in comments
 LINK = re.compile(r"\[([^\]\n]*)\]\((?!https?:|mailto:|#)([^)\s#]+)")
 INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.MULTILINE)
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def rewritten(app: Sphinx, text: str, written_in: Path, page: str) -> str:
         is_file_name = label.endswith(".md") and not new.startswith("https:")
         return f"[{'' if is_file_name else label}]({new}"
 
-    parts = CODE.split(text)
+    parts = (CODE_OF_A_CHAPTER if written_in.suffix == ".py" else CODE).split(text)
     return "".join(part if i % 2 else LINK.sub(link, part) for i, part in enumerate(parts))
 
 

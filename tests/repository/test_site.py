@@ -174,6 +174,15 @@ def test_a_dead_link_is_a_warning(site, monkeypatch):
     assert warnings[0][2] == "../no/such.py"
 
 
+def test_in_a_chapter_only_the_text_has_links(site, monkeypatch):
+    """Indexing and then calling, as Flax models do, looks like a link to a missing file."""
+    monkeypatch.setattr(links.log, "warning", lambda *message, **_: pytest.fail(str(message)))
+    source = "# %% [markdown]\n# [x](../../README.md)\n# %%\nvectors = table[...](ids)\n"
+    shown = source.replace("../../README.md", f"{links.GITHUB}/blob/main/README.md")
+    chapter = DOCS / "course" / "02_encoder_decoder.py"
+    assert links.rewritten(site, source, chapter, "index") == shown
+
+
 def test_a_short_name_links_only_where_it_is_clear():
     entries = name_links.entries()
     assert entries["attend"] == "attn_jax.attend"
