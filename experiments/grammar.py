@@ -37,9 +37,11 @@ from experiments.reports.terminal import show_alignment
 from experiments.systems.translation import SYSTEMS, Widths
 from experiments.training.runs import directory_of, opened
 from experiments.training.task import TrainConfig
+from experiments.training.whole_run import Part, WholeRun
 
 LEXICON, LAST_STATE, ATTENTION = (SYSTEMS[name].label for name in ("lexicon", "final", "bahdanau"))
 HELD_OUT = realise(LECTURE)
+SECONDS = {"final": 27.0, "bahdanau": 60.0}  # of training in experiments/results/grammar
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,10 +130,11 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
         )
         outputs = {LEXICON: [word_by_word(dictionary(), source) for source in sources]}
         translators: dict[str, Translator] = {}
-        for system in ("final", "bahdanau"):
-            label = SYSTEMS[system].label
+        whole = WholeRun(SECONDS)
+        for system in SECONDS:
+            label, part = SYSTEMS[system].label, whole.part(system)
             console.rule(label, align="left")
-            translators[label] = _train_on(settings, corpus, system, directory, console)
+            translators[label] = _train_on(settings, corpus, system, directory, console, part)
             outputs[label] = [a.generated for a in translators[label].translate(sources)]
         findings = examine(settings, command, corpus, outputs, translators)
         for alignment in filter(None, (findings.alignment, findings.crossing)):
@@ -142,7 +145,12 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
 
 
 def _train_on(
-    settings: Settings, corpus: Corpus, system: str, directory: Path, console: Console
+    settings: Settings,
+    corpus: Corpus,
+    system: str,
+    directory: Path,
+    console: Console,
+    part: Part,
 ) -> Translator:
     pairs = TrainingPairs(
         [(sentence.english, sentence.french) for sentence in corpus.train],
@@ -151,7 +159,7 @@ def _train_on(
     )
     widths, train, fresh = settings.widths, settings.train, settings.fresh
     return train_translator(
-        pairs, system, widths, train, directory / system, console=console, fresh=fresh
+        pairs, system, widths, train, directory / system, console=console, fresh=fresh, part=part
     )
 
 

@@ -33,10 +33,12 @@ from experiments.reports.report import publish
 from experiments.systems.translation import SYSTEMS, Widths
 from experiments.training.runs import directory_of, opened
 from experiments.training.task import TrainConfig
+from experiments.training.whole_run import WholeRun
 
 LAST_STATE, ATTENTION = (SYSTEMS[name].label for name in ("final", "bahdanau"))
 DIGITS_LENGTH = 16  # of the published task
 TENTHS = (1, 2, 4, 6, 8, 10, 15, 20)  # test lengths, in tenths of the longest in training
+SECONDS = {"final": 15.0, "bahdanau": 27.0}  # of training on reverse in experiments/results/length
 MOVES = {"copy": 1, "reverse": -1, "digits": -1}  # expected source positions from output to output
 
 
@@ -148,9 +150,13 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
     directory = directory_of(settings.name)
     with opened(directory, "length"):
         results = {}
+        times = {
+            f"{task}-{system}": SECONDS[system] for task in settings.tasks for system in SECONDS
+        }
+        whole = WholeRun(times)
         for task in settings.tasks:
             data = make_data(task, settings)
-            results[task] = train_on(task, data, settings, directory, console)
+            results[task] = train_on(task, data, settings, directory, console, whole)
         claims = [claim for task, result in results.items() for claim in claims_of(task, result)]
         findings = Findings(command, settings.preset, settings.train.seed, results, claims)
         publish(make_report(findings), directory / "report", console)
@@ -158,7 +164,12 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
 
 
 def train_on(
-    task: str, data: TaskData, settings: Settings, directory: Path, console: Console
+    task: str,
+    data: TaskData,
+    settings: Settings,
+    directory: Path,
+    console: Console,
+    whole: WholeRun,
 ) -> TaskResult:
     """Trains both networks on one task and measures them on every test item."""
     pairs = TrainingPairs(
@@ -167,7 +178,7 @@ def train_on(
         shapes=1,
     )
     seconds, accuracy, outputs = {}, {}, []
-    for system in ("final", "bahdanau"):
+    for system in SECONDS:
         label = SYSTEMS[system].label
         console.rule(f"{task}: {label}", align="left")
         translator = train_translator(
@@ -178,6 +189,7 @@ def train_on(
             directory / f"{task}-{system}",
             console=console,
             fresh=settings.fresh,
+            part=whole.part(f"{task}-{system}"),
         )
         outputs = translator.translate([item.source for item in data.test])
         seconds[label] = translator.seconds

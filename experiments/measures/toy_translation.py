@@ -29,6 +29,7 @@ from experiments.systems.translation import (
 )
 from experiments.training.task import Task, TrainConfig
 from experiments.training.train import fit
+from experiments.training.whole_run import Part
 
 type Words = tuple[str, ...]
 type Ids = Int[Array, "B S"]
@@ -162,6 +163,7 @@ def train_translator(
     *,
     console: Console | None = None,
     fresh: bool = False,
+    part: Part | None = None,
 ) -> Translator:
     """Trains one of the `SYSTEMS` on pairs of word sequences in `directory`, or resumes there.
 
@@ -173,6 +175,7 @@ def train_translator(
       directory: of this run alone.
       console: where to show progress; None for nowhere.
       fresh: remove an earlier run in `directory` first.
+      part: the part of a longer run that this training is, for the estimate of the time left.
     """
     sources, targets = zip(*data.pairs, strict=True)
     source, target = Vocabulary.of(sources), Vocabulary.of(targets)
@@ -186,5 +189,5 @@ def train_translator(
     )
     identity = {"model": asdict(network.config), "pairs": data.fingerprint()}
     task = Task(SYSTEMS[system].label, identity, network.init, network.loss, batches)
-    result = fit(task, config, directory, console=console, fresh=fresh)
+    result = fit(task, config, directory, console=console, fresh=fresh, part=part)
     return Translator(network, result.params, source, target, data.longest, result.seconds)

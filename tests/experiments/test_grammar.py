@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -297,6 +298,8 @@ def test_the_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert len(found["claims"]) == 7
     said = capsys.readouterr().out
     assert "FAIL" in said
+    assert re.findall(r"step 3/3 .* 0:00:00 left \(whole run (.*)\)", said)[-1] == "0:00:00"
+    assert len(re.findall(r"\(whole run", said)) >= 2
     assert said.index("FAIL") < said.rindex(
         "This is a test run: the preset smoke only tests the program."
     )

@@ -47,11 +47,10 @@ def test_the_report_has_it_at_equal_parameters_and_at_equal_time(home):
     report = json.loads((home / "runs/two/report/report.json").read_text())
     assert [system["name"] for system in report["systems"]] == ["RNN, last state", "Transformer"]
     assert all(system["parameters"] > 0 < system["seconds"] for system in report["systems"])
-    said = " ".join(report["observations"])
-    assert "At equal time, when " in said
-    assert "Highest BLEU by length: " in said
+    assert any("*Transformer* is " in sentence for sentence in report["finding"])
     page = (home / "runs/two/report/report.md").read_text()
-    assert all(sentence in page for sentence in report["observations"])
+    assert " ".join(report["finding"]) in page
+    assert "Validation losses at equal time:" in page
 
 
 def test_its_alignments_are_those_of_the_report(home):
