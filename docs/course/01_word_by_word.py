@@ -32,6 +32,7 @@ from experiments.systems.lexicon import train_lexicon
 #
 # Below is an English sentence, its French translation, and a line from each French word to the
 # English word that it translates. If translation were word by word, all lines would be vertical.
+# Orange lines belong to words that change places or become two.
 
 # %% tags=["hide-input"]
 noun = {word.english: word for word in NOUNS}
@@ -108,7 +109,8 @@ for e in ("dog", "jumped", "black", "ran", "the"):
 # (an animal ran) and *fonctionné* (a machine ran), because the answer is not in the word: it is in
 # the other words of the sentence, the **context**.
 #
-# The library function gives the same dictionary. It takes the most probable word of each entry:
+# `train_lexicon` of `experiments` gives the same dictionary. It takes the most probable word of
+# each entry:
 
 # %%
 lexicon = train_lexicon(pairs, iterations=10, null_word=False)
@@ -147,8 +149,8 @@ assert all(score.phenomena["crossing"] == 0 for score in scores)
 # %% [markdown]
 # ## Break it
 #
-# Without the repeated steps, one count of what occurs together is left. Then *la*, *est* and *qui*
-# win almost everywhere, because they occur together with everything.
+# Without the repeated steps, one count of what occurs together is left. Then words such as *est*
+# and *qui* win in more than a third of the entries, because they occur together with everything.
 
 # %%
 counted = train_lexicon(pairs, iterations=1, null_word=False).table

@@ -68,9 +68,9 @@ ax.set(xlim=(-0.5, 9.5), ylim=(-0.1, 2.1))
 ax.set_axis_off()
 
 # %% [markdown]
-# Compare it with an exam about a course of six months for which you may use a summary of one page,
-# and nothing else. The page is the context: its size is the same for a course of two weeks. **The
-# decoder sees one vector of fixed size, whatever the length of the sentence.**
+# **The decoder sees one vector of fixed size, whatever the length of the sentence.** The lecture
+# compares this with an exam after a course of six months, for which you may use a summary of one
+# page and nothing else.
 
 # %% [markdown]
 # ## Code
@@ -79,7 +79,8 @@ ax.set_axis_off()
 #
 # The state should keep what was, and take in what is new. A gated unit (Cho et al. 2014, section
 # 2.3, <https://arxiv.org/abs/1406.1078>) computes for each entry how much: the update gate `z` is
-# 0 where the old value stays, and 1 where the candidate replaces it. `drive` is the input word
+# 0 where the old value stays, and 1 where the candidate replaces it. The reset gate `r` is 0 where
+# the candidate ignores the old value. `drive` is the input word
 # after a matrix, one part for each gate and one for the candidate.
 
 
@@ -249,7 +250,7 @@ for word_id in source_words.encode(test[0].english):
 assert jnp.allclose(jnp.stack(states), encode(test[0]).annotations, atol=1e-5)
 
 # %% tags=["hide-cell"]
-# 2. The other one: nothing else of the source reaches the decoder.
+# 2. The second sentence's translation: nothing else of the source reaches the decoder.
 mixed = encode(test[0])._replace(summary=encode(test[1]).summary)
 assert decode(mixed) == decode(encode(test[1]))
 assert decode(mixed) != decode(encode(test[0]))

@@ -52,9 +52,10 @@ figure_3a()
 # %% [markdown]
 # ## Code
 #
-# ### Ten lines
+# ### By hand
 #
-# An encoder state is now called an **annotation** of its word. For each French word, the decoder
+# An encoder state is now called an **annotation** of its word. This encoder reads the sentence in
+# both directions; an annotation joins the two states of a word. For each French word, the decoder
 # computes (section 3.1 and appendix A.1.2):
 #
 # 1. one **logit** for each English word: a small network compares the decoder's state with the
@@ -199,7 +200,7 @@ AttentionView.from_trace(
 )
 
 # %% [markdown]
-# The ten lines compute all these weights. The query of a step is the state after the step before:
+# `look_back` computes all these weights. The query of a step is the state after the step before:
 
 # %%
 attention = model.decoder.attention
@@ -215,14 +216,14 @@ for i in range(1, len(written)):
 #
 # A context for each French word, instead of one for the sentence. A longer sentence has more
 # annotations, so the decoder has more to attend to. If all weight is on the last annotation, each
-# context is the last state, and the network of chapter 3 is left (exercise 2).
+# context is the same vector, as in chapter 3 (exercise 2).
 
 # %% [markdown]
 # ## Break it
 #
 # With `v = 0` all logits are 0 and all weights are equal, so the context is the same mean at each
-# step. The mean of four annotations still contains four words. The mean of twenty does not: this is
-# the one vector of chapter 3 again.
+# step. Each step again gets one and the same vector, whatever the length. This network was trained
+# with other weights, so it is worse than the network of chapter 3.
 
 # %%
 broken = nnx.clone(model)
@@ -257,7 +258,7 @@ assert np.allclose(without_tanh(state), without_tanh(-3 * state), atol=1e-5)
 assert not np.allclose(*with_tanh, atol=0.05)
 
 # %% tags=["hide-cell"]
-# 2. The last annotation: the encoder–decoder of chapter 2 and 3.
+# 2. The last annotation, at each step: one vector, as in chapters 2 and 3.
 last = jnp.arange(S) == S - 1
 only_last = attend(query, keys, values, score=score, mask=last[None])
 assert jnp.allclose(only_last[0], values[-1], atol=1e-6)

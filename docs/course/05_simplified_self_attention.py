@@ -152,8 +152,8 @@ assert np.allclose(shuffled, contexts[order], atol=1e-5)
 # ## What was added
 #
 # *Self*: queries, keys and values are the words of one sentence. What was removed: the recurrent
-# network and all parameters. Chapter 4 with one query, a dot product instead of the small network,
-# and the same words as annotations is one row of this matrix.
+# network and all parameters. One row of the contexts is chapter 4 with one query, a dot product as
+# score, and the words as annotations.
 
 # %% [markdown]
 # ## Break it

@@ -76,7 +76,7 @@ for axis, (name, panel) in zip(axes, panels.items(), strict=True):
         axis.text(column, row, f"{number:.2f}", ha="center", va="center", fontsize=8)
     axis.set(title=name, xticks=[], yticks=[])
 axes[0].set_yticks(range(6), WORDS)
-plt.show()
+axes[0].tick_params(length=0)
 
 # %% [markdown]
 # ## Code
@@ -86,15 +86,15 @@ plt.show()
 # same for all six words at once.
 
 # %%
-scores = query[1] @ key.T
-weights_of_journey = softmax(scores / np.sqrt(2))
+logits = query[1] @ key.T / np.sqrt(2)
+weights_of_journey = softmax(logits)
 context = weights_of_journey @ value
 print("query  ", query[1].round(4))
-print("scores ", scores.round(4))
+print("logits ", logits.round(4))
 print("weights", weights_of_journey.round(4))
 print("context", context.round(4))
-printed_in_the_book = [1.2705, 1.8524, 1.8111, 1.0795, 0.5577, 1.5440]
-assert np.allclose(scores, printed_in_the_book, atol=1e-4)
+before_the_division = [1.2705, 1.8524, 1.8111, 1.0795, 0.5577, 1.5440]  # printed in the book
+assert np.allclose(logits * np.sqrt(2), before_the_division, atol=1e-4)
 
 arrays = [jnp.array(array) for array in (x, w_query, w_key, w_value)]
 by_library = attn_jax.self_attention(*arrays)
@@ -154,7 +154,7 @@ train, test = make_questions(1000), make_questions(500)
 
 # %% [markdown]
 # The model is one self-attention. The context of the question, times the vectors of the colours,
-# gives one logit a colour. The loss is the cross-entropy of the right colour.
+# gives one logit for each colour. The loss is the cross-entropy of the right colour.
 
 
 # %%
@@ -205,7 +205,8 @@ assert on_asked > 0.8
 #
 # Three matrices and the division by √d. With `w_query = √d · I`, `w_key = w_value = I` the
 # division and the matrices cancel, and what is left is simplified self-attention (exercise 1; the
-# library's test of this edge is `test_a01…` in `tests/lineage`).
+# library's test of it is `test_a01…` in `tests/lineage`). We write: self-attention *reduces to*
+# simplified self-attention.
 
 # %% [markdown]
 # ## Break it

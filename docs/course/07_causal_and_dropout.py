@@ -15,8 +15,8 @@
 #
 # **The question.** A language model predicts the next word. In [chapter 6](06_trainable_weights.py)
 # every word attends to all words, also to those that follow it. A word that attends to the next
-# word does not need to predict it. How do we keep the future out, and still train all positions of
-# a sentence in one pass?
+# word does not need to predict it. How do we keep a word from attending to later words, and still
+# train all positions of a sentence in one pass?
 #
 # The answer is a **causal mask**: a word attends to itself and to earlier words only. This chapter
 # also adds **dropout**, which removes weights at random in training.
@@ -76,7 +76,6 @@ for axis, (name, weights) in zip(axes, panels.items(), strict=True):
     axis.set_title(f"a word attends to {name}")
     axis.set_xticks(range(6), WORDS)
     axis.set_yticks(range(6), WORDS)
-plt.show()
 
 # %% [markdown]
 # ## Code
@@ -159,9 +158,10 @@ assert of_mean < 0.05 < of_one
 # %% [markdown]
 # ## Break it
 #
-# Train next-token prediction on *random* digits. Nobody can predict them: the loss of an honest
-# model cannot fall below log 10 on new sequences. Without the mask it falls far below, because each
-# position attends to the next one, and the model is useless when the next token does not exist yet.
+# Train next-token prediction on *random* digits. Nobody can predict them: the loss of a model that
+# sees earlier tokens only cannot fall below log 10 on new sequences. Without the mask it falls far
+# below, because each position attends to the next one, and the model is useless when the next token
+# does not exist yet.
 
 # %%
 T, DIGITS, WIDTH = 12, 10, 22

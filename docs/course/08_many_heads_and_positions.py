@@ -63,7 +63,7 @@ for start in (0, 20):
     axes[2].plot(products, lw=5 - 0.18 * start, label=f"key at position {start}")
 axes[2].set(title="dot product of rotated vectors", xlabel="distance from the key to the query")
 axes[2].legend()
-plt.show()
+axes[2].grid(color="0.9")
 
 # %% [markdown]
 # ## Code
@@ -117,9 +117,9 @@ print(f"difference without positions {without:.6f}, with sinusoids {ordered:.2f}
 assert without < 1e-4 < 0.1 < ordered
 
 # %% [markdown]
-# Rotations are applied to queries and keys, inside each head. At position p, two entries (a, b)
-# become (a cos pf − b sin pf, b cos pf + a sin pf), with a frequency f for each pair.
-# `positions.rotary` does this for all heads.
+# Rotations are applied to queries and keys, inside each head. At position p, the pair (a, b) of
+# entry i and entry i + H/2 of a head becomes (a cos pf − b sin pf, b cos pf + a sin pf), with a
+# frequency f for each pair. `positions.rotary` does this for all heads.
 
 # %%
 frequencies = positions.rotary_frequencies(H)

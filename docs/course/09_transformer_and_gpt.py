@@ -64,8 +64,7 @@ for y, left, text, colour in parts:
 axis.add_patch(plt.Rectangle((-0.5, 0.85), 6.1, 2.8, fill=False, linestyle="--"))
 axis.text(5.7, 2.2, "a block,\nrepeated", va="center")
 axis.set(xlim=(-1.8, 7.2), ylim=(-0.1, 4.7))
-axis.axis("off")
-plt.show()
+axis.set_axis_off()
 
 # %% [markdown]
 # ## Code
@@ -179,7 +178,7 @@ AttentionView.from_model(model, text, letters, title="A GPT that sorts")
 # ### A checkpoint in the format of GPT-2
 #
 # `save_hf` writes the folder that the `transformers` library reads, and `load_hf` reads such a
-# folder. There is no network here, so the folder is one that we write ourselves.
+# folder. There is no internet connection here, so the folder is one that we write ourselves.
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -193,7 +192,7 @@ assert jnp.array_equal(loaded(rows), model(rows))
 assert generate(loaded, [question.tolist()], max_new_tokens=length).tokens == [answer]
 
 # %% [markdown]
-# For the real GPT-2, with a network, download its folder once:
+# For the real GPT-2, with an internet connection, download its folder once:
 # `folder = huggingface_hub.snapshot_download("gpt2", allow_patterns=["*.json", "*.safetensors"])`,
 # then `load_hf(folder)`. [Checkpoints](../checkpoints.md) lists the families of models that can be
 # loaded, and [generation](../generation.md) how to sample from them.

@@ -17,8 +17,8 @@
 # is left of each mechanism if its new idea is taken away?
 #
 # Back-propagation trained networks with hidden layers in 1986 (Rumelhart, Hinton & Williams,
-# [Nature 323](https://doi.org/10.1038/323533a0)). Elman's network of 1988 gave the hidden layer of
-# the last word back to the next one ([published in 1990](https://doi.org/10.1207/s15516709cog1402_1)):
+# [Nature 323](https://doi.org/10.1038/323533a0)). Elman's network of 1988 used the hidden layer of
+# one word as an input for the next word ([published in 1990](https://doi.org/10.1207/s15516709cog1402_1)):
 # the simple recurrent network. The rest of the history is in `attn_jax.lineage`, as data.
 
 # %%
@@ -63,7 +63,6 @@ axis.set_xticks(range(len(years)), years)
 axis.set_xlim(-0.4, 2 * len(years) - 0.5)
 axis.tick_params(length=0, top=True, labeltop=True)
 axis.spines[:].set_visible(False)
-plt.show()
 
 # %% [markdown]
 # ## Code
@@ -120,7 +119,7 @@ assert np.allclose(run(lstm, OPEN, CLOSED, OPEN, place=2), rnn(tanh_twice), atol
 
 # %% [markdown]
 # All edges of the picture are tests like these, in `tests/lineage`, in 64-bit numbers and each with
-# a counterexample. From GPT one path leads back to the RNN:
+# a counterexample. One of the paths from GPT back to the RNN:
 
 # %%
 name = "GPT"
@@ -142,7 +141,7 @@ assert tested == edges
 # Nothing new: this chapter puts the ideas in order. A state (RNN); gates that protect it (LSTM,
 # GRU); a second network that starts from one vector (encoder–decoder); attention to all words
 # (Bahdanau, Luong); attention without recurrence (self-attention, heads, positions); blocks of it
-# (Transformer); the decoder alone (GPT). Each reduces to an earlier one: this is what the arrows
+# (Transformer); the decoder alone (GPT). Most reduce to an earlier one: this is what the arrows
 # mean.
 
 # %% [markdown]
