@@ -55,11 +55,17 @@ add_module_names = False
 
 # Chapters of the course: programs that run once for each state of the sources.
 def digest_of_sources() -> str:
-    """A short hash of all Python files that a chapter may use."""
-    digest = hashlib.sha256()
+    """A short hash of all files that a chapter may use, and of the versions of the packages."""
+    used = [ROOT / "requirements" / "dev.txt", *(ROOT / "docs" / "gallery").rglob("*.json")]
     for folder in ("attn_jax", "experiments"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(path.read_bytes())
+        used += [
+            path
+            for path in (ROOT / folder).rglob("*.*")
+            if path.is_file() and path.suffix != ".pyc"
+        ]
+    digest = hashlib.sha256()
+    for path in sorted(used):
+        digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -27,20 +27,22 @@ def in_short(value: Any) -> str:
         return f"({', '.join(map(in_short, value))})"
     if not (hasattr(value, "dtype") and hasattr(value, "shape")):
         return repr(value)
-    read = read_array(value)
-    if read is not None and read.ndim == 0:
+    read = None if value.shape else read_array(value)
+    if read is not None:
         return str(read.item())
-    deleted = "deleted " if _is_deleted(value) else ""
+    deleted = "deleted " if is_deleted(value) else ""
     return f"{deleted}{value.dtype}{list(value.shape)}"
 
 
 def read_array(value: Any) -> np.ndarray | None:
-    """An array as the host reads it; None if it is no array, or is traced, deleted or elsewhere."""
+    """An array of numbers as the host reads it; None if it is traced, deleted or elsewhere."""
     is_array = isinstance(value, jax.Array | np.ndarray | np.generic)
-    return concrete.at_hand(value) if is_array and not _is_deleted(value) else None
+    if not is_array or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+        return None
+    return None if is_deleted(value) else concrete.at_hand(value)
 
 
-def _is_deleted(value: Any) -> bool:
+def is_deleted(value: Any) -> bool:
     """Whether the array was donated to a jitted function, which has reused its memory."""
     is_traced = isinstance(value, jax.core.Tracer)
     return isinstance(value, jax.Array) and not is_traced and value.is_deleted()

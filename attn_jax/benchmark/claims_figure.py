@@ -79,8 +79,9 @@ def _draw_axes(axes: Any, calls: Sequence[str]) -> None:
     """Draws the line of equal times, the names of the calls, and the scale."""
     axes.axvline(1, color="0.2", linewidth=1.2)
     axes.set_xscale("log", base=2)
-    axes.set_xlim(0.45, 18)
-    axes.set_xticks([0.5, 1, 2, 4, 8, 16], ["½", "1", "2", "4", "8", "16"])
+    least, greatest = axes.get_xlim()
+    axes.set_xticks([0.25, 0.5, 1, 2, 4, 8, 16], ["¼", "½", "1", "2", "4", "8", "16"])
+    axes.set_xlim(min(0.45, least), max(18, greatest))
     axes.set_yticks(range(len(calls)), calls, fontsize=9)
     axes.set_ylim(len(calls) - 0.5, -0.5)
     axes.grid(axis="y", color="0.9")
@@ -109,12 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("reports", nargs="+", type=Path, help="claims.json of one or more runs")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the PNG file to write")
     chosen = parser.parse_args(arguments)
+    if len(chosen.reports) > len(MARKERS):
+        parser.error(f"{len(chosen.reports)} reports are given; a figure shows {len(MARKERS)}")
     try:
         picture = png([json.loads(path.read_text("utf-8")) for path in chosen.reports])
-    except (MissingToolError, OSError) as error:
+        chosen.out.write_bytes(picture)
+    except (MissingToolError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
-    chosen.out.write_bytes(picture)
     return 0
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
 from attn_jax._base import notebook
 from attn_jax._base.describe import describe, describe_call, in_short, read_array
@@ -89,4 +90,4 @@ def _nbytes(cache: "Cache") -> int:
 
 def _has_arrays(cache: "Cache") -> bool:
     leaves = jax.tree.leaves((cache.key, cache.value, cache.lengths, cache.overflowed))
-    return len(leaves) >= 4 and all(isinstance(leaf, jax.Array) for leaf in leaves)
+    return len(leaves) >= 4 and all(isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
+from attn_jax._base.describe import is_deleted
 from attn_jax.caches import _pages, _storage
 from attn_jax.caches._cache import (
     Cache,
@@ -109,8 +110,8 @@ class Paged(Cache):
         return cache._without_unused_pages()
 
     def _sizes(self) -> dict[str, Any]:
-        pages = {"page": self.page, "pages": self._count, "free": self.free}
-        return {"capacity": self.capacity, **pages}
+        sizes = {"capacity": self.capacity, "page": self.page, "pages": self._count}
+        return sizes if is_deleted(self.table) else {**sizes, "free": self.free}
 
     def _append(self, key, value, is_real, position) -> tuple["Paged", Held]:
         wanted = lengths_after(self.lengths, is_real)

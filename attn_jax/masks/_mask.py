@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from attn_jax._base import notebook, tables
+from attn_jax._base.describe import is_deleted
 from attn_jax._base.grid import Grid, Kinds
 from attn_jax._base.hoist import Hoisted
 from attn_jax._base.value import Rule, describe_part
@@ -91,15 +92,15 @@ class Mask(Rule):
         return _combine("not", self)
 
     def __str__(self) -> str:
-        drawn = _drawn(self, PRINTED)
+        drawn = _drawn(self, PRINTED, PRINTED)
         return repr(self) if drawn is None else f"{self!r}\n{drawn}"
 
     def _repr_html_(self) -> str:
-        count = min(SHOWN, _rows_of_tables(self) or SHOWN)
-        drawn = _drawn(self, count)
+        T, S = _shown_sizes(self)
+        drawn = _drawn(self, T, S)
         if drawn is None:
             return notebook.sentence(repr(self), NOT_DRAWN)
-        legend = f"■ unmasked, · masked; queries (rows) and keys (columns) 0 to {count - 1}"
+        legend = f"■ unmasked, · masked; rows are queries 0 to {T - 1}, columns keys 0 to {S - 1}"
         return notebook.drawing(repr(self), drawn.splitlines(), legend)
 
 
@@ -171,24 +172,30 @@ def _combine(operator: Operator, *parts: MaskFunction) -> Combined:
     return Combined(operator, parts)
 
 
-def _drawn(mask: Mask, count: int) -> str | None:
+def _drawn(mask: Mask, T: int, S: int) -> str | None:
     """Draws the pairs of the first positions; None if the mask has no values for one head."""
     if not _is_drawable(mask):
         return None
-    first = jnp.arange(count, dtype=jnp.int32)
-    unmasked = evaluate(mask, first, first, query_row=first, key_row=first)
+    queries, keys = (jnp.arange(count, dtype=jnp.int32) for count in (T, S))
+    unmasked = evaluate(mask, queries, keys, query_row=queries, key_row=keys)
     # A plain callable in a combination may have captured a traced array.
     return None if isinstance(unmasked, jax.core.Tracer) else as_text(unmasked)
 
 
-def _rows_of_tables(mask: Mask) -> int:
-    """The greatest number of rows or columns of the arrays that a mask looks up; 0 without any."""
+def _shown_sizes(mask: Mask) -> tuple[int, int]:
+    """How many queries and keys a notebook shows: those of the arrays that the mask looks up."""
     nodes = jax.tree.leaves(mask, is_leaf=tables.is_table)
-    return max((n for node in nodes if tables.is_table(node) for n in node.values.shape), default=0)
+    found = [node for node in nodes if tables.is_table(node) and jnp.ndim(node.values) > 0]
+    T = max((node.values.shape[0] for node in found if node.over != "key"), default=1)
+    S = max((node.values.shape[-1] for node in found if node.over != "query"), default=1)
+    T, S = (T if T > 1 else S), (S if S > 1 else T)  # an axis of size 1 is shared
+    return (min(SHOWN, T), min(SHOWN, S)) if T > 1 else (SHOWN, SHOWN)
 
 
 def _is_drawable(mask: Mask) -> bool:
     """Whether all arrays have values (no tracers), in row order, for one head and example."""
+    if any(map(is_deleted, jax.tree.leaves(mask))):
+        return False
     nodes = jax.tree.leaves(mask, is_leaf=lambda n: isinstance(n, tables.Table | Hoisted))
     for node in nodes:
         is_table = isinstance(node, tables.Table)

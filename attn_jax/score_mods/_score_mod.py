@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, DTypeLike, Float
 
 from attn_jax._base import concrete, notebook, tables
+from attn_jax._base.describe import is_deleted
 from attn_jax._base.hoist import Hoisted
 from attn_jax._base.leading import core_ranks
 from attn_jax._base.value import Rule, describe_part
@@ -168,7 +169,8 @@ def _is_computable(score_mod: ScoreMod) -> bool:
         return False
 
     def is_of_one_head(leaf: Any, rank: int) -> bool:
-        return not isinstance(leaf, jax.core.Tracer) and (rank < 0 or jnp.ndim(leaf) == rank)
+        has_values = not isinstance(leaf, jax.core.Tracer) and not is_deleted(leaf)
+        return has_values and (rank < 0 or jnp.ndim(leaf) == rank)
 
     return all(jax.tree.leaves(jax.tree.map(is_of_one_head, score_mod, core_ranks(score_mod))))
 

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import os
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -68,12 +69,17 @@ class Exports:
         return bundle
 
     def _picture(self) -> bytes | None:
-        """The first head as a PNG file, or None for a long text or without matplotlib."""
-        if max(len(side) for r in self.readings for side in (r.queries, r.keys)) > PICTURED:
+        """The first head of one or two records as a PNG file, or None for a long text.
+
+        The picture only stands in for the page, so a missing or broken matplotlib is no error.
+        """
+        pictured = self.readings[:2]
+        if max(len(side) for r in pictured for side in (r.queries, r.keys)) > PICTURED:
             return None
         try:
-            return _figure.matrix_picture(self.readings, 0, 0, "png", **ON_A_SCREEN)
-        except ModuleNotFoundError:
+            with warnings.catch_warnings(action="ignore"):  # characters that its font lacks
+                return _figure.matrix_picture(pictured, 0, 0, "png", **ON_A_SCREEN)
+        except Exception:
             return None
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 import attn_jax
 from attn_jax import caches, masks, score_mods
+from attn_jax._base import describe
 from attn_jax._base.describe import describe_call, in_short
 from attn_jax._base.notebook import drawing, sentence, table
 from tests.helpers.viewer_pages import Page
@@ -99,6 +100,46 @@ def test_a_mask_is_drawn_as_large_as_its_arrays():
     assert drawn.splitlines()[1] == "■■" + "·" * 22
     long = masks.segments(jnp.zeros(LONG, jnp.int32))
     assert Page(html_of(long)).texts["pre"] == ["\n".join(["■" * 24] * 24)]
+
+
+def test_rows_and_columns_of_a_drawing_are_counted_apart():
+    [drawn] = Page(html_of(masks.from_array(np.tri(3, 20, 17, bool)))).texts["pre"]
+    assert drawn == "\n".join(["■" * n + "·" * (20 - n) for n in (18, 19, 20)])
+    shared = masks.from_array(np.array([[True, False, True, True, False]]))
+    assert Page(html_of(shared)).texts["pre"] == ["\n".join(["■·■■·"] * 5)]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: masks.segments(jnp.array([4, 4, 7])) & masks.causal(),
+        lambda: score_mods.alibi(jnp.array(0.5)) >> score_mods.soft_cap(jnp.array(30.0)),
+        SHOWN["contiguous"],
+        SHOWN["sliding"],
+        SHOWN["paged"],
+    ],
+    ids=["mask", "score mod", "contiguous", "sliding", "paged"],
+)
+def test_what_was_donated_is_described(make):
+    rule = make()
+    for leaf in jax.tree.leaves(rule):
+        leaf.delete()
+    for text in (repr(rule), str(rule), html_of(rule)):
+        assert text
+
+
+def test_a_captured_random_key_is_described_by_its_type():
+    assert in_short(jax.random.key(0)) == "key<fry>[]"
+
+
+def test_an_array_is_described_without_being_copied(monkeypatch):
+    monkeypatch.setattr(describe, "read_array", lambda _: pytest.fail("the array was read"))
+    assert in_short(jnp.zeros((3, 5))) == "float32[3, 5]"
+
+
+@pytest.mark.usefixtures("no_type_hook")
+def test_a_cache_of_numpy_arrays_has_arrays():
+    assert "5 of 8" in html_of(jax.device_get(contiguous(3, 5, 8)))
 
 
 def test_the_tiles_of_a_million_tokens_are_drawn_in_64_lines():

@@ -71,3 +71,31 @@ def test_a_missing_report_is_one_line_and_writes_nothing(tmp_path, capsys):
     assert claims_figure.main([str(tmp_path / "none.json"), "-o", str(out)]) == 1
     assert "none.json" in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_report_that_is_no_json_is_one_line(tmp_path, capsys):
+    report = tmp_path / "broken.json"
+    report.write_text("{")
+    assert claims_figure.main([str(report), "-o", str(tmp_path / "f.png")]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_more_reports_than_markers_are_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        claims_figure.main(["a.json"] * 6 + ["-o", str(tmp_path / "f.png")])
+    assert "6 reports are given; a figure shows 5" in capsys.readouterr().err
+
+
+def test_no_ratio_lies_outside_the_figure(monkeypatch):
+    limits = []
+    draw = claims_figure._draw_axes
+    seen = lambda axes, calls: (draw(axes, calls), limits.extend(axes.get_xlim()))  # noqa: E731
+    monkeypatch.setattr(claims_figure, "_draw_axes", seen)
+    rows = [
+        row("a", claims.OURS, 1.0),
+        row("a", "jax.nn", 0.01),
+        row("b", claims.OURS, 1.0),
+        row("b", "jax.nn", 99.0),
+    ]
+    claims_figure.png([REPORT | {"rows": rows}])
+    assert limits[0] < 0.01 < 99 < limits[1]

@@ -6,7 +6,7 @@ import importlib
 import numpy as np
 import pytest
 
-from attn_jax.viewer import AttentionView
+from attn_jax.viewer import AttentionView, _figure
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -39,6 +39,20 @@ def test_a_long_text_has_no_picture(T, S):
     assert set(bundle) == {"text/html"}
     assert "open this notebook in Jupyter and trust it" in bundle["text/html"]
     assert "<img" not in bundle["text/html"]
+
+
+@pytest.mark.parametrize("error", [ImportError("numpy.core.multiarray"), OSError("no cache")])
+def test_with_a_broken_matplotlib_the_page_is_shown(monkeypatch, error):
+    def broken(*arguments, **options):
+        raise error
+
+    monkeypatch.setattr(_figure, "matrix_picture", broken)
+    assert set(view_of(4, 5)._repr_mimebundle_()) == {"text/html"}
+
+
+def test_characters_without_a_glyph_give_no_warning(recwarn):
+    AttentionView.from_weights(np.eye(2), ["\U0001f9e0", "漢"])._repr_mimebundle_()
+    assert [str(one.message) for one in recwarn] == []
 
 
 def test_without_matplotlib_there_is_no_picture_and_no_error(monkeypatch):
