@@ -36,12 +36,14 @@ SCRIPTS = (
 LONGEST = 2_000  # most characters of a token on a page
 HEIGHT = 760  # pixels of a view in a notebook cell, until the page reports its height
 # Sets the frame's height to that of the page (frame.js). The page can load after or before this
-# listener is added, so the listener asks for the height once.
+# listener is added, so the word attnJaxFit asks for the height once. A notebook replaces the frame
+# when its cell runs again: the listener of the old frame removes itself.
 FIT = (
     "window.addEventListener('message', this.fit ??= (event) => { "
-    "if (event.source === this.contentWindow && event.data.attnJaxHeight > 0) "
+    "if (!this.isConnected) window.removeEventListener('message', this.fit); "
+    "else if (event.source === this.contentWindow && event.data?.attnJaxHeight > 0) "
     "this.style.height = event.data.attnJaxHeight + 'px'; }); "
-    "this.contentWindow.postMessage('fit', '*')"
+    "this.contentWindow.postMessage('attnJaxFit', '*')"
 )
 SHORTCUTS = {
     "← →": "previous or next frame, or query",

@@ -283,3 +283,15 @@ def test_a_change_of_speed_while_playing_takes_effect(look, tmp_path):
     page.get_by_role("combobox", name="Speed").select_option("2×")
     page.clock.run_for(1250)
     assert count(page) == "4 / 22"
+
+
+def test_a_token_that_changes_the_direction_of_text_is_shown_as_code_points(look, tmp_path):
+    trace, annotations = model_trace()
+    source = ["A\u202e", *SOURCE[1:]]
+    view = AttentionView.from_trace(trace, source, TARGET, annotations=annotations)
+    page = look(view.save(tmp_path / "page.html"))
+    assert page.get_by_text("⟨202E⟩").count() > 0
+    named = page.evaluate("""() => [...document.querySelectorAll('[aria-label]')]
+      .map((node) => node.ariaLabel).filter((label) => label.includes('state of “A'))""")
+    assert named
+    assert not any("\u202e" in label for label in named)

@@ -1,10 +1,13 @@
 """The small matrices of all heads, and the hatching of masked pairs, in a real browser."""
 
+import math
+import re
+
 import numpy as np
 import pytest
 
 from attn_jax.viewer import AttentionView
-from tests.browser.test_pages import TOKENS, L, N, T, qk_view, rows_of
+from tests.browser.test_pages import TOKENS, L, N, T, keys, qk_view, rows_of
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -71,3 +74,31 @@ def test_masked_pairs_are_hatched_in_every_view(look, tmp_path):
     images = [item.evaluate("node => getComputedStyle(node).backgroundImage") for item in items]
     assert ["repeating" in image for image in images] == [False] * 2 + [True] * 4
     assert items[2].get_attribute("aria-label") == "that masked"
+
+
+def test_a_head_names_its_greatest_pair_with_the_weight_of_the_rows(look, tmp_path):
+    query = np.zeros((3, 1, 2))
+    key = np.zeros((4, 1, 2))
+    query[:, 0, 0] = math.sqrt(2)
+    query[2, 0] *= 1 + 1e-3
+    key[2, 0, 0] = math.log(3)  # a weight of 3 / (3 + 3), which eight bits round up to 0.5022
+    view = AttentionView.from_qk(
+        np.repeat(query, 2, axis=1), np.repeat(key, 2, axis=1), list("pqr"), key_tokens=list("abcd")
+    )
+    page = look(view.save(tmp_path / "page.html"))
+    page.get_by_role("tab", name="Heads").click()
+    label = page.locator(".head").first.get_attribute("aria-label")
+    [weight] = re.findall(r": “r” attends most to “c” \((0\.\d{4})\)", label)
+    assert float(weight) == pytest.approx(0.5003, abs=5e-4)  # query and key are stored in float16
+
+
+def test_a_merged_head_leaves_out_a_word_that_may_attend_to_itself_only(look, tmp_path):
+    weights = np.array([[1, 0, 0, 0], [0.5, 0.5, 0, 0], [0.3, 0.3, 0.4, 0], [0.2, 0.2, 0.3, 0.3]])
+    view = AttentionView.from_weights(
+        np.stack([weights, weights]), ["▁The", "y", "▁sat", "▁down"], mask=np.tri(4, dtype=bool)
+    )
+    page = look(view.save(tmp_path / "page.html"))
+    keys(page, "m")
+    page.get_by_role("tab", name="Heads").click()
+    label = page.locator(".head").first.get_attribute("aria-label")
+    assert ": “sat” attends most to “They” (0.6000)" in label

@@ -266,3 +266,47 @@ def test_a_page_of_four_thousand_tokens_is_fast(look, tmp_path):
     weights = np.exp(row - row.max())
     assert number(tooltip(page)["weight"]) == pytest.approx((weights / weights.sum())[7], rel=2e-2)
     assert number(tooltip(page)["logit"]) == pytest.approx(row[7], abs=4e-3)
+
+
+def in_a_notebook(look, path, view, onload=True):
+    """A page with the frame that a notebook shows of a view."""
+    frame = view._repr_html_()
+    if not onload:
+        frame = re.sub(r' onload="[^"]*"', "", frame)
+    tabs = '<b role="tab">a notebook</b>'
+    path.write_text(f"<!doctype html><meta charset=utf-8>{tabs}{frame}", encoding="utf-8")
+    page = look(path)
+    page.frame_locator("iframe").locator(".cursor").wait_for()
+    return page
+
+
+def test_a_page_in_a_frame_of_another_site_keeps_its_scroll_bar(look, tmp_path):
+    page = in_a_notebook(look, tmp_path / "other.html", qk_view(), onload=False)
+    root = page.frame_locator("iframe").locator("html")
+    page.evaluate("frames[0].postMessage('hello', '*')")
+    page.wait_for_timeout(200)
+    assert "fitted" not in (root.get_attribute("class") or "")
+    page.evaluate("frames[0].postMessage('attnJaxFit', '*')")
+    page.wait_for_timeout(200)
+    assert "fitted" in root.get_attribute("class")
+
+
+def test_the_listener_of_a_removed_frame_removes_itself(look, tmp_path):
+    page = in_a_notebook(look, tmp_path / "notebook.html", qk_view())
+    removed = page.evaluate("""() => {
+      const removed = [];
+      window.removeEventListener = (name) => removed.push(name);
+      document.querySelector('iframe').remove();
+      dispatchEvent(new MessageEvent('message', { data: null }));
+      return removed; }""")
+    assert removed == ["message"]
+
+
+def test_digits_that_belong_to_a_token_are_no_number_of_it(look, tmp_path):
+    tokens = ["₂", "C₁₂H₂₂O", "cat", "cat"]
+    page = look(AttentionView.from_weights(np.eye(4), tokens).save(tmp_path / "page.html"))
+    page.get_by_role("tab", name="Lines").click()
+    options = page.locator(".lines [role=option]")
+    assert options.all_text_contents()[:4] == ["₂", "C₁₂H₂₂O", "cat₁", "cat₂"]
+    names = [option.get_attribute("aria-label") or "" for option in options.all()]
+    assert "C (" not in "".join(names)

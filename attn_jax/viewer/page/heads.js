@@ -1,6 +1,7 @@
 // All heads at once: for each a small matrix with the names of its tokens, and its statistics.
 
 const LEGIBLE = 13; // least pixels of a row or column with a name
+const SIDE = 64; // most rows or columns of a small matrix
 
 function headsView(record, open) {
 	const buttons = range(record.layers * record.heads).map((h) => headButton(record, h, open));
@@ -11,9 +12,9 @@ function headsView(record, open) {
 
 function headButton(record, h, open) {
 	const { T, S, queries, keys } = record;
-	const picture = record.picture(h, 64);
+	const picture = record.picture(h, SIDE);
 	const name = headName(record, h);
-	const about = [...greatestPair(record, h, picture), statistics(record, h)];
+	const about = [...greatestPair(record, h), statistics(record, h)];
 	const canvas = el("canvas", { "aria-hidden": "true", onpointerleave: hideTooltip, onpointermove: showPair });
 	const choose = () => { change({ layer: Math.floor(h / record.heads), head: h % record.heads }); open("matrix"); };
 	const node = el("button.head", { "aria-label": spoken([name, ...about].join(": ")), "aria-pressed": String(h === headIndex(record)), onclick: choose },
@@ -55,12 +56,15 @@ function headButton(record, h, open) {
 	return { node, draw };
 }
 
-// The pair with the greatest weight, of the queries that attend to more than one key. Pictures of a
-// longer text show blocks of pairs.
-function greatestPair(record, h, { height, width, values }) {
+// The pair with the greatest weight, of the queries that may attend to more than one key. It comes from
+// the rows, because a picture can be rounded to eight bits, and shows blocks of pairs of a longer text.
+function greatestPair(record, h) {
 	const { T, S, queries, keys } = record;
-	if (height < T || width < S) return [];
-	const hasChoice = range(T).map((t) => sum(record.mask(h, t) ?? keys.map(() => 1)) > 1);
-	const order = greatestKeys(values.map((value, i) => (hasChoice[Math.floor(i / S)] ? value : 0)), 1);
-	return order.map((i) => `“${short(queries[Math.floor(i / S)])}” attends most to “${short(keys[i % S])}” (${fourDigits(values[i])})`);
+	if (Math.max(T, S) > SIDE) return [];
+	let [greatest, query, key] = [0];
+	range(T).forEach((t) => {
+		const { weight, mask } = record.row(h, t);
+		if ((mask ? sum(mask) : S) > 1) weight.forEach((w, s) => w > greatest && ([greatest, query, key] = [w, queries[t], keys[s]]));
+	});
+	return greatest ? [`“${short(query)}” attends most to “${short(key)}” (${fourDigits(greatest)})`] : [];
 }

@@ -6,7 +6,7 @@ app.replaceChildren(document.querySelector("template").content);
 // change the direction of text are shown as their code points.
 
 const HIDDEN = /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Cs}\u115f\u3164]/gu;
-const NUMBER = /[₀-₉]*$/;
+const NUMBER = /(?!^)[₀-₉]{1,6}$/; // not a whole token
 
 function shown(token) {
 	if (token === "") return "∅";
@@ -16,8 +16,9 @@ function shown(token) {
 
 // The first characters of a token, with the number that `distinct` gave it.
 function short(token, most = 18) {
-	const [number] = token.match(NUMBER);
-	const text = Array.from(shown(token.slice(0, Math.min(200, token.length - number.length))));
+	const base = token.replace(NUMBER, "");
+	const number = token.slice(base.length);
+	const text = Array.from(shown(base.slice(0, 200)));
 	const room = most - number.length;
 	return (text.length <= room ? text.join("") : text.slice(0, room - 1).join("") + "…") + number;
 }
@@ -31,7 +32,7 @@ function distinct(tokens) {
 
 // Text for screen readers, in which the₂ is “the (2)”.
 function spoken(text) {
-	return text.replace(/[₀-₉]+(?!\p{L})/gu, (number) => ` (${Array.from(number, (digit) => digit.codePointAt(0) - 0x2080).join("")})`);
+	return text.replace(/(?<![₀-₉“]|^)[₀-₉]+(?![₀-₉\p{L}])/gu, (number) => ` (${Array.from(number, (digit) => digit.codePointAt(0) - 0x2080).join("")})`);
 }
 
 // el("p.note", { title: "…", onclick: f }, "text", child)

@@ -6,7 +6,7 @@ const TRAVELLING = 12; // most weighted states that travel to the context: those
 function unrolledDiagram(trace, mode) {
 	const { record, annotations, states } = trace;
 	const bridge = mode === "attention" ? attentionBridge(trace) : lastStateBridge(trace);
-	const source = record.keys.map((key, j) => el("div.unit", {}, chip(key, "source"), vectorStrip(trace, annotations, j, `encoder state of “${key}”`)));
+	const source = record.keys.map((key, j) => el("div.unit", {}, chip(key, "source"), vectorStrip(trace, annotations, j, `encoder state of “${short(key)}”`)));
 	const target = record.queries.map((query, t) => el("div.unit", {}, bridge.context(t), vectorStrip(trace, states, t, `decoder state of step ${t + 1}`), chip(query, "target")));
 	const sources = columns("Encoder", lane("Encoder", source), bridge.lanes);
 	const targets = columns("Decoder", lane("Decoder", target));
@@ -46,10 +46,10 @@ function attentionBridge(trace) {
 	const { record, annotations, contexts } = trace;
 	const cells = (kind) => record.keys.map(() => el(`span.work.${kind}`));
 	const [scores, weights, vectors] = ["score", "alpha", "vector"].map(cells);
-	const kept = record.keys.map((key, j) => el("span.work", {}, vectorStrip(trace, annotations, j, `kept state of “${key}”`)));
+	const kept = record.keys.map((key, j) => el("span.work", {}, vectorStrip(trace, annotations, j, `kept state of “${short(key)}”`)));
 	const lanes = [lane("states kept", kept), lane("scores e", scores), lane("softmax α", weights), lane("α · h", vectors)];
 	const context = (t) => vectorStrip(trace, contexts, t, `context of step ${t + 1}`, ".blue");
-	const weighted = (t, j) => vectorStrip(trace, annotations, j, `weight × state of “${record.keys[j]}”`, "", trace.row(t).weight[j]);
+	const weighted = (t, j) => vectorStrip(trace, annotations, j, `weight × state of “${short(record.keys[j])}”`, "", trace.row(t).weight[j]);
 	const [slot, words] = [el("span.slot"), el("span.words")];
 	const origin = (t) => greatestKeys(trace.row(Math.max(t, 0)).weight, 1)[0];
 	return { lanes, context, origin, pinned: pinned("Σ α · h = context", slot, words), show({ kind, t }) {
