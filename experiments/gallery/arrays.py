@@ -3,7 +3,6 @@
 Their names are those that `.venv/bin/python -m attn_jax.viewer` reads from a file.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from jaxtyping import Array, Float, Int
 from attn_jax.models import BOS, EOS, GPT, EncoderDecoder, Trace, force, greedy_search
 from attn_jax.viewer import gradient_times_input, leave_one_out
 from experiments.measures.toy_translation import Translator
-from experiments.training.runs import write_whole
 
 type Words = tuple[str, ...]
 type Arrays = Mapping[str, np.ndarray]
@@ -125,9 +123,7 @@ def sorting(model: GPT, tokens: Sequence[int], letters: str) -> Arrays:
 
 
 def save(arrays: Arrays, path: Path) -> Path:
-    """Writes one file of arrays; an interruption leaves the old file."""
+    """Writes one file of arrays."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = io.BytesIO()
-    np.savez_compressed(file, allow_pickle=False, **arrays)
-    write_whole(path, file.getvalue())
+    np.savez_compressed(path, allow_pickle=False, **arrays)
     return path

@@ -2,8 +2,6 @@
 
 import base64
 import dataclasses
-import functools
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-import attn_jax
 from attn_jax.models import EOS
 from experiments.data.tokens import subwords
 from experiments.measures.alignments import Alignment, Picks, group_by_word
@@ -19,21 +16,11 @@ from experiments.measures.scores import SystemOutput
 from experiments.training.runs import OUTCOME, write_whole
 from experiments.training.sentences import Vocabulary
 
-CODE = (Path(attn_jax.__file__).parent, Path(__file__).parents[1])  # attn_jax and experiments
+FORMAT = 1
 _END = "<end>"  # the label of EOS
 _OVER_TARGET = ("target", "target_mask", "states", "contexts", "top_tokens", "top_log_probs")
 _OVER_SOURCE = ("source", "source_mask", "annotations")
 _OVER_BOTH = ("scores", "weights")
-
-
-@functools.cache
-def code_fingerprint() -> str:
-    """A hash of all code that can change an outcome; another version measures again."""
-    digest = hashlib.sha256()
-    for folder in CODE:
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,10 +100,10 @@ def store(directory: Path, key: Mapping[str, Any], outcome: Outcome) -> None:
 
     Args:
       directory: where `load` finds it.
-      key: everything but the code that the outcome depends on, as JSON.
+      key: everything that the outcome depends on, as JSON.
       outcome: to be written.
     """
-    content = {"code": code_fingerprint(), "key": dict(key), "outcome": outcome}
+    content = {"format": FORMAT, "key": dict(key), "outcome": outcome}
     directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, ensure_ascii=False, default=_as_json)
     write_whole(directory / OUTCOME, text.encode())
@@ -129,7 +116,7 @@ def load(directory: Path, key: Mapping[str, Any]) -> Outcome | None:
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"), object_hook=_array_or_object)
-        if content["code"] != code_fingerprint() or content["key"] != json.loads(json.dumps(key)):
+        if content["format"] != FORMAT or content["key"] != json.loads(json.dumps(key)):
             return None
         return _outcome(content["outcome"])
     except (ValueError, KeyError, TypeError):  # damaged; the outcome is measured again

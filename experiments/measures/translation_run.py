@@ -104,7 +104,7 @@ def outcome_key(context: RunContext, name: str) -> dict[str, Any] | None:
     """What the outcome of a system depends on; None if its network is not trained to the end."""
     corpus, settings = context.corpus, context.settings
     if name == "lexicon":
-        return {"sentences": _fingerprint([corpus.train, corpus.test, LECTURE])}
+        return {"sentences": _fingerprint([corpus.train, corpus.test])}
     checkpoint = checkpoints.newest(settings.directory / name / CHECKPOINTS)
     if checkpoint is None or checkpoint.step < settings.train.steps:
         return None

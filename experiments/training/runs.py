@@ -53,7 +53,7 @@ def directory_of(name: str) -> Path:
 
 
 def program_of(directory: Path) -> str | None:
-    """The program that made a run; None if there is no run, or its file is missing."""
+    """The program that made a run; None if there is no run, or an older version made it."""
     path = directory / PROGRAM
     return path.read_text().strip() if path.is_file() else None
 
@@ -66,16 +66,11 @@ def opened(directory: Path, program: str) -> Iterator[None]:
     removed: a failed start leaves no half run.
 
     Raises:
-      OtherProgram: the directory is a run of another program, or has files of unknown origin.
+      OtherProgram: the directory is a run of another program.
       RunInUse: another process holds the lock; the message has its id.
       OSError: the directory cannot be written.
     """
     owner, is_new = program_of(directory), not directory.exists()
-    if owner is None and not is_new and {path.name for path in directory.iterdir()} - {LOCK}:
-        raise OtherProgram(
-            f"{directory} has files, but no file {PROGRAM!r} that names the program of the run; "
-            "choose another --name, or remove the folder"
-        )
     if owner not in (None, program):
         raise OtherProgram(
             f"{directory} is a run of `{owner}`, not of `{program}`; choose another --name"
@@ -87,8 +82,6 @@ def opened(directory: Path, program: str) -> Iterator[None]:
         except Exception:
             if is_new and not any(directory.rglob(METRICS)):
                 shutil.rmtree(directory, ignore_errors=True)
-            elif owner is None:
-                (directory / PROGRAM).unlink(missing_ok=True)
             raise
 
 

@@ -70,12 +70,7 @@ def prepare_directory(settings: Settings, corpus: Corpus) -> Vocabulary:
             clear(directory / name)
         save_vocabulary(vocabulary, corpus, directory)
         write_whole(path, f"{json.dumps(requested, indent=2)}\n".encode())
-    elif stored is None:
-        raise checkpoints.CheckpointMismatch(
-            f"{directory} has checkpoints, but no {SETTINGS}: a start with --fresh was cut short. "
-            "Choose another --name or pass --fresh"
-        )
-    else:
+    elif stored is not None:
         checkpoints.require_equal(directory, stored, requested)
     return load_vocabulary(directory)
 

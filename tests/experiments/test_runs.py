@@ -75,27 +75,11 @@ def test_a_failed_start_leaves_no_folder_and_a_failure_in_training_does(tmp_path
 
 def test_a_failed_start_keeps_a_run_that_was_there_before(tmp_path):
     directory = tmp_path / "one"
-    with runs.opened(directory, "sort"):
-        (directory / "notes.txt").write_text("mine")
+    directory.mkdir()
+    (directory / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="no data"), runs.opened(directory, "sort"):
         raise ValueError("no data")
     assert (directory / "notes.txt").read_text() == "mine"
-    assert runs.program_of(directory) == "sort"
-
-
-def test_a_failed_start_in_an_empty_folder_leaves_it_to_any_program(tmp_path):
-    with pytest.raises(ValueError, match="no data"), runs.opened(tmp_path, "sort"):
-        raise ValueError("no data")
-    with runs.opened(tmp_path, "lm"):
-        assert runs.program_of(tmp_path) == "lm"
-
-
-def test_files_that_no_program_owns_are_refused_and_unchanged(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    expected = "has files, but no file 'program' .* choose another --name, or remove the folder"
-    with pytest.raises(runs.OtherProgram, match=expected), runs.opened(tmp_path, "translate"):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_a_run_of_another_program_is_refused_and_unchanged(tmp_path):
