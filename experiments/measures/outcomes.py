@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 import attn_jax
-import experiments
 from attn_jax.models import EOS
 from experiments.data.tokens import subwords
 from experiments.measures.alignments import Alignment, Picks, group_by_word
@@ -112,7 +111,8 @@ def sources_digest(folders: Iterable[Path]) -> str:
 @functools.cache
 def code_digest() -> str:
     """A hash of the code that measures: the packages attn_jax and experiments."""
-    return sources_digest(Path(package.__path__[0]) for package in (attn_jax, experiments))
+    own = Path(__file__).resolve().parents[1]
+    return sources_digest([Path(attn_jax.__path__[0]), own])
 
 
 def store(directory: Path, key: Mapping[str, Any], outcome: Outcome) -> None:
