@@ -14,6 +14,7 @@ translates again what is done. `sample --page` makes such a page of a sentence o
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
@@ -36,7 +37,7 @@ from experiments.reports.translation_report import PAGE, DataNote, Example, Outp
 from experiments.systems.translation import SYSTEMS
 from experiments.training.progress import as_clock
 from experiments.training.run_times import COMPILATION, expected_times
-from experiments.training.runs import METRICS, opened
+from experiments.training.runs import METRICS, OUTCOME, opened
 from experiments.training.sentences import prepare_corpus, prepare_directory
 from experiments.training.settings import Settings, from_command_line
 from experiments.training.whole_run import WholeRun
@@ -71,9 +72,9 @@ def all_outcomes(context: RunContext) -> dict[str, Outcome]:
     for name, outcome in stored.items():
         console.rule(SYSTEMS[name].label, align="left")
         if outcome is not None:
-            where = settings.directory / name
             console.print(
-                f"already trained and translated ({where}); pass --fresh to start again",
+                "already trained and translated; to translate again, remove "
+                f"{settings.directory / name / OUTCOME}; to train again, pass --fresh",
                 soft_wrap=True,
             )
         outcomes[name] = outcome or measured_outcome(context, name)
@@ -101,8 +102,15 @@ def show_next_step(context: RunContext, outcomes: Mapping[str, Outcome], scores:
     if page.exists():
         console.print(f"The attention at every decode step, in a browser: {page}", soft_wrap=True)
     console.print("Next, translate a test sentence, or one of yours:", soft_wrap=True)
-    arguments = ["sample", "--run", str(settings.directory), "--system", best, "--page", sentence]
+    arguments = sample_arguments(settings.directory, best, sentence)
     console.print(shell_command("translate", arguments), markup=False, soft_wrap=True)
+
+
+def sample_arguments(run: Path, system: str, sentence: str) -> list[str]:
+    """The arguments that translate a sentence with a network of a run, and write its page."""
+    options = ["--run", str(run), "--system", system, "--page"]
+    ends = ["--"] if sentence.startswith("-") else []  # what follows `--` is no option
+    return ["sample", *options, *ends, sentence]
 
 
 def outputs(context: RunContext, outcomes: dict[str, Outcome], command: str) -> Outputs:

@@ -40,19 +40,24 @@ class Settings:
       preset: the preset of the experiments whose networks are trained: quick (some minutes) or
         smoke (a test run).
       name: a name for the run; its trained networks are kept in runs/NAME.
-      data: the folder of the arrays, from which `make docs` makes the pages.
+      data: the folder of the arrays, from which `make docs` makes the pages; None: runs/NAME/data.
       fresh: remove the stored networks of that name, and train again.
     """
 
     preset: Literal["quick", "smoke"] = "quick"
     name: str = "gallery"
-    data: Path = Path("docs/gallery/data")
+    data: Path | None = Path("docs/gallery/data")
     fresh: bool = False
+
+    @property
+    def data_folder(self) -> Path:
+        """The folder of the arrays."""
+        return directory_of(self.name) / "data" if self.data is None else self.data
 
 
 PRESETS = {
     "quick": Settings(),
-    "smoke": Settings(preset="smoke", name="gallery-smoke", data=Path("runs/gallery-smoke/data")),
+    "smoke": Settings(preset="smoke", name="gallery-smoke", data=None),
 }
 
 
@@ -70,9 +75,9 @@ def run(settings: Settings, command: str, console: Console) -> Sequence[Claim]:
             sort.PRESETS[settings.preset], directory / "sort", console, settings.fresh
         )
         for name, measured in all_arrays(translators, toy, model, tokens).items():
-            written = arrays.save(measured, settings.data / f"{name}.npz")
+            written = arrays.save(measured, settings.data_folder / f"{name}.npz")
             console.print(f"{written}: {written.stat().st_size / 1000:,.0f} kB")
-        made = pages.all_pages(settings.data)
+        made = pages.all_pages(settings.data_folder)
         for page in pages.written(made, directory / "pages"):
             console.print(f"{page}: {page.stat().st_size / 1000:,.0f} kB")
     output = made["lecture"].readings[0].queries[:-1]

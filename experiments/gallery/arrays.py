@@ -3,6 +3,7 @@
 Their names are those that `.venv/bin/python -m attn_jax.viewer` reads from a file.
 """
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from jaxtyping import Array, Float, Int
 from attn_jax.models import BOS, EOS, GPT, EncoderDecoder, Trace, force, greedy_search
 from attn_jax.viewer import gradient_times_input, leave_one_out
 from experiments.measures.toy_translation import Translator
+from experiments.training.runs import write_whole
 
 type Words = tuple[str, ...]
 type Arrays = Mapping[str, np.ndarray]
@@ -123,7 +125,9 @@ def sorting(model: GPT, tokens: Sequence[int], letters: str) -> Arrays:
 
 
 def save(arrays: Arrays, path: Path) -> Path:
-    """Writes one file of arrays."""
+    """Writes one file of arrays; if interrupted, the old file stays whole."""
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    write_whole(path, content.getvalue())
     return path

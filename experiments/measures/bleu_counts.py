@@ -33,8 +33,10 @@ def bleu(statistics: Int[np.ndarray, " 10"]) -> float:
     ).score
 
 
-def brevity(statistics: Int[np.ndarray, " 10"]) -> tuple[float, float]:
+def brevity(statistics: Int[np.ndarray, " 10"]) -> tuple[float, float] | tuple[None, None]:
     """The length of translations by that of the references, and BLEU's brevity penalty (§2.2.2).
+
+    Both are None if the references have no tokens.
 
     Args:
       statistics: a sum of rows of `sentence_statistics`.
@@ -44,6 +46,8 @@ def brevity(statistics: Int[np.ndarray, " 10"]) -> tuple[float, float]:
       (0.8, 0.7788007830714049)
     """
     translated, reference = int(statistics[0]), int(statistics[1])
+    if not reference:
+        return None, None
     if not translated:
         return 0.0, 0.0
     return translated / reference, min(1.0, math.exp(1 - reference / translated))

@@ -2,13 +2,16 @@
 
 import base64
 import dataclasses
+import functools
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import attn_jax
 from attn_jax.models import EOS
 from experiments.data.tokens import subwords
 from experiments.measures.alignments import Alignment, Picks, group_by_word
@@ -93,6 +96,23 @@ class Outcome:
     picks: Picks | None = None
     lecture_alignment: Alignment | None = None
     traced: tuple[TracedSentence, ...] = ()
+
+
+def sources_digest(folders: Iterable[Path]) -> str:
+    """A hash of all Python files in folders: their paths and contents."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(folder.rglob("*.py")):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+@functools.cache
+def code_digest() -> str:
+    """A hash of the code that measures: the packages attn_jax and experiments."""
+    own = Path(__file__).resolve().parents[1]
+    return sources_digest([Path(attn_jax.__path__[0]), own])
 
 
 def store(directory: Path, key: Mapping[str, Any], outcome: Outcome) -> None:

@@ -61,7 +61,10 @@ class SystemOutput:
 
 @dataclasses.dataclass(frozen=True)
 class LengthRow:
-    """BLEU of one system on one length bin; None for an empty or a small bin."""
+    """BLEU of one system on one length bin; None for an empty or a small bin.
+
+    The ratio and the penalty are None, too, if the references have no tokens.
+    """
 
     label: str
     sentences: int

@@ -19,7 +19,7 @@ from experiments.data.words import detokenize, tokenize
 from experiments.measures import outcomes
 from experiments.measures.alignments import Alignment, pick_alignments, word_alignment
 from experiments.measures.decode import align, traces, translate
-from experiments.measures.outcomes import Outcome, TracedSentence
+from experiments.measures.outcomes import Outcome, TracedSentence, code_digest
 from experiments.measures.scores import SystemOutput
 from experiments.systems.lexicon import train_lexicon
 from experiments.systems.translation import SYSTEMS, Network, model_config, note
@@ -104,11 +104,15 @@ def outcome_key(context: RunContext, name: str) -> dict[str, Any] | None:
     """What the outcome of a system depends on; None if its network is not trained to the end."""
     corpus, settings = context.corpus, context.settings
     if name == "lexicon":
-        return {"sentences": _fingerprint([corpus.train, corpus.test])}
+        return {
+            "code": code_digest(),
+            "sentences": _fingerprint([corpus.train, corpus.test, LECTURE]),
+        }
     checkpoint = checkpoints.newest(settings.directory / name / CHECKPOINTS)
     if checkpoint is None or checkpoint.step < settings.train.steps:
         return None
     return {
+        "code": code_digest(),
         "checkpoint": checkpoint.fingerprint,
         "beam": dataclasses.asdict(settings.beam),
         "sentences": _fingerprint([corpus.test, LECTURE]),

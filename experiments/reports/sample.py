@@ -1,5 +1,6 @@
 """`translate sample`: one sentence, translated by a finished run, with its alignment."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from experiments.training.sentences import SETTINGS, Vocabulary, load_vocabulary
 from experiments.training.settings import Beam
 from experiments.training.train import load_params
 
+LONGEST_SLUG = 60  # letters of a sentence in the name of its files
 NETWORKS = ("final", "bahdanau", "luong", "transformer")
 
 
@@ -66,7 +68,7 @@ def sample(arguments: Sequence[str], console: Console) -> None:
     if not alignment.generated:
         console.print("The translation is empty, so there is no alignment.")
         return
-    path = options.run / "samples" / f"{_slug(options.sentence)}.png"
+    path = options.run / "samples" / f"{_slug(options.sentence)}-{options.system}.png"
     path.parent.mkdir(exist_ok=True)
     if options.system == "final":
         console.print("No alignment: the system has no attention.")
@@ -76,7 +78,7 @@ def sample(arguments: Sequence[str], console: Console) -> None:
         write_whole(path, png(alignment_maps([alignment], titles=[title])))
         console.print(f"The alignment as a figure: {path}", soft_wrap=True)
     if options.page:
-        path = path.with_name(f"{path.stem}-{options.system}.html")
+        path = path.with_suffix(".html")
         note = f"{SYSTEMS[options.system].label}: {SYSTEMS[options.system].note}."
         if options.system == "transformer":
             note += f" {MEANS_OF_HEADS}"
@@ -145,5 +147,9 @@ def _runs_here() -> str:
 
 
 def _slug(sentence: str) -> str:
+    """The words of a sentence as the start of a file's name; a digest stands for what is cut."""
     words = "".join(sign if sign.isalnum() else " " for sign in sentence.lower()).split()
-    return "-".join(words)[:60] or "sentence"
+    slug = "-".join(words) or "sentence"
+    if len(slug) <= LONGEST_SLUG:
+        return slug
+    return f"{slug[:LONGEST_SLUG]}-{hashlib.sha256(slug.encode()).hexdigest()[:8]}"

@@ -58,19 +58,32 @@ def program_of(directory: Path) -> str | None:
     return path.read_text().strip() if path.is_file() else None
 
 
+def has_files(directory: Path) -> bool:
+    """Whether a directory holds more than a lock and the drafts of a process that was killed."""
+    if not directory.is_dir():
+        return False
+    return any(path.name != LOCK and path.name[0] != "." for path in directory.iterdir())
+
+
 @contextmanager
 def opened(directory: Path, program: str) -> Iterator[None]:
     """Locks the directory of a program's run until the block ends, and creates it if needed.
 
-    If the block raises an error before any training step, a directory that did not exist before is
+    If the block raises an error before any training step, a directory that had no files before is
     removed: a failed start leaves no half run.
 
     Raises:
-      OtherProgram: the directory is a run of another program.
+      OtherProgram: the directory is a run of another program, or of an unknown one.
       RunInUse: another process holds the lock; the message has its id.
       OSError: the directory cannot be written.
     """
-    owner, is_new = program_of(directory), not directory.exists()
+    owner, is_new = program_of(directory), not has_files(directory)
+    if owner is None and not is_new:
+        raise OtherProgram(
+            f"{directory} has files, but no file `{PROGRAM}` that names the program that made "
+            f"them; choose another --name, or, if they are a run of `{program}`, write the word "
+            f"`{program}` into {directory / PROGRAM}"
+        )
     if owner not in (None, program):
         raise OtherProgram(
             f"{directory} is a run of `{owner}`, not of `{program}`; choose another --name"

@@ -56,7 +56,8 @@ def prepare_directory(settings: Settings, corpus: Corpus) -> Vocabulary:
     is learned before: if that fails, the stored run is unchanged.
 
     Raises:
-      CheckpointMismatch: the directory holds a run with other settings; the message lists them.
+      CheckpointMismatch: the directory holds a run with other settings, and the message lists
+        them; or checkpoints without settings, because a fresh start was killed.
       ValueError: the vocabulary cannot be learned.
     """
     directory, requested = settings.directory, identity(settings)
@@ -70,7 +71,12 @@ def prepare_directory(settings: Settings, corpus: Corpus) -> Vocabulary:
             clear(directory / name)
         save_vocabulary(vocabulary, corpus, directory)
         write_whole(path, f"{json.dumps(requested, indent=2)}\n".encode())
-    elif stored is not None:
+    elif stored is None:
+        raise checkpoints.CheckpointMismatch(
+            f"{directory} has checkpoints, but no {SETTINGS}, as after a fresh start that was "
+            "killed. Choose another --name or pass --fresh"
+        )
+    else:
         checkpoints.require_equal(directory, stored, requested)
     return load_vocabulary(directory)
 

@@ -99,11 +99,11 @@ class WholeRun:
         return open_work * speed + self._compilation * sum(not part.has_started for part in parts)
 
     def begin(self, part: Part, share: float) -> None:
-        """Starts to measure a part; see `Part.start`."""
+        """Starts to measure a part, if some of it is left; see `Part.start`."""
         part.share = share
         if self._began is not None:
             self._finished_seconds += max(self._clock() - self._began - self._excluded, 0.0)
-        self._began, self._excluded = self._clock(), 0.0
+        self._began, self._excluded = (self._clock() if share < 1 else None), 0.0
 
     def add(self, work: float) -> None:
         """Adds expected seconds of work that is done."""

@@ -97,6 +97,21 @@ def test_another_key_or_version_and_a_damaged_file_give_none(outcome, tmp_path, 
     assert outcomes.load(tmp_path, KEY) is None
 
 
+def test_the_digest_of_sources_is_of_every_python_file_and_of_nothing_else(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder in (first / "inner", second):
+        folder.mkdir(parents=True)
+        (folder / "search.py").write_text("width = 4\n")
+    digests = [outcomes.sources_digest([first, second])]
+    (first / "notes.md").write_text("no code")
+    assert outcomes.sources_digest([first, second]) == digests[0]
+    (first / "inner/search.py").write_text("width = 5\n")
+    digests.append(outcomes.sources_digest([first, second]))
+    (second / "search.py").rename(second / "find.py")
+    digests.append(outcomes.sources_digest([first, second]))
+    assert len(set(digests)) == 3
+
+
 def test_a_traced_sentence_has_no_padding(traced):
     shapes = {name: field.shape for name, field in traced.fields.items()}
     assert shapes["weights"] == shapes["scores"] == (4, 4)

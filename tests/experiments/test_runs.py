@@ -75,8 +75,8 @@ def test_a_failed_start_leaves_no_folder_and_a_failure_in_training_does(tmp_path
 
 def test_a_failed_start_keeps_a_run_that_was_there_before(tmp_path):
     directory = tmp_path / "one"
-    directory.mkdir()
-    (directory / "notes.txt").write_text("mine")
+    with runs.opened(directory, "sort"):
+        (directory / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="no data"), runs.opened(directory, "sort"):
         raise ValueError("no data")
     assert (directory / "notes.txt").read_text() == "mine"
@@ -91,6 +91,30 @@ def test_a_run_of_another_program_is_refused_and_unchanged(tmp_path):
     assert runs.program_of(tmp_path / "one") == "sort"
     with runs.opened(tmp_path / "one", "sort"):
         pass
+
+
+def test_files_of_an_unknown_program_are_refused_and_unchanged(tmp_path):
+    directory = tmp_path / "one"
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    expected = r"one has files, but no file `program`.*choose another --name.*`translate`"
+    with pytest.raises(runs.OtherProgram, match=expected), runs.opened(directory, "translate"):
+        pass
+    assert [path.name for path in directory.iterdir()] == ["config.json"]
+    (directory / "program").write_text("lm\n")
+    with runs.opened(directory, "lm"):
+        pass
+
+
+def test_a_folder_with_only_a_lock_or_a_draft_is_free_and_a_failed_start_does_not_own_it(tmp_path):
+    directory = tmp_path / "one"
+    for program in ("sort", "lm"):
+        directory.mkdir(exist_ok=True)
+        (directory / "lock").write_text("7\n")
+        (directory / ".program.7").write_text("sort\n")
+        with pytest.raises(ValueError, match="no data"), runs.opened(directory, program):
+            raise ValueError("no data")
+        assert runs.program_of(directory) is None
 
 
 def test_kill_9_releases_the_directory(holder, tmp_path):

@@ -178,6 +178,13 @@ def test_translations_without_a_word_score_zero(corpus):
     assert (row.bleu, row.interval) == (0.0, (0.0, 0.0))
 
 
+def test_references_without_a_token_have_no_length_ratio():
+    words = scores.SystemOutput("words", ("un chat",) * 3, 1.0, 1)
+    row = scores.score_systems([words], ["a cat"] * 3, [""] * 3).tables[0].row("all")
+    assert (row.sentences, row.bleu) == (3, 0.0)
+    assert (row.length_ratio, row.brevity_penalty, row.without_penalty) == (None, None, 0.0)
+
+
 def test_signature_has_what_repeats_the_score(scored):
     parts = set(scored.bleu_signature.split("|"))
     assert {"case:lc", "tok:13a", "nrefs:1", "bs:1000", "seed:12345"} <= parts

@@ -14,12 +14,15 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from rich.console import Console
 
+from experiments.command_line.options import parse
 from experiments.measures import translation_run
 from experiments.measures.alignments import Alignment, group_by_word
+from experiments.measures.translation_run import RunContext
 from experiments.reports import sample
 from experiments.reports.animation import MEANS_OF_HEADS
-from experiments.training import runs
+from experiments.training import runs, sentences
 from experiments.training.checkpoints import CheckpointMismatch
 from experiments.training.sentences import (
     identity,
@@ -28,7 +31,8 @@ from experiments.training.sentences import (
     prepare_directory,
 )
 from experiments.training.settings import PRESETS, from_command_line
-from experiments.translate import main
+from experiments.training.whole_run import WholeRun
+from experiments.translate import main, sample_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
 SMOKE = ["--preset", "smoke", "--name", "smoke"]
@@ -94,6 +98,7 @@ def test_the_same_command_again_trains_and_translates_nothing_and_reports_the_sa
     main(SMOKE)
     said = capsys.readouterr().out
     assert said.count("already trained and translated") == 4
+    assert "to translate again, remove runs/smoke/bahdanau/outcome.json; to train" in said
     assert "The whole run takes" not in said
     after = {path.name: path.read_bytes() for path in Path("runs/smoke/report").iterdir()}
     assert after == before
@@ -114,6 +119,23 @@ def test_a_system_without_a_stored_outcome_is_translated_again_and_not_trained(h
     assert [again["outcome"][p] for p in parts] == [stored["outcome"][p] for p in parts]
     texts = [found["outcome"]["output"]["translations"] for found in (again, stored)]
     assert texts[0] == texts[1]
+
+
+def test_outcomes_of_other_code_and_of_another_lecture_are_not_used(home, monkeypatch):
+    settings = from_command_line(SMOKE)
+    corpus = prepare_corpus(settings)
+    vocabulary = load_vocabulary(settings.directory)
+    context = RunContext(settings, corpus, vocabulary, Console(), WholeRun({}))
+
+    def key(name):
+        return translation_run.outcome_key(context, name)
+
+    before = {name: key(name) for name in ("lexicon", "bahdanau")}
+    with monkeypatch.context() as patch:
+        patch.setattr(translation_run, "code_digest", lambda: "other code")
+        assert all(key(name) != before[name] for name in before)
+    monkeypatch.setattr(translation_run, "LECTURE", "Another sentence.")
+    assert all(key(name) != before[name] for name in before)
 
 
 def test_another_beam_gives_another_outcome(home, capsys):
@@ -142,6 +164,15 @@ def test_the_last_line_works_when_it_is_pasted(home, capsys):
     assert "warning" not in said
 
 
+@pytest.mark.parametrize(
+    "sentence", ["A file.", "-l lists the file's lines.", "--page", "-- a -- b"]
+)
+def test_sample_reads_the_printed_command_of_any_sentence(sentence):
+    arguments = sample_arguments(Path("runs/smoke"), "bahdanau", sentence)
+    found = parse(sample.Sample, arguments[1:], prog="sample")
+    assert (found.sentence, found.system, found.page) == (sentence, "bahdanau", True)
+
+
 def test_a_run_without_a_checkpoint_is_replaced_by_other_settings(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, second = (
@@ -158,6 +189,33 @@ def test_a_run_without_a_checkpoint_is_replaced_by_other_settings(tmp_path, monk
     assert prepare_directory(second, corpus).fingerprint == learned.fingerprint
     with pytest.raises(CheckpointMismatch, match=r"corpus docs .*multi30k requested.*--name"):
         prepare_directory(first, corpus)
+
+
+def test_a_fresh_start_that_was_killed_halfway_asks_for_fresh_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings, fresh = (from_command_line([*SMOKE, *more]) for more in ([], ["--fresh"]))
+    settings.directory.mkdir(parents=True)
+    corpus = prepare_corpus(settings)
+    prepare_directory(settings, corpus)
+    for name in ("bahdanau", "transformer"):
+        (settings.directory / name / "checkpoints/step-00000010").mkdir(parents=True)
+    cleared = []
+
+    def killed(directory):
+        if cleared:
+            raise KeyboardInterrupt
+        cleared.append(directory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sentences, "clear", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prepare_directory(fresh, corpus)
+    with pytest.raises(
+        CheckpointMismatch, match=r"smoke has checkpoints, but no settings\.json.*--fresh"
+    ):
+        prepare_directory(settings, corpus)
+    prepare_directory(fresh, corpus)
+    assert json.loads((settings.directory / "settings.json").read_text()) == identity(settings)
 
 
 def test_a_failed_start_leaves_no_run_and_other_options_work_then(tmp_path, monkeypatch):
@@ -214,7 +272,17 @@ def test_sample_draws_the_alignment(home, capsys, monkeypatch):
     monkeypatch.setattr(sample, "translate_one", lambda *_: ("le fichier", alignment, None))
     main(["sample", "--run", "runs/smoke", "The file!"])
     assert "fichier │" in capsys.readouterr().out
-    assert (home / "runs/smoke/samples/the-file.png").stat().st_size > 2_000
+    assert (home / "runs/smoke/samples/the-file-bahdanau.png").stat().st_size > 2_000
+
+
+def test_each_system_and_each_long_sentence_has_its_own_files(home, monkeypatch):
+    alignment = Alignment(("the", "file"), ("le", "fichier"), np.eye(2))
+    monkeypatch.setattr(sample, "translate_one", lambda *_: ("le fichier", alignment, None))
+    start = "the file that the user opens with the program and then saves in "
+    for system in ("bahdanau", "transformer"):
+        for end in ("a", "b"):
+            main(["sample", "--run", "runs/smoke", "--system", system, start + end])
+    assert len(list((home / "runs/smoke/samples").glob("the-file-that-the-user*.png"))) == 4
 
 
 @pytest.mark.parametrize(

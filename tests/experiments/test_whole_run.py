@@ -57,6 +57,16 @@ def test_work_of_an_earlier_process_is_not_left_and_says_nothing_about_the_speed
     assert run.left == pytest.approx(75 + 600)
 
 
+def test_time_after_a_part_that_an_earlier_process_finished_is_not_measured():
+    clock = Clock()
+    run = WholeRun(TIMES, clock=clock)
+    run.part("one").start(1.0)
+    clock.seconds = 50.0
+    assert run.left == 300 + 600
+    run.part("two").start()
+    assert run.left == 300 + 600
+
+
 def test_a_line_of_progress_has_the_time_left_of_the_whole_run():
     clock, file = Clock(), io.StringIO()
     run = WholeRun(TIMES, clock=clock)
