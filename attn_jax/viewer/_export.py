@@ -79,7 +79,7 @@ class Exports:
         try:
             with warnings.catch_warnings(action="ignore"):  # characters that its font lacks
                 return _figure.matrix_picture(pictured, 0, 0, "png", **ON_A_SCREEN)
-        except Exception:
+        except Exception:  # of any kind: an error in a picture must not hide the page
             return None
 
     def __repr__(self) -> str:

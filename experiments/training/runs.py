@@ -12,6 +12,7 @@ Only one process at a time trains in a run directory. It contains
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -26,6 +27,7 @@ RUNS = Path("runs")
 CONFIG, METRICS, CHECKPOINTS, LOCK = "config.json", "metrics.jsonl", "checkpoints", "lock"
 PROGRAM = "program"
 OUTCOME = "outcome.json"  # written by measures/outcomes.py
+DRAFT = re.compile(r"\..+\.\d+")  # a name that `write_whole` gives to a file until it is complete
 LONGEST_NAME = 255  # bytes of a folder's name on common file systems
 
 
@@ -62,7 +64,8 @@ def has_files(directory: Path) -> bool:
     """Whether a directory holds more than a lock and the drafts of a process that was killed."""
     if not directory.is_dir():
         return False
-    return any(path.name != LOCK and path.name[0] != "." for path in directory.iterdir())
+    names = {path.name for path in directory.iterdir()}
+    return any(name != LOCK and not DRAFT.fullmatch(name) for name in names)
 
 
 @contextmanager
@@ -92,7 +95,7 @@ def opened(directory: Path, program: str) -> Iterator[None]:
         write_whole(directory / PROGRAM, f"{program}\n".encode())
         try:
             yield
-        except Exception:
+        except Exception:  # whatever ended the start; it is raised again
             if is_new and not any(directory.rglob(METRICS)):
                 shutil.rmtree(directory, ignore_errors=True)
             raise

@@ -82,6 +82,13 @@ def test_a_failed_start_keeps_a_run_that_was_there_before(tmp_path):
     assert (directory / "notes.txt").read_text() == "mine"
 
 
+def test_a_failed_start_removes_no_hidden_file_of_the_user(tmp_path):
+    (tmp_path / ".notes").write_text("mine")
+    with pytest.raises(runs.OtherProgram), runs.opened(tmp_path, "sort"):
+        raise ValueError("no data")
+    assert (tmp_path / ".notes").read_text() == "mine"
+
+
 def test_a_run_of_another_program_is_refused_and_unchanged(tmp_path):
     with runs.opened(tmp_path / "one", "sort"):
         pass

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from random_params import random_params
+from smoke_runs import TEST_RUN
 
 from attn_jax.models import GPT, DecoderConfig
 from attn_jax.modules import Rotary
@@ -143,10 +144,7 @@ def test_the_experiment_runs_from_end_to_end(tmp_path, monkeypatch, capsys):
     assert found["inputs"] == {"all": 81, "trained on": 61, "held out": 20}
     assert list(found["heads"]) == ["layer 1, head 1", "layer 1, head 2"]
     assert (report / "heads.png").stat().st_size > 5000
-    assert (
-        "This is a test run: the preset smoke only tests the program."
-        in (report / "report.md").read_text()
-    )
+    assert TEST_RUN in (report / "report.md").read_text()
     masked = np.array(found["heads"]["layer 1, head 1"]["masked"])
     assert masked.tolist() == [[False] * (4 + i) + [True] * (3 - i) for i in range(4)]
     assert "## Attention weights of each head" in (report / "report.md").read_text()
