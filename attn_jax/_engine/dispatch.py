@@ -11,9 +11,10 @@ from attn_jax._base.grid import TileShape
 from attn_jax._base.tables import Table
 from attn_jax._engine.call import Call, Operands, Pairs, Work
 from attn_jax._engine.kernels import blockwise, cudnn, reference
+from attn_jax._engine.kernels.mosaic_tpu import MosaicTpu
 from attn_jax._engine.online_softmax import Residuals
 
-type Implementation = Literal["reference", "blockwise", "cudnn"]
+type Implementation = Literal["reference", "blockwise", "mosaic_tpu", "cudnn"]
 
 SMALL = 128 * 128
 
@@ -70,7 +71,11 @@ _CANDIDATES = {
     "reference": Candidate(
         reference, f"it writes out all T×S logits, and they are more than {SMALL}"
     ),
-    "blockwise": Candidate(blockwise, f"up to {SMALL} logits a head need no tiles"),
+    "blockwise": Candidate(
+        blockwise,
+        f"up to {SMALL} logits a head need no tiles, and on a TPU the fused kernel is preferred",
+    ),
+    "mosaic_tpu": Candidate(MosaicTpu(), f"up to {SMALL} logits a head need no tiles"),
     "cudnn": Candidate(
         cudnn,
         "it is used by name only: its gradients may differ in their last bits from run to run, "
@@ -99,16 +104,22 @@ def refusals(call: Call, platform: str | None) -> dict[str, str]:
 
 
 def choice(call: Call, implementation: str | None, platform: str | None = None) -> str:
-    """The named implementation; where none is named, "reference" for small calls, else "blockwise".
+    """The named implementation; where none is named, the one that the library chooses.
 
-    "blockwise" also takes calls in which T or S is a symbol of `jax.export`.
+    That is "reference" for small calls, else on a TPU "mosaic_tpu" where it can compute the call
+    exactly, else "blockwise".
 
     Raises:
       NotImplementedError: the named implementation cannot compute the call exactly.
     """
     if implementation is None:
         small = concrete.are_numbers(*call.sizes) and math.prod(call.sizes) <= SMALL
-        return "reference" if small else "blockwise"
+        if small:
+            return "reference"
+        is_fused = (
+            platform == "tpu" and _CANDIDATES["mosaic_tpu"].kernel.refuses(call, platform) is None
+        )
+        return "mosaic_tpu" if is_fused else "blockwise"
     refuses = _CANDIDATES[implementation].kernel.refuses
     if refuses(call, platform) is not None:
         reason = refuses(call, platform or jax.default_backend())

@@ -1,0 +1,225 @@
+"""Runs a kernel over a list of visits: one `pallas_call` for all heads and batch examples.
+
+The grid has one axis for the heads whose results are separate, and one for the visits of a head.
+Its second bound is known at run time only. Each array says by its kind which block of it belongs to
+a tile, and by its leading axes which part of it belongs to a head.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+from jaxtyping import Array
+
+from attn_jax._base.grid import TileShape
+from attn_jax._engine.kernels.mosaic_tpu.visits import Visit, Visits, member, unpack
+
+type Kind = Literal["query rows", "key rows", "query", "key", "pair", "distance", "scalar", "total"]
+"""What the last two axes of an array are: [T H], [S E], [1 T], [1 S], [T S], [1 W] or [1 1].
+
+A scalar is read from scalar memory; a total is a result, which vector memory adds up.
+"""
+
+_WHOLE = ("distance", "total")
+
+
+class Input(NamedTuple):
+    """An array with its kind; `None` in a tree of inputs is no input."""
+
+    kind: Kind
+    values: Any
+
+
+class Output(NamedTuple):
+    """The kind, the size and the dtype of a result of one head."""
+
+    kind: Kind
+    shape: tuple[int, int]
+    dtype: Any
+
+
+class Step(NamedTuple):
+    """What a kernel knows of a grid step."""
+
+    visit: Visit
+    starts_head: Any  # the first visit of a list
+
+
+class Launch(NamedTuple):
+    """What all kernels of a call have in common."""
+
+    tile: TileShape
+    sizes: tuple[int, ...]
+    """The sizes of the vmapped axes, the outermost first."""
+    interpret: Any
+    vmem_limit_bytes: int | None
+
+
+def launch(
+    kernel: Callable,
+    how: Launch,
+    grouped: tuple[bool, ...],
+    visits: Visits,
+    inputs: Any,
+    outputs: Any,
+    scratch: list[Any],
+    *,
+    keep: bool = False,
+) -> Any:
+    """Calls `kernel(step, inputs, outputs, scratch)` on references to blocks, for each visit.
+
+    `inputs` is a tree of `Input` and `outputs` one of `Output`. Results have the leading axes of
+    `how.sizes`, of size 1 where heads are `grouped`. With `keep`, blocks that are never visited
+    are zeros, else every block must be.
+    """
+    lead = tuple(1 if g else n for n, g in zip(how.sizes, grouped, strict=True))
+    run = functools.partial(_call, kernel, how, grouped, inputs, outputs, scratch)
+    chunks = visits.place.shape[0]
+    if chunks == 1 and not keep:
+        return run(jax.tree.map(lambda x: x[0], visits), None)
+    zeros = jax.tree.map(
+        lambda out: jnp.zeros((*lead, *out.shape), out.dtype), outputs, is_leaf=_is_output
+    )
+
+    def one_chunk(done: Any, chunk: Visits) -> tuple[Any, None]:
+        found = run(chunk, done)
+        return jax.tree.map(_joined, outputs, done, found, is_leaf=_is_output), None
+
+    if chunks == 1:
+        return run(jax.tree.map(lambda x: x[0], visits), zeros)
+    return jax.lax.scan(one_chunk, zeros, visits)[0]
+
+
+def _joined(output: Output, before: Array, found: Array) -> Array:
+    """Blocks are written into the array of the chunk before; whole arrays are added to it."""
+    return before + found if output.kind in _WHOLE else found
+
+
+def _call(
+    kernel: Callable,
+    how: Launch,
+    grouped: tuple[bool, ...],
+    inputs: Any,
+    outputs: Any,
+    scratch: list[Any],
+    visits: Visits,
+    onto: Any,
+) -> Any:
+    lead = tuple(1 if g else n for n, g in zip(how.sizes, grouped, strict=True))
+    arrays, in_tree = jax.tree.flatten(inputs, is_leaf=_is_input)
+    results, out_tree = jax.tree.flatten(outputs, is_leaf=_is_output)
+    list_of = functools.partial(_list_of, how.sizes, grouped, visits.count.shape)
+    spec = functools.partial(_spec, how, grouped, list_of, visits.place.shape[-1])
+    given = jax.tree.leaves(onto) if onto is not None else []
+    aliased = [n for n, result in enumerate(results) if result.kind not in _WHOLE and given]
+    untouched = [pl.BlockSpec(memory_space=pl.ANY) for _ in aliased]
+
+    def body(places: Any, flags: Any, *refs: Any) -> None:
+        step = pl.program_id(1)
+        n = list_of(pl.program_id(0)) * visits.place.shape[-1] + step
+        own, rest = refs[: len(arrays)], refs[len(arrays) + len(aliased) :]
+        kernel(
+            Step(unpack(places[n], flags[n]), step == 0),
+            jax.tree.unflatten(in_tree, own),
+            jax.tree.unflatten(out_tree, rest[: len(results)]),
+            rest[len(results) :],
+        )
+
+    found = pl.pallas_call(
+        body,
+        grid_spec=pltpu.PrefetchScalarGridSpec(
+            num_scalar_prefetch=2,
+            grid=(math.prod(lead), jnp.maximum(jnp.max(visits.count), 1)),
+            in_specs=[*(spec(x.kind, x.values.shape) for x in arrays), *untouched],
+            out_specs=[spec(x.kind, (*lead, *x.shape)) for x in results],
+            scratch_shapes=scratch,
+        ),
+        out_shape=[jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype) for x in results],
+        input_output_aliases={2 + len(arrays) + k: n for k, n in enumerate(aliased)},
+        interpret=how.interpret,
+        name=f"attn_jax_{kernel.func.__name__ if hasattr(kernel, 'func') else kernel.__name__}",
+        compiler_params=pltpu.CompilerParams(
+            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=how.vmem_limit_bytes
+        ),
+    )(
+        visits.place.reshape(-1),
+        visits.flags.reshape(-1),
+        *(x.values for x in arrays),
+        *(given[n] for n in aliased),
+    )
+    return jax.tree.unflatten(out_tree, found)
+
+
+def _spec(
+    how: Launch,
+    grouped: tuple[bool, ...],
+    list_of: Callable,
+    length: int,
+    kind: Kind,
+    shape: tuple[int, ...],
+) -> pl.BlockSpec:
+    """Which block of an array belongs to a grid step."""
+    (block, at), lead = _block(kind, how.tile, shape), shape[:-2]
+
+    def index(head: Any, step: Any, places: Any, flags: Any) -> tuple:
+        n = list_of(head) * length + step
+        visit = unpack(places[n], flags[n])
+        levels = _levels(head, member(visit.flags), how.sizes, grouped)
+        own = (level if size > 1 else 0 for level, size in zip(levels, lead, strict=True))
+        return (*own, *at(visit))
+
+    memory = {"memory_space": pltpu.SMEM} if kind == "scalar" else {}
+    return pl.BlockSpec((*(None,) * len(lead), *block), index, **memory)
+
+
+def _block(kind: Kind, tile: TileShape, shape: tuple[int, ...]) -> tuple[tuple[int, int], Callable]:
+    """The shape of a block of one head, and its place for a visit."""
+    t, s = tile
+    *_, rows, columns = shape
+    return {
+        "query rows": ((t, columns), lambda visit: (visit.row, 0)),
+        "key rows": ((s, columns), lambda visit: (visit.column, 0)),
+        "query": ((1, t), lambda visit: (0, visit.row)),
+        "key": ((1, s), lambda visit: (0, visit.column)),
+        "pair": ((t, s), lambda visit: (visit.row, visit.column)),
+        "distance": ((rows, columns), lambda visit: (0, 0)),
+        "scalar": ((1, 1), lambda visit: (0, 0)),
+        "total": ((1, 1), lambda visit: (0, 0)),
+    }[kind]
+
+
+def _levels(head: Any, number: Any, sizes: tuple[int, ...], grouped: tuple[bool, ...]) -> list[Any]:
+    """The index of a head along each vmapped axis, the outermost first."""
+    found = []
+    for size, is_grouped in zip(reversed(sizes), reversed(grouped), strict=True):
+        if is_grouped:
+            found.append(number % size)
+            number = number // size
+        else:
+            found.append(head % size)
+            head = head // size
+    return found[::-1]
+
+
+def _list_of(
+    sizes: tuple[int, ...], grouped: tuple[bool, ...], lists: tuple[int, ...], head: Any
+) -> Any:
+    """The number of the list of a head."""
+    outer = [size for size, is_grouped in zip(sizes, grouped, strict=True) if not is_grouped]
+    levels, number = _levels(head, 0, tuple(outer), (False,) * len(outer)), 0
+    for level, held in zip(levels, lists, strict=True):
+        number = number * held + (level if held > 1 else 0)
+    return number
+
+
+def _is_input(node: Any) -> bool:
+    return isinstance(node, Input)
+
+
+def _is_output(node: Any) -> bool:
+    return isinstance(node, Output)

@@ -1,0 +1,66 @@
+"""The forward and the backward pass of a call: its arrays are prepared, then kernels run."""
+
+from typing import Any
+
+from attn_jax._base.axes import Layout
+from attn_jax._base.grid import TileShape
+from attn_jax._base.tables import Table
+from attn_jax._engine.call import Call, Operands, Pairs, Work
+from attn_jax._engine.fold import kinds_of_tiles
+from attn_jax._engine.kernels.mosaic_tpu import arrays, results
+from attn_jax._engine.kernels.mosaic_tpu import forward as online_softmax
+from attn_jax._engine.kernels.mosaic_tpu.arrays import Prepared
+from attn_jax._engine.kernels.mosaic_tpu.folding import unfolded
+from attn_jax._engine.kernels.mosaic_tpu.gradients import gradients
+from attn_jax._engine.kernels.mosaic_tpu.launch import Launch
+from attn_jax._engine.online_softmax import Residuals
+
+_LARGEST_TILE = 512
+_LANES = 128
+
+
+def forward(call: Call, layout: Layout, interpret: Any) -> tuple[Table, Table]:
+    """Output and log-sum-exp, both in the accumulation dtype."""
+    prepared, how = _prepared(call, layout.inputs, layout.sizes, interpret)
+    out, logsumexp = online_softmax.forward(prepared, how, call.operands.scale.dtype)
+    (T, _), (out_axes, row_axes) = prepared.program.sizes, layout.outputs
+    return (
+        Table(unfolded(out[..., :T, :], out_axes.values), "query"),
+        Table(unfolded(logsumexp[..., 0, :T], row_axes.values), "query"),
+    )
+
+
+def backward(
+    pairs: Pairs, residuals: Residuals, layout: Layout, wanted: tuple[bool, ...], interpret: Any
+) -> Operands:
+    """The gradients that are wanted, and None for the others."""
+    (pair_axes, axes), to = layout.inputs, layout.outputs
+    operands, own = results.spread(residuals.operands, axes.operands, to, layout.sizes)
+    call = Call(pairs, operands)
+    prepared, how = _prepared(call, (pair_axes, own), layout.sizes, interpret)
+    gradient = arrays.cotangents(prepared.program, residuals, axes)
+    found = gradients(prepared, gradient, how, results.sums(prepared, operands, to, how.sizes))
+    return results.gradients_of(prepared, operands, (own, to), found, wanted)
+
+
+def work(call: Call) -> Work:
+    """The tiles that are not empty; one at the edge counts as a whole tile."""
+    tile = _tile(call.pairs, call.sizes)
+    needed = kinds_of_tiles(call.pairs, tile).some
+    return Work(needed, pairs_per_tile=tile.queries * tile.keys)
+
+
+def _prepared(
+    call: Call, axes: Any, sizes: tuple[int, ...], interpret: Any
+) -> tuple[Prepared, Launch]:
+    tile = _tile(call.pairs, arrays.sizes_of(call.operands, axes[1]))
+    how = Launch(tile, sizes[::-1], interpret, vmem_limit_bytes=None)
+    return arrays.prepare(call, axes, sizes, tile), how
+
+
+def _tile(pairs: Pairs, sizes: tuple[int, int]) -> TileShape:
+    """The tile of a block mask, else the largest that is not larger than the call."""
+    if pairs.tile is not None:
+        return pairs.tile
+    t, s = (min(_LARGEST_TILE, -(-size // _LANES) * _LANES) for size in sizes)
+    return TileShape(t, s)
