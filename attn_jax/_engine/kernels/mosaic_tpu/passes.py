@@ -7,7 +7,7 @@ from attn_jax._base.grid import TileShape
 from attn_jax._base.tables import Table
 from attn_jax._engine.call import Call, Operands, Pairs, Work
 from attn_jax._engine.fold import kinds_of_tiles
-from attn_jax._engine.kernels.mosaic_tpu import arrays, results
+from attn_jax._engine.kernels.mosaic_tpu import arrays, groups, results
 from attn_jax._engine.kernels.mosaic_tpu import forward as online_softmax
 from attn_jax._engine.kernels.mosaic_tpu.arrays import Prepared
 from attn_jax._engine.kernels.mosaic_tpu.folding import unfolded
@@ -21,12 +21,15 @@ _LANES = 128
 
 def forward(call: Call, layout: Layout, interpret: Any) -> tuple[Table, Table]:
     """Output and log-sum-exp, both in the accumulation dtype."""
-    prepared, how = _prepared(call, layout.inputs, layout.sizes, interpret)
+    own = groups.merged(call, layout.inputs, layout.sizes)
+    prepared, how = _prepared(own.call, own.axes, own.sizes, interpret)
     out, logsumexp = online_softmax.forward(prepared, how, call.operands.scale.dtype)
     (T, _), (out_axes, row_axes) = prepared.program.sizes, layout.outputs
+    out = own.separated(out[..., :T, :], layout.sizes)
+    logsumexp = own.separated(logsumexp[..., 0, :T, None], layout.sizes)[..., 0]
     return (
-        Table(unfolded(out[..., :T, :], out_axes.values), "query"),
-        Table(unfolded(logsumexp[..., 0, :T], row_axes.values), "query"),
+        Table(unfolded(out, out_axes.values), "query"),
+        Table(unfolded(logsumexp, row_axes.values), "query"),
     )
 
 
