@@ -41,6 +41,7 @@ LAYERS = [
     "positions",
     "_dropout",
     "_merge",
+    "_engine.rules",
     "_engine.call",
     "_engine.tile_shape",
     "_engine.operation",
@@ -73,6 +74,7 @@ LAYERS = [
 ]
 # Folders whose files may import each other.
 PACKAGES = {
+    "_engine.rules",
     "masks",
     "score_mods",
     "positions",

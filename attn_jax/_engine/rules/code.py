@@ -1,7 +1,7 @@
 """The elementwise rest of a rule, which a kernel evaluates on its tiles."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxtyping import Array
 
 from attn_jax._base import young_jax
 from attn_jax._base.fingerprint import fingerprint
-from attn_jax._engine.rules.program import evaluate, is_literal, literal
+from attn_jax._engine.rules.program import evaluate, is_literal, literal, type_of
 
 type Kind = Literal["scalar", "query", "key", "distance", "pair"]
 
@@ -54,7 +54,7 @@ class RuleCode:
         depends on the query alone stays [1 t], and so the result has the shape [s t], or less.
         """
         variables = self._jaxpr.invars[len(arguments) :]
-        restored = [_restored(part, x.aval.dtype) for part, x in zip(parts, variables, strict=True)]
+        restored = [_restored(*pair) for pair in zip(parts, variables, strict=True)]
         (result,) = self._jaxpr.outvars
         if is_literal(result):
             return jnp.full((1, 1), literal(result))
@@ -62,8 +62,9 @@ class RuleCode:
         return value
 
 
-def _restored(part: Array, dtype: jnp.dtype) -> Array:
+def _restored(part: Array, variable: Any) -> Array:
     """A part in the dtype that it had in the rule."""
+    dtype = type_of(variable).dtype
     if dtype == jnp.bool_:
         return jax.lax.ne(part, jax.lax.full_like(part, 0))
     return jax.lax.convert_element_type(part, dtype)

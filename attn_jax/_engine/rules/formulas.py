@@ -5,6 +5,7 @@ Each is within 2 units in the last place of its exact value, or as close to it a
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax import lax
@@ -40,7 +41,7 @@ _ERFC_FAR = (
 
 def polynomial(x: Tile, coefficients: Sequence[Tile | float]) -> Tile:
     """Σ coefficients[n] xⁿ by Horner's rule, for two coefficients or more."""
-    result = coefficients[-1]
+    result: Any = coefficients[-1]
     for coefficient in reversed(coefficients[:-1]):
         result = result * x + coefficient
     return result

@@ -41,7 +41,8 @@ def type_of(atom: Any) -> Any:
     return atom.aval
 
 
-def literal(atom: young_jax.Literal) -> np.ndarray:
+def literal(atom: Any) -> np.ndarray:
+    """The value of a literal."""
     return np.asarray(atom.val, type_of(atom).dtype)
 
 
