@@ -31,7 +31,7 @@ def forward(
     scratch = [pltpu.VMEM(shape, jnp.float32) for shape in ((1, t), (1, t), (V, t))]
     rows = visits(prepared.kinds, "row", how.sizes, alone)
     kernel = functools.partial(_forward, program, inputs)
-    return launch(kernel, how, alone, rows, inputs, outputs, scratch)
+    return launch("forward", kernel, how, alone, rows, inputs, outputs, scratch)
 
 
 def _forward(program: Program, given: Inputs, step: Step, refs: Inputs, outputs: Any, sums: Any):

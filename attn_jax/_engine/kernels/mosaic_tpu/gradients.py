@@ -71,6 +71,7 @@ def gradients(
         lead = tuple(1 if g else n for n, g in zip(how.sizes, grouped, strict=True))
         outputs = [_output(one, lead) for one in own.values()]
         results = launch(
+            f"gradients_by_{order}",
             functools.partial(_gradients, program, (inputs, gradient), tuple(own.values())),
             how,
             grouped,

@@ -1,12 +1,11 @@
 """Runs a kernel over a list of visits: one `pallas_call` for all heads and batch examples.
 
-The grid has one axis for the heads whose results are separate, and one for the visits of a head.
-Its second bound is known at run time only. Each array says by its kind which block of it belongs to
+The grid has one axis for each vmapped axis along which results are separate, and one for the
+visits of a head, whose bound is known at run time only. Each array says by its kind which block of it belongs to
 a tile, and by its leading axes which part of it belongs to a head.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -61,6 +60,7 @@ class Launch(NamedTuple):
 
 
 def launch(
+    name: str,
     kernel: Callable,
     how: Launch,
     grouped: tuple[bool, ...],
@@ -73,12 +73,12 @@ def launch(
 ) -> Any:
     """Calls `kernel(step, inputs, outputs, scratch)` on references to blocks, for each visit.
 
-    `inputs` is a tree of `Input` and `outputs` one of `Output`. Results have the leading axes of
-    `how.sizes`, of size 1 where heads are `grouped`. With `keep`, blocks that are never visited
-    are zeros, else every block must be.
+    `name` is that of the program in profiles. `inputs` is a tree of `Input` and `outputs` one of
+    `Output`. Results have the leading axes of `how.sizes`, of size 1 where heads are `grouped`.
+    With `keep`, blocks that are never visited are zeros, else every block must be.
     """
     lead = tuple(1 if g else n for n, g in zip(how.sizes, grouped, strict=True))
-    run = functools.partial(_call, kernel, how, grouped, inputs, outputs, scratch)
+    run = functools.partial(_call, name, kernel, how, grouped, inputs, outputs, scratch)
     chunks = visits.place.shape[0]
     if chunks == 1 and not keep:
         return run(jax.tree.map(lambda x: x[0], visits), None)
@@ -101,6 +101,7 @@ def _joined(output: Output, before: Array, found: Array) -> Array:
 
 
 def _call(
+    name: str,
     kernel: Callable,
     how: Launch,
     grouped: tuple[bool, ...],
@@ -110,21 +111,19 @@ def _call(
     visits: Visits,
     onto: Any,
 ) -> Any:
-    lead = tuple(1 if g else n for n, g in zip(how.sizes, grouped, strict=True))
+    *lists, length = visits.place.shape
+    place = _Place(how, grouped, tuple(lists), length)
     arrays, in_tree = jax.tree.flatten(inputs, is_leaf=_is_input)
     results, out_tree = jax.tree.flatten(outputs, is_leaf=_is_output)
-    list_of = functools.partial(_list_of, how.sizes, grouped, visits.count.shape)
-    spec = functools.partial(_spec, how, grouped, list_of, visits.place.shape[-1])
-    given = jax.tree.leaves(onto) if onto is not None else []
+    given = jax.tree.leaves(onto)
     aliased = [n for n, result in enumerate(results) if result.kind not in _WHOLE and given]
-    untouched = [pl.BlockSpec(memory_space=pl.ANY) for _ in aliased]
 
     def body(places: Any, flags: Any, *refs: Any) -> None:
-        step = pl.program_id(1)
-        n = list_of(pl.program_id(0)) * visits.place.shape[-1] + step
+        *heads, step = (pl.program_id(n) for n in range(place.rank))
+        at = place.entry(heads, step)
         own, rest = refs[: len(arrays)], refs[len(arrays) + len(aliased) :]
         kernel(
-            Step(unpack(places[n], flags[n]), step == 0),
+            Step(unpack(places[at], flags[at]), step == 0),
             jax.tree.unflatten(in_tree, own),
             jax.tree.unflatten(out_tree, rest[: len(results)]),
             rest[len(results) :],
@@ -134,17 +133,21 @@ def _call(
         body,
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
-            grid=(math.prod(lead), jnp.maximum(jnp.max(visits.count), 1)),
-            in_specs=[*(spec(x.kind, x.values.shape) for x in arrays), *untouched],
-            out_specs=[spec(x.kind, (*lead, *x.shape)) for x in results],
+            grid=(*place.heads, jnp.maximum(jnp.max(visits.count), 1)),
+            in_specs=[
+                *(place.spec(x.kind, x.values.shape) for x in arrays),
+                *(pl.BlockSpec(memory_space=pl.ANY) for _ in aliased),
+            ],
+            out_specs=[place.spec(x.kind, (*place.leading, *x.shape)) for x in results],
             scratch_shapes=scratch,
         ),
-        out_shape=[jax.ShapeDtypeStruct((*lead, *x.shape), x.dtype) for x in results],
+        out_shape=[jax.ShapeDtypeStruct((*place.leading, *x.shape), x.dtype) for x in results],
         input_output_aliases={2 + len(arrays) + k: n for k, n in enumerate(aliased)},
         interpret=how.interpret,
-        name=f"attn_jax_{kernel.func.__name__ if hasattr(kernel, 'func') else kernel.__name__}",
+        name=f"attn_jax_{name}",
         compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=how.vmem_limit_bytes
+            dimension_semantics=("parallel",) * len(place.heads) + ("arbitrary",),
+            vmem_limit_bytes=how.vmem_limit_bytes,
         ),
     )(
         visits.place.reshape(-1),
@@ -155,26 +158,64 @@ def _call(
     return jax.tree.unflatten(out_tree, found)
 
 
-def _spec(
-    how: Launch,
-    grouped: tuple[bool, ...],
-    list_of: Callable,
-    length: int,
-    kind: Kind,
-    shape: tuple[int, ...],
-) -> pl.BlockSpec:
-    """Which block of an array belongs to a grid step."""
-    (block, at), lead = _block(kind, how.tile, shape), shape[:-2]
+class _Place(NamedTuple):
+    """Where each block of a grid step is: a grid axis for each vmapped axis that is not grouped.
 
-    def index(head: Any, step: Any, places: Any, flags: Any) -> tuple:
-        n = list_of(head) * length + step
-        visit = unpack(places[n], flags[n])
-        levels = _levels(head, member(visit.flags), how.sizes, grouped)
-        own = (level if size > 1 else 0 for level, size in zip(levels, lead, strict=True))
-        return (*own, *at(visit))
+    No index is divided, since that takes scalar units long.
+    """
 
-    memory = {"memory_space": pltpu.SMEM} if kind == "scalar" else {}
-    return pl.BlockSpec((*(None,) * len(lead), *block), index, **memory)
+    how: Launch
+    grouped: tuple[bool, ...]
+    lists: tuple[int, ...]
+    """The leading axes of the lists of visits."""
+    length: int
+    """The number of entries of a list."""
+
+    @property
+    def leading(self) -> tuple[int, ...]:
+        """The leading axes of results."""
+        return tuple(1 if g else n for n, g in zip(self.how.sizes, self.grouped, strict=True))
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The grid without its last axis, that of visits."""
+        return tuple(n for n, g in zip(self.how.sizes, self.grouped, strict=True) if not g)
+
+    @property
+    def rank(self) -> int:
+        return len(self.heads) + 1
+
+    def entry(self, heads: list[Any], step: Any) -> Any:
+        """The index of an entry among those of all lists."""
+        number = 0
+        for head, held in zip(heads, self.lists, strict=True):
+            number = number * held + (head if held > 1 else 0)
+        return number * self.length + step
+
+    def spec(self, kind: Kind, shape: tuple[int, ...]) -> pl.BlockSpec:
+        """Which block of an array belongs to a grid step."""
+        (block, at), lead = _block(kind, self.how.tile, shape), shape[:-2]
+
+        def index(*grid: Any) -> tuple:
+            *heads, step, places, flags = grid
+            n = self.entry(heads, step)
+            visit = unpack(places[n], flags[n])
+            levels = self._levels(heads, member(visit.flags))
+            own = (level if size > 1 else 0 for level, size in zip(levels, lead, strict=True))
+            return (*own, *at(visit))
+
+        memory = {"memory_space": pltpu.SMEM} if kind == "scalar" else {}
+        return pl.BlockSpec((*(None,) * len(lead), *block), index, **memory)
+
+    def _levels(self, heads: list[Any], number: Any) -> list[Any]:
+        """The index along each vmapped axis, of a head and of the member of a group."""
+        members = [n for n, g in zip(self.how.sizes, self.grouped, strict=True) if g]
+        indices = []
+        for size in reversed(members[1:]):
+            indices.append(number % size)
+            number = number // size
+        own, of_group = iter(heads), iter([number, *reversed(indices)])
+        return [next(of_group) if g else next(own) for g in self.grouped]
 
 
 def _block(kind: Kind, tile: TileShape, shape: tuple[int, ...]) -> tuple[tuple[int, int], Callable]:
@@ -191,30 +232,6 @@ def _block(kind: Kind, tile: TileShape, shape: tuple[int, ...]) -> tuple[tuple[i
         "scalar": ((1, 1), lambda visit: (0, 0)),
         "total": ((1, 1), lambda visit: (0, 0)),
     }[kind]
-
-
-def _levels(head: Any, number: Any, sizes: tuple[int, ...], grouped: tuple[bool, ...]) -> list[Any]:
-    """The index of a head along each vmapped axis, the outermost first."""
-    found = []
-    for size, is_grouped in zip(reversed(sizes), reversed(grouped), strict=True):
-        if is_grouped:
-            found.append(number % size)
-            number = number // size
-        else:
-            found.append(head % size)
-            head = head // size
-    return found[::-1]
-
-
-def _list_of(
-    sizes: tuple[int, ...], grouped: tuple[bool, ...], lists: tuple[int, ...], head: Any
-) -> Any:
-    """The number of the list of a head."""
-    outer = [size for size, is_grouped in zip(sizes, grouped, strict=True) if not is_grouped]
-    levels, number = _levels(head, 0, tuple(outer), (False,) * len(outer)), 0
-    for level, held in zip(levels, lists, strict=True):
-        number = number * held + (level if held > 1 else 0)
-    return number
 
 
 def _is_input(node: Any) -> bool:
