@@ -1,8 +1,8 @@
 """Runs a kernel over a list of visits: one `pallas_call` for all heads and batch examples.
 
 The grid has one axis for each vmapped axis along which results are separate, and one for the
-visits of a head, whose bound is known at run time only. Each array says by its kind which block of it belongs to
-a tile, and by its leading axes which part of it belongs to a head.
+visits of a head, whose bound is known at run time only. Each array says by its kind which block of
+it belongs to a tile, and by its leading axes which part of it belongs to a head.
 """
 
 import functools
