@@ -105,8 +105,7 @@ def mapped(leaf, n):
     """An array with entries of its own in none, one or both of two levels."""
     inner = n % 4 in (0, 2)
     outer = n % 4 in (1, 2)
-    axes = Axes((leaf.ndim if inner else None, 0 if outer else None))
-    axes = Axes((axes.at[0] + 1 if inner and outer else axes.at[0], axes.at[1]))
+    axes = Axes().mapped(leaf.ndim if inner else None).mapped(0 if outer else None)
     if inner:
         leaf = jnp.stack([changed(leaf, m) for m in range(INNER)], axis=-1)
     if outer:

@@ -55,7 +55,7 @@ def is_finite(x: Tile) -> Bool[Array, "s t"]:
 def expm1(x: Tile) -> Tile:
     """exp(x) - 1; its Taylor series for |x| < 1, where exp(x) is near 1."""
     near = _where(lax.abs(x) < 1, x, 0.0)
-    series = near + near * near * polynomial(near, _inverse_factorials(range(2, 14)))
+    series = near * (1 + near * polynomial(near, _inverse_factorials(range(2, 14))))
     return _where(lax.abs(x) < 1, series, lax.exp(x) - 1)
 
 
@@ -86,14 +86,13 @@ def asinh(x: Tile) -> Tile:
 def acosh(x: Tile) -> Tile:
     """log(x + √(x² - 1)), written with log1p so that x near 1 keep their digits."""
     near = _where(x < _LARGE, x, 1.0) - 1
-    result = lax.log1p(near + lax.sqrt(near * (near + 2)))
+    result = lax.log1p(near + lax.sqrt(near) * lax.sqrt(near + 2))
     return _where(x < _LARGE, result, lax.log(x) + math.log(2))
 
 
 def atanh(x: Tile) -> Tile:
     """log((1 + x) / (1 - x)) / 2."""
-    size = lax.abs(x)
-    return lax.sign(x) * (0.5 * lax.log1p(2 * size / (1 - size)))
+    return 0.5 * (lax.log1p(x) - lax.log1p(-x))
 
 
 def atan(x: Tile) -> Tile:
@@ -127,9 +126,16 @@ def erfc(x: Tile) -> Tile:
     square = inverse * inverse
     near, beyond = (polynomial(square, of[::-1]) for of in (_ERFC_NEAR, _ERFC_FAR))
     series = _where(far < 2, near, beyond)
-    tail = lax.exp(-(far * far)) * inverse * series
+    tail = _exp_of_minus_square(far) * inverse * series
     tail = _where(x < 0, 2 - tail, tail)
     return _where(size < 1, 1 - lax.erf(x), tail)
+
+
+def _exp_of_minus_square(x: Tile) -> Tile:
+    """exp(-x²) for x >= 0; the rounding of x² alone would cost up to x² units in the last place."""
+    bounded = lax.min(x, lax.full_like(x, 11.0))  # from there on the result is 0
+    head = lax.reduce_precision(bounded, 8, 11)  # its square is exact
+    return lax.exp(-head * head) * lax.exp((head - bounded) * (head + bounded))
 
 
 def _half_exponentials(size: Tile) -> tuple[Tile, Tile]:

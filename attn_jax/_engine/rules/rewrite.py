@@ -24,20 +24,20 @@ from attn_jax._engine.rules.program import (
 )
 
 _ARITHMETIC = (
-    "add sub mul div rem neg abs sign max min clamp floor ceil round square integer_pow pow"
+    "add sub mul div rem neg abs sign max min clamp floor ceil round square integer_pow pow "
+    "reduce_precision"
 )
 _FUNCTIONS = "exp exp2 log log2 log1p tanh logistic sin cos tan atan2 sqrt rsqrt erf"
 _BITS = "and or xor not shift_left shift_right_arithmetic shift_right_logical population_count clz"
 _CHOICES = "eq ne lt le gt ge select_n convert_element_type bitcast_convert_type stop_gradient"
 # The sums are in derivatives of values that a tile repeats.
-_SHAPES = "broadcast_in_dim reshape squeeze expand_dims reduce_sum"
+_SHAPES = "broadcast_in_dim reshape squeeze reduce_sum"
 TAKEN = frozenset(" ".join((_ARITHMETIC, _FUNCTIONS, _BITS, _CHOICES, _SHAPES)).split(" "))
 FORMULAS: dict[str, Callable] = {
     "add_any": jax.lax.add,
     "one_minus_square": lambda x: (1 + x) * (1 - x),
     "polynomial": lambda x, *coefficients: formulas.polynomial(x, coefficients),
     "copy": lambda x: x,
-    "copy_p": lambda x: x,
     "is_finite": formulas.is_finite,
     "expm1": formulas.expm1,
     "sinh": formulas.sinh,
@@ -53,6 +53,7 @@ FORMULAS: dict[str, Callable] = {
 }
 OF_BOOLEANS: dict[str, Callable] = {"max": jax.lax.bitwise_or, "min": jax.lax.bitwise_and}
 _DTYPES = frozenset({"float32", "int32", "uint32", "bool"})
+_LACKING = frozenset({("clamp", "bool"), ("reduce_sum", "uint32")})
 _INLINED = CALLS | WITH_DERIVATIVES
 
 
@@ -116,7 +117,7 @@ def refusal(eqn: young_jax.JaxprEqn) -> str | None:
         return f"uses {name} of a chosen tolerance, which the TPU kernel has not"
     for x in (*eqn.invars, *eqn.outvars):
         dtype, shape = str(type_of(x).dtype), type_of(x).shape
-        if dtype not in _DTYPES:
+        if dtype not in _DTYPES or (name, dtype) in _LACKING:
             return f"uses {name} of dtype {dtype}, which the TPU kernel has not"
         if len(shape) > 2:
             return f"uses {name} of shape {list(shape)}, which the TPU kernel has not"
