@@ -15,15 +15,21 @@ type Kind = Literal["scalar", "query", "key", "distance", "pair"]
 
 
 class Part(NamedTuple):
-    """One array computed outside the kernel: what it has an entry for, and its dtype there.
+    """One array computed outside the kernel: what it has an entry for, and its dtype in memory.
 
-    `dtype` is "float32" or "int32"; booleans are 0 or 1. `has_gradient`: it is floating point and
-    depends on a floating point array of the rule.
+    `dtype` is "float32" or "int32" (booleans are 0 or 1). A table of pairs is large, and stays
+    "bfloat16" or, if it is boolean, "int8". `has_gradient`: it is floating point and depends on a
+    floating point array of the rule.
     """
 
     kind: Kind
     dtype: str
     has_gradient: bool
+
+    @property
+    def dtype_on_tile(self) -> str:
+        """The dtype to which a kernel converts its part of a tile."""
+        return {"bfloat16": "float32", "int8": "int32"}.get(self.dtype, self.dtype)
 
 
 class RuleCode:

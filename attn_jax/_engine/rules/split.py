@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 
 from attn_jax._base import young_jax
 from attn_jax._base.axes import Axes
-from attn_jax._engine.rules.code import Part, RuleCode
+from attn_jax._engine.rules.code import Kind, Part, RuleCode
 from attn_jax._engine.rules.labels import Label, Labels, depends_on, kind_of, label
 from attn_jax._engine.rules.leaves import Leaf, leaves_of, of_pair, with_values
 from attn_jax._engine.rules.outside import OutsidePart, of_all_heads
@@ -48,7 +48,7 @@ class RuleSplit(NamedTuple):
         Each has one leading axis for each vmapped level, the outermost first: of full size where
         the part depends on an array that is mapped there, else of size 1. Then follow two axes: a
         scalar has [1 1], a part by query [1 T], by key [1 S], by distance [1 W], by pair [T S].
-        Floats are float32, integers and booleans int32.
+        Each has the dtype of its `Part`.
 
         Args:
           rule: the rule that was split, or one of equal structure.
@@ -121,7 +121,7 @@ def _cut(
         OutsidePart.of(jaxpr, x, kind_of(labels.of[x]), inputs, given, squeezed) for x in parts
     )
     described = tuple(
-        Part(part.kind, _dtype(x, name), x in trained)
+        Part(part.kind, _dtype(jaxpr, x, part.kind, name), x in trained)
         for x, part in zip(parts, computed, strict=True)
     )
     inside = jaxpr.replace(
@@ -153,10 +153,16 @@ def _parts(jaxpr: young_jax.Jaxpr, labels: Labels, arguments: list, name: str) -
 
 
 def _is_part(variable: Any, labels: Labels, reason: str | None) -> bool:
-    """Whether a value is computed outside; `reason` is why a kernel cannot compute it."""
+    """Whether a value is computed outside; `reason` is why a kernel cannot compute it.
+
+    A value that depends on an array by one side is computed outside as a whole: that is one vector,
+    whereas a kernel would compute it again in each tile. A table of pairs would be written out.
+    """
     kind = kind_of(labels.of[variable])
-    is_scalar = type_of(variable).shape == () and kind is not None
-    return is_scalar and (kind == "scalar" or reason is not None)
+    if type_of(variable).shape != () or kind is None:
+        return False
+    is_vector_of_array = kind != "pair" and variable not in labels.positional
+    return kind == "scalar" or reason is not None or is_vector_of_array
 
 
 def _reason(eqn: young_jax.JaxprEqn) -> str | None:
@@ -176,9 +182,14 @@ def _reason(eqn: young_jax.JaxprEqn) -> str | None:
     return None
 
 
-def _dtype(variable: Any, name: str) -> str:
-    """The dtype of a part outside the kernel."""
-    dtype = type_of(variable).dtype
+def _dtype(jaxpr: young_jax.Jaxpr, variable: Any, kind: Kind, name: str) -> str:
+    """The dtype of a part in memory, for a table of pairs the narrowest that has all its values."""
+    made = [eqn for eqn in jaxpr.eqns if variable in eqn.outvars]
+    is_converted = made and made[0].primitive.name == "convert_element_type"
+    source = made[0].invars[0] if kind == "pair" and is_converted else variable
+    dtype = type_of(source).dtype
+    if kind == "pair" and dtype in (jnp.bfloat16, jnp.bool_):
+        return "bfloat16" if dtype == jnp.bfloat16 else "int8"
     if jnp.issubdtype(dtype, jnp.floating):
         return "float32"
     is_integer = dtype == jnp.bool_ or jnp.issubdtype(dtype, jnp.integer)
@@ -190,7 +201,10 @@ def _dtype(variable: Any, name: str) -> str:
 def _check(code: RuleCode, inside: young_jax.Jaxpr, count: int, name: str) -> None:
     """Checks that a kernel has every operation of the rule on a tile, and of its derivative."""
     shapes = {"scalar": (1, 1), "query": (1, 4), "key": (3, 1)}
-    parts = [jax.ShapeDtypeStruct(shapes.get(p.kind, (3, 4)), p.dtype) for p in code.parts]
+    parts = [
+        jax.ShapeDtypeStruct(shapes.get(part.kind, (3, 4)), part.dtype_on_tile)
+        for part in code.parts
+    ]
     tiles = [
         jax.ShapeDtypeStruct((3, 4), jnp.float32),
         jax.ShapeDtypeStruct((1, 4), jnp.int32),
