@@ -9,6 +9,7 @@ from jaxtyping import Array
 
 from attn_jax._base import young_jax
 from attn_jax._base.fingerprint import fingerprint
+from attn_jax._engine.rules.finite import is_finite_everywhere
 from attn_jax._engine.rules.program import evaluate, is_literal, literal, type_of
 
 type Kind = Literal["scalar", "query", "key", "distance", "pair"]
@@ -50,6 +51,13 @@ class RuleCode:
     def __repr__(self) -> str:
         kinds = ", ".join(f"{part.kind} {part.dtype}" for part in self.parts)
         return f"<rule of {len(self._jaxpr.eqns)} operations and parts ({kinds})>"
+
+    @property
+    def is_finite_everywhere(self) -> bool:
+        """Whether a score mod and its derivative are finite at masked pairs too."""
+        variables = self._jaxpr.invars[len(self._jaxpr.invars) - len(self.parts) :]
+        shared = [x for x, part in zip(variables, self.parts, strict=True) if part.kind == "scalar"]
+        return is_finite_everywhere(self._jaxpr, shared)
 
     def on_tile(self, arguments: tuple[Array, ...], parts: Sequence[Array]) -> Array:
         """The rule on a tile, with keys along axis 0 and queries along axis 1.

@@ -48,7 +48,7 @@ def prepare(call: Call, axes: tuple[Pairs, Operands], sizes: tuple[int, ...], ti
         sizes=sizes_of(operands, own),
         mask=None if splits[0] is None else splits[0].code,
         score_mod=None if splits[1] is None else splits[1].code,
-        is_finite=operands.score_mod is None or operands.score_mod.is_finite_everywhere,
+        is_finite=splits[1] is None or splits[1].code.is_finite_everywhere,
         product_dtype=operands.product_dtype,
         precision=PRECISIONS[operands.precision],
         dropout_rate=None if operands.dropout is None else operands.dropout.rate,
