@@ -155,7 +155,8 @@ def tune(
     milliseconds = dict.fromkeys(programs) | _milliseconds(programs)
     chosen = _fastest(milliseconds)
     path = _stored(dict.fromkeys(situations, chosen))
-    return Tuning(milliseconds, chosen, next(iter(situations)).device, path)
+    plain = {_plain(tile): time for tile, time in milliseconds.items()}
+    return Tuning(plain, _plain(chosen), next(iter(situations)).device, path)
 
 
 def _checked(candidates: Iterable[tuple[int, int]]) -> list[TileShape]:
@@ -261,6 +262,10 @@ def _stored(tiles: dict[Situation, TileShape | None]) -> Path | None:
             stacklevel=3,
         )
         return None
+
+
+def _plain(tile: TileShape | None) -> tuple[int, int] | None:
+    return None if tile is None else (tile.queries, tile.keys)
 
 
 def _name(tile: Sequence[int] | None) -> str:

@@ -157,7 +157,7 @@ def test_the_command_prints_a_predicted_time_for_every_chip_and_measures_nothing
     capsys, monkeypatch
 ):
     monkeypatch.setattr(session.measure, "measure_group", None)
-    assert session.run(session.options(["--predict"])) == 0
+    assert session.run(session.Options(predict=True)) == 0
     printed = capsys.readouterr().out
     lines = printed.splitlines()
     assert lines[0].startswith("Predicted; nothing was measured.")
