@@ -33,6 +33,8 @@ from attn_jax._multi_head_stats import (
 )
 from attn_jax._stats import AttentionStats as AttentionStats
 from attn_jax._stats import attention_stats as attention_stats
+from attn_jax._tune import Tuning as Tuning
+from attn_jax._tune import tune as tune
 from attn_jax.caches._attention import cached_attention as cached_attention
 from attn_jax.lecture.functions import causal_self_attention as causal_self_attention
 from attn_jax.lecture.functions import multi_head_self_attention as multi_head_self_attention

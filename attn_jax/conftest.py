@@ -12,8 +12,9 @@ import attn_jax
 
 
 @pytest.fixture(autouse=True)
-def _names_in_docstrings(doctest_namespace, request):
+def _names_in_docstrings(doctest_namespace, request, monkeypatch, tmp_path):
     doctest_namespace.update(attn_jax=attn_jax, jax=jax, jnp=jnp, nnx=nnx, np=np)
+    monkeypatch.setenv("ATTN_JAX_CACHE_DIR", str(tmp_path))  # not the user's own folder
     # Examples run as users run them. No `yield`: jaxtyping's hook would hide it from pytest.
     promotion = contextlib.ExitStack()
     promotion.enter_context(jax.numpy_dtype_promotion("standard"))

@@ -1,5 +1,7 @@
 """Strict JAX settings for every test; fixtures for float64, eager and jit, tiles, type checks."""
 
+import os
+
 import jax
 import jaxtyping
 import pytest
@@ -7,6 +9,8 @@ import pytest
 from attn_jax._base.grid import TileShape
 from attn_jax._engine import tile_shape
 
+# No test uses the tiles that the user has measured, and none can be stored in this place.
+os.environ["ATTN_JAX_CACHE_DIR"] = os.path.join(os.devnull, "none")
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -1,4 +1,4 @@
-"""Debug lines of the logger `attn_jax.compile`: why a call is traced and compiled."""
+"""Loggers: `attn_jax.compile` says why a call is compiled, `attn_jax.tune` what is measured."""
 
 import collections
 import logging
@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Array
 
 LOGGER = logging.getLogger("attn_jax.compile")
+TUNE = logging.getLogger("attn_jax.tune")
 
 _KEPT = 16  # how many earlier calls of a kind a new one is compared with
 _earlier: dict[str, collections.deque] = {}

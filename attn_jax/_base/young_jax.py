@@ -60,6 +60,12 @@ __all__ = [
 ]
 
 
+def abstract_device_kind() -> str | None:
+    """The kind of device that a program is made for under `jax.sharding.use_abstract_mesh`."""
+    device = getattr(jax.sharding.get_abstract_mesh(), "abstract_device", None)
+    return None if device is None else device.device_kind
+
+
 def explicit_mesh(arrays: list) -> Any:
     """The first mesh with explicit axes over which one of the arrays is sharded, or None."""
     meshes = (jax.typeof(array).sharding.mesh for array in arrays)

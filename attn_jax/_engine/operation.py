@@ -12,6 +12,7 @@ from attn_jax._base.axes import Axes, Layout, in_front, level
 from attn_jax._base.grid import TileShape
 from attn_jax._base.sharding import types
 from attn_jax._engine import tile_shape
+from attn_jax._engine.call import Operands
 
 
 class Primitive(young_jax.HiPrim):
@@ -80,7 +81,15 @@ class Operation(Primitive):
         T, S = self.pairs.query_position.values.size, self.pairs.key_position.values.size
         mask, is_wide = self.pairs.mask, self.pairs.is_wide
         heads = math.prod(self.sizes)
-        return tile_shape.choose(T, S, heads, mask=mask, is_wide=is_wide, platform=platform)
+        return tile_shape.choose(
+            T,
+            S,
+            heads,
+            mask=mask,
+            is_wide=is_wide,
+            platform=platform,
+            operands=_operands_in(self.arguments),
+        )
 
     def batch(self, axis_data, args, dims):
         if not jax.tree.leaves(dims):
@@ -97,6 +106,16 @@ class Operation(Primitive):
 
     def _full(self, leaf, axes):
         return jax.ShapeDtypeStruct(axes.full_shape(leaf.shape, self.sizes), leaf.dtype)
+
+
+def _operands_in(arguments: Any) -> Operands | None:
+    """The operands of the call among the arguments of an operation; the first of several."""
+    nodes = jax.tree.leaves(arguments, is_leaf=_are_operands)
+    return next(filter(_are_operands, nodes), None)
+
+
+def _are_operands(node: Any) -> bool:
+    return isinstance(node, Operands)
 
 
 def _types(operation) -> tuple:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from attn_jax.benchmark import claims, jax_contenders, machine, measure, report, roofline
+from attn_jax.benchmark import claims, jax_contenders, machine, measure, predict, report, roofline
 from attn_jax.benchmark._tools import tool
 from attn_jax.benchmark.claims import Memory, Speed, Verdict
 from attn_jax.benchmark.contender import Contender
@@ -33,6 +33,8 @@ class Options:
       quick: five shapes in float32 and five rounds, in about two minutes on two cores.
       claims: check the library's claims about the given shapes, or about all; exit status 0 if
         every claim passes.
+      predict: measure nothing; print how long attention would take on TPUs and on an H100,
+        predicted from its work.
     """
 
     shapes: tuple[str, ...] = ()
@@ -42,6 +44,7 @@ class Options:
     seed: int = 0
     quick: bool = False
     claims: bool = False
+    predict: bool = False
 
 
 def options(arguments: Sequence[str] | None) -> Options:
@@ -51,6 +54,9 @@ def options(arguments: Sequence[str] | None) -> Options:
 
 def run(chosen: Options) -> int:
     """Measures the chosen shapes or claims, prints and writes the results; the exit status."""
+    if chosen.predict:
+        print(*predict.lines(), sep="\n")
+        return 0
     unknown = [name for name in chosen.shapes if name not in SHAPES]
     if unknown or chosen.rounds < 1:
         known = ", ".join(SHAPES)

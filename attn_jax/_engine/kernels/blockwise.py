@@ -38,11 +38,17 @@ def backward(
 
 def work(call: Call, heads: int, platform: str) -> Work:
     """The tiles that are not empty; one at the edge counts as a whole tile."""
-    (T, S), pairs = call.sizes, call.pairs
+    (T, S), pairs, operands = call.sizes, call.pairs, call.operands
     if T == 0 or S == 0:
         return Work(jnp.ones((0, 0), bool), pairs_per_tile=0)
     tile = pairs.tile or tile_shape.choose(
-        T, S, heads, mask=pairs.mask, is_wide=pairs.is_wide, platform=platform
+        T,
+        S,
+        heads,
+        mask=pairs.mask,
+        is_wide=pairs.is_wide,
+        platform=platform,
+        operands=operands,
     )
     if tile == (T, S):
         return Work(jnp.ones((1, 1), bool), pairs_per_tile=T * S)
