@@ -155,8 +155,10 @@ def _parts(jaxpr: young_jax.Jaxpr, labels: Labels, arguments: list, name: str) -
 def _is_part(variable: Any, labels: Labels, reason: str | None) -> bool:
     """Whether a value is computed outside; `reason` is why a kernel cannot compute it."""
     kind = kind_of(labels.of[variable])
-    is_scalar = type_of(variable).shape == () and kind is not None
-    return is_scalar and (kind == "scalar" or reason is not None)
+    if type_of(variable).shape or kind is None:
+        return False
+    is_constant = variable in labels.positional  # numbers of the program, where it is a scalar
+    return reason is not None or (kind == "scalar" and not is_constant)
 
 
 def _reason(eqn: young_jax.JaxprEqn) -> str | None:
