@@ -60,7 +60,7 @@ def label(
         if eqn.primitive.name == "concatenate" and all(len(found.of[x]) < 2 for x in operands):
             found.by_side.update(eqn.outvars)
         if eqn.primitive.name == "convert_element_type" and _keeps_integers(eqn):
-            raw.update({eqn.outvars[0]: raw[x] for x in operands if x in raw})
+            raw.update((eqn.outvars[0], raw[x]) for x in operands if x in raw)
         if in_order and _compares(eqn, raw):
             own = frozenset(["distance"])
         if own == _SIDES and _is_lookup_by_side(eqn, found):
