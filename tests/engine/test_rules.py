@@ -254,3 +254,51 @@ def test_what_a_kernel_cannot_compute_is_refused_by_name(mod, message):
 def test_a_table_by_distance_is_refused_where_positions_are_given(name):
     with pytest.raises(Refused, match="where query_position and key_position are left out"):
         cut_in_two(MODS[name], True, in_order=False)
+
+
+def test_parts_say_what_they_have_entries_for_and_whether_they_are_trained():
+    mod = score_mods.alibi(SLOPE) >> (
+        lambda x, i, j: jnp.where(FLAGS[j], x + VECTOR[i] + SHORT[jnp.abs(i - j) % 4], TABLE[i, j])
+    )
+    cut, rule, _ = cut_in_two(mod, True)
+    parts = cut.outside(rule, *IN_ORDER[0], IN_ORDER[1], jnp.arange(1 - S, T), SIZES)
+    trained = {(part.kind, part.dtype): part.has_gradient for part in cut.code.parts}
+    assert trained == {
+        ("scalar", "float32"): True,
+        ("query", "float32"): True,
+        ("key", "int32"): False,
+        ("distance", "float32"): True,
+        ("pair", "float32"): True,
+    }
+    sizes = {"scalar": (1, 1), "query": (1, T), "key": (1, S), "distance": (1, T + S - 1)}
+    for part, values in zip(cut.code.parts, parts, strict=True):
+        assert values.shape[2:] == sizes.get(part.kind, (T, S))
+
+
+def test_a_part_has_full_size_only_at_levels_where_it_is_mapped():
+    rule = score_mods.as_pytree(score_mods.alibi(SLOPE) >> score_mods.dense_bias(TABLE), "float32")
+    rule = tables.order(rule, tables.Rows(T, S))
+    slope, table = jax.tree.leaves(rule)
+    rule = jax.tree.unflatten(jax.tree.structure(rule), [jnp.stack([slope] * INNER), table])
+    axes = jax.tree.unflatten(jax.tree.structure(rule), [Axes((0, None)), Axes((None, None))])
+    cut = split(rule, axes, name="score_mod", takes_logit=True, in_order=True)
+    parts = cut.outside(rule, *IN_ORDER[0], IN_ORDER[1], jnp.arange(1 - S, T), SIZES)
+    shapes = {part.kind: x.shape for part, x in zip(cut.code.parts, parts, strict=True)}
+    assert shapes == {"scalar": (1, INNER, 1, 1), "pair": (1, 1, T, S)}
+
+
+def test_what_depends_on_one_side_stays_a_vector():
+    i, j = jnp.arange(T)[None, :], jnp.arange(S)[:, None]
+    assert cut_in_two(lambda i, j: i % 2 == 0, False)[0].code.on_tile((i, j), ()).shape == (1, T)
+    assert cut_in_two(lambda i, j: j % 2 == 0, False)[0].code.on_tile((i, j), ()).shape == (S, 1)
+
+
+def test_codes_are_equal_where_they_compute_the_same():
+    def code(number, factor):
+        cut, *_ = cut_in_two(lambda x, i, j: x * number + factor * real(i - j), True)
+        return cut.code
+
+    one, same, other = code(SLOPE, 2), code(CAP, 2), code(SLOPE, 3)
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other

@@ -5,6 +5,7 @@ prints JSON: for each operation and rule, with its derivative where it is floati
 compiler says against it, or null.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 
@@ -28,6 +29,7 @@ MESH = Mesh(
     np.array(topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[:1]),
     ("chip",),
 )
+TOGETHER = 12  # operations in one kernel, which compile sooner than one in each
 DTYPES = ("float32", "int32", "uint32", "bool")
 # What jnp has for booleans, and the kernel has not, or JAX refuses when it is called.
 LACKING = {("clamp", "bool"), ("add_any", "bool")}
@@ -191,12 +193,27 @@ def on_tile(rule, *, takes_logit: bool) -> tuple[Callable, list[jax.ShapeDtypeSt
     return both, types
 
 
-def main() -> None:
+def errors_of(functions: list[tuple[Callable, int]]) -> list[str | None]:
+    """What the compiler says against each function; all in one kernel, where it takes that."""
     tile = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
+
+    def together(*tiles: jax.Array) -> list:
+        return [function(*tiles[:count]) for function, count in functions]
+
+    if error_of(together, [tile] * 2) is None:
+        return [None] * len(functions)
+    return [error_of(function, [tile] * count) for function, count in functions]
+
+
+def main() -> None:
     operations = {}
-    for name, case, function, count in functions():
-        compiled = derivative(function) if case.endswith("float32") else function
-        operations.setdefault(name, {})[case] = error_of(compiled, [tile] * count)
+    for cases in itertools.batched(functions(), TOGETHER):
+        compiled = [
+            (derivative(function) if case.endswith("float32") else function, count)
+            for _, case, function, count in cases
+        ]
+        for (name, case, *_), error in zip(cases, errors_of(compiled), strict=True):
+            operations.setdefault(name, {})[case] = error
     rules = {}
     for name, rule in RULES.items():
         takes_logit = isinstance(rule, score_mods.ScoreMod) or (

@@ -87,7 +87,7 @@ def _restored(part: Array, variable: Any) -> Array:
 def _on_tile(eqn: young_jax.JaxprEqn, compute: Callable, operands: list) -> list:
     """One equation on scalars, for all entries of its operands together."""
     variables = [x for x, atom in zip(operands, eqn.invars, strict=True) if not is_literal(atom)]
-    shape = jnp.broadcast_shapes(*(x.shape for x in variables))
+    shape = jnp.broadcast_shapes((1, 1), *(x.shape for x in variables))
     tiles = [
         jax.lax.full(shape, x) if is_literal(atom) else _broadcast(x, shape)
         for x, atom in zip(operands, eqn.invars, strict=True)

@@ -18,7 +18,11 @@ _SIDES = frozenset({"query", "key"})
 
 
 class Labels(NamedTuple):
-    """`of`: what each variable depends on. `by_side`: those whose entries have one side each."""
+    """What each variable depends on.
+
+    `positional` are those computed from positions and numbers alone, `by_side` the arrays of which
+    each entry depends on one side.
+    """
 
     of: dict[Any, frozenset]
     positional: set
@@ -29,8 +33,8 @@ def kind_of(labels: frozenset) -> Kind | None:
     """What a value has one entry for; None where it depends on several, or on the logit."""
     if not labels:
         return "scalar"
-    (label, *others) = labels
-    return None if others or label == "logit" else label
+    (one, *others) = labels
+    return None if others or one == "logit" else one
 
 
 def label(
@@ -56,7 +60,7 @@ def label(
         if eqn.primitive.name == "concatenate" and all(len(found.of[x]) < 2 for x in operands):
             found.by_side.update(eqn.outvars)
         if eqn.primitive.name == "convert_element_type" and _keeps_integers(eqn):
-            raw.update({x: raw[eqn.invars[0]] for x in eqn.outvars if operands[0] in raw})
+            raw.update((eqn.outvars[0], raw[x]) for x in operands if x in raw)
         if in_order and _compares(eqn, raw):
             own = frozenset(["distance"])
         if own == _SIDES and _is_lookup_by_side(eqn, found):

@@ -155,15 +155,15 @@ def _parts(jaxpr: young_jax.Jaxpr, labels: Labels, arguments: list, name: str) -
 def _is_part(variable: Any, labels: Labels, reason: str | None) -> bool:
     """Whether a value is computed outside; `reason` is why a kernel cannot compute it.
 
-    A value by query or key that depends on an array is computed outside as a whole: that is one
-    vector, whereas a kernel would compute it again in each tile. A table of pairs would be written
-    out, and a vector by distance costs a kernel more than most operations.
+    A scalar or a value by query or key that depends on an array is computed outside as a whole:
+    that is one vector, whereas a kernel would compute it again in each tile. A table of pairs would
+    be written out, and a vector by distance costs a kernel more than most operations.
     """
     kind = kind_of(labels.of[variable])
-    if type_of(variable).shape != () or kind is None:
+    if type_of(variable).shape or kind is None:
         return False
-    is_vector_of_array = kind in ("query", "key") and variable not in labels.positional
-    return kind == "scalar" or reason is not None or is_vector_of_array
+    depends_on_array = variable not in labels.positional
+    return reason is not None or (kind in ("scalar", "query", "key") and depends_on_array)
 
 
 def _reason(eqn: young_jax.JaxprEqn) -> str | None:

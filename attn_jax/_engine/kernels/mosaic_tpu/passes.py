@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from attn_jax._base.axes import Layout
+from attn_jax._base.axes import Layout, unmapped
 from attn_jax._base.grid import TileShape
 from attn_jax._base.tables import Table
+from attn_jax._engine import tpu_tiles
 from attn_jax._engine.call import Call, Operands, Pairs, Work
 from attn_jax._engine.fold import kinds_of_tiles
 from attn_jax._engine.kernels.mosaic_tpu import arrays, groups, results
@@ -14,9 +15,6 @@ from attn_jax._engine.kernels.mosaic_tpu.folding import unfolded
 from attn_jax._engine.kernels.mosaic_tpu.gradients import gradients
 from attn_jax._engine.kernels.mosaic_tpu.launch import Launch
 from attn_jax._engine.online_softmax import Residuals
-
-_LARGEST_TILE = 512
-_LANES = 128
 
 
 def forward(call: Call, layout: Layout, interpret: Any) -> tuple[Table, Table]:
@@ -48,7 +46,7 @@ def backward(
 
 def work(call: Call) -> Work:
     """The tiles that are not empty; one at the edge counts as a whole tile."""
-    tile = _tile(call.pairs, call.sizes)
+    tile = _tile(call, (unmapped(call.pairs), unmapped(call.operands)))
     needed = kinds_of_tiles(call.pairs, tile).some
     return Work(needed, pairs_per_tile=tile.queries * tile.keys)
 
@@ -56,14 +54,27 @@ def work(call: Call) -> Work:
 def _prepared(
     call: Call, axes: Any, sizes: tuple[int, ...], interpret: Any
 ) -> tuple[Prepared, Launch]:
-    tile = _tile(call.pairs, arrays.sizes_of(call.operands, axes[1]))
-    how = Launch(tile, sizes[::-1], interpret, vmem_limit_bytes=None)
+    tile = _tile(call, axes)
+    limit = tpu_tiles.vmem_limit_bytes(tpu_tiles.present_chip())
+    how = Launch(tile, sizes[::-1], interpret, limit)
     return arrays.prepare(call, axes, sizes, tile), how
 
 
-def _tile(pairs: Pairs, sizes: tuple[int, int]) -> TileShape:
-    """The tile of a block mask, else the largest that is not larger than the call."""
+def _tile(call: Call, axes: Any) -> TileShape:
+    """The tile of a block mask, else one that suits the chip."""
+    (pairs, operands), (_, own) = call, axes
     if pairs.tile is not None:
         return pairs.tile
-    t, s = (min(_LARGEST_TILE, -(-size // _LANES) * _LANES) for size in sizes)
-    return TileShape(t, s)
+    T, S = arrays.sizes_of(operands, own)
+    widths = [
+        table.values.shape[axes.values.core(table.values.ndim)[1]]
+        for table, axes in ((operands.query, own.query), (operands.value, own.value))
+    ]
+    return tpu_tiles.tile_of(
+        tpu_tiles.present_chip(),
+        head_dim=widths[0],
+        value_dim=widths[1],
+        dtype=str(operands.query.values.dtype),
+        T=T,
+        S=S,
+    )
