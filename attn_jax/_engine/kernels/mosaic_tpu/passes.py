@@ -16,6 +16,9 @@ from attn_jax._engine.kernels.mosaic_tpu.gradients import gradients
 from attn_jax._engine.kernels.mosaic_tpu.launch import Launch
 from attn_jax._engine.online_softmax import Residuals
 
+# The compiler writes out the cipher's hundred operations for all pairs of a tile.
+_SIDE_WITH_DROPOUT = 256
+
 
 def forward(call: Call, layout: Layout, interpret: Any) -> tuple[Table, Table]:
     """Output and log-sum-exp, both in the accumulation dtype."""
@@ -60,21 +63,19 @@ def _prepared(
     return arrays.prepare(call, axes, sizes, tile), how
 
 
-def _tile(call: Call, axes: Any) -> TileShape:
+def _tile(call: Call, axes: tuple[Pairs, Operands]) -> TileShape:
     """The tile of a block mask, else one that suits the chip."""
     (pairs, operands), (_, own) = call, axes
     if pairs.tile is not None:
         return pairs.tile
-    T, S = arrays.sizes_of(operands, own)
-    widths = [
-        table.values.shape[axes.values.core(table.values.ndim)[1]]
-        for table, axes in ((operands.query, own.query), (operands.value, own.value))
-    ]
-    return tpu_tiles.tile_of(
-        tpu_tiles.present_chip(),
-        head_dim=widths[0],
-        value_dim=widths[1],
-        dtype=str(operands.query.values.dtype),
-        T=T,
-        S=S,
+    (T, H), (S, V) = (
+        at.values.core_shape(table.values.shape)
+        for table, at in ((operands.query, own.query), (operands.value, own.value))
     )
+    dtype = str(operands.query.values.dtype)
+    tile = tpu_tiles.tile_of(
+        tpu_tiles.present_chip(), head_dim=H, value_dim=V, dtype=dtype, T=T, S=S
+    )
+    if operands.dropout is None:
+        return tile
+    return TileShape(*(min(side, _SIDE_WITH_DROPOUT) for side in tile))
