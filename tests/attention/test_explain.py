@@ -147,6 +147,7 @@ def test_it_prints_as_a_table_with_units():
         for name in (
             "implementation",
             "reference",
+            "mosaic_tpu",
             "cudnn",
             "tiles",
             "work",
