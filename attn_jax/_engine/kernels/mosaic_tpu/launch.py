@@ -118,6 +118,7 @@ def _call(
     given = jax.tree.leaves(onto) if onto is not None else []
     aliased = [n for n, result in enumerate(results) if result.kind not in _WHOLE and given]
     untouched = [pl.BlockSpec(memory_space=pl.ANY) for _ in aliased]
+    values = [x.values for x in arrays] + [given[n] for n in aliased]
 
     def body(places: Any, flags: Any, *refs: Any) -> None:
         step = pl.program_id(1)
@@ -146,12 +147,7 @@ def _call(
         compiler_params=pltpu.CompilerParams(
             dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=how.vmem_limit_bytes
         ),
-    )(
-        visits.place.reshape(-1),
-        visits.flags.reshape(-1),
-        *(x.values for x in arrays),
-        *(given[n] for n in aliased),
-    )
+    )(visits.place.reshape(-1), visits.flags.reshape(-1), *values)
     return jax.tree.unflatten(out_tree, found)
 
 
