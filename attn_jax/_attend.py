@@ -94,8 +94,9 @@ def attend(
 
     Cost:
       O(T S (H + V)) time, less the tiles that the mask leaves empty, and O(T V + S) memory with
-      "blockwise". "reference", for small calls, writes the T×S logits out. "cudnn" is NVIDIA's
-      kernel for full and causal attention in half precision.
+      "blockwise", and with "mosaic_tpu", a fused kernel for TPUs. "reference", for small calls,
+      writes the T×S logits out. "cudnn" is NVIDIA's kernel for full and causal attention in half
+      precision.
 
     Example:
       >>> x = jnp.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])

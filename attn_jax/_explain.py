@@ -1,23 +1,27 @@
 """What an attention call would do, and cost, without running it."""
 
+import contextlib
 import dataclasses
 import functools
 import math
 import textwrap
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Array, Float
 
 from attn_jax._base import notebook
 from attn_jax._base.axes import in_front, map_levels
 from attn_jax._engine import dispatch
-from attn_jax._engine.call import Call
+from attn_jax._engine.call import Call, Work
 from attn_jax._engine.one_head import checked_call, output_jitted
 from attn_jax._heads import attend_heads_out, batch_of, lay_out
 from attn_jax._multi_head import checked_heads
+
+_PLATFORMS = ("cpu", "gpu", "tpu")
 
 
 @jax.tree_util.register_dataclass
@@ -25,7 +29,7 @@ from attn_jax._multi_head import checked_heads
 class _Seen:
     """The facts about one head that are known before compilation."""
 
-    work: Any
+    work: Work
     implementation: str = dataclasses.field(metadata={"static": True})
     others: tuple[tuple[str, str], ...] = dataclasses.field(metadata={"static": True})
 
@@ -37,13 +41,13 @@ class Explanation:
     `explain` returns it. Tiles, FLOPs and bytes are those of the forward pass of all heads and
     batch examples. FLOPs are 2 (H + V) for each pair of a visited tile, masked or not. Bytes are
     those of arguments and results, which move at least once. Temporary bytes are what XLA allocates
-    in addition.
+    in addition; None where no compiler for the platform is here.
 
     Example:
       >>> x = jnp.zeros((512, 8))
       >>> explanation = attn_jax.explain(x, x, x, mask=attn_jax.masks.causal())
       >>> explanation.implementation, sorted(explanation.others)
-      ('blockwise', ['cudnn', 'reference'])
+      ('blockwise', ['cudnn', 'mosaic_tpu', 'reference'])
     """
 
     implementation: str
@@ -72,8 +76,20 @@ class Explanation:
             "tiles": f"{self.tiles_visited:,} of {self.tiles:,} visited ({share:.0%})",
             "work": f"{self.flops / 1e9:.3f} GFLOP forward",
             "traffic": f"{_bytes(self.bytes_moved)} of arguments and results",
-            "temporary": f"{_bytes(self.temporary_bytes)} at most, compiled for {self.platform}",
+            "temporary": self._temporary(),
         }
+
+    def _temporary(self) -> str:
+        if self.temporary_bytes is None:
+            return f"unknown: no compiler for {self.platform} here reports it"
+        return f"{_bytes(self.temporary_bytes)} at most, compiled for {self.platform}"
+
+
+class _Target(NamedTuple):
+    """The platform that a call is explained for, and the device, where the user names one."""
+
+    platform: str
+    device: jax.Device | None
 
 
 def explain(
@@ -82,14 +98,18 @@ def explain(
     value: Float[Array, "*#B S K V"] | Float[Array, "S V"],
     bias: Any = None,
     mask: Any = None,
+    *,
+    device: jax.Device | str | None = None,
     **options: Any,
 ) -> Explanation:
     """Reports which implementation an attention call gets, why no other, and what it costs.
 
     Small calls compute all pairs as one matmul, larger ones go tile by tile (Dao et al. 2022,
-    https://arxiv.org/abs/2205.14135). A kernel of a vendor is used only where it is named.
+    https://arxiv.org/abs/2205.14135): on a TPU in one fused kernel, which refuses some calls, and
+    on other platforms by operations of XLA. NVIDIA's kernel is used only where it is named.
 
-      reference where T S <= 128², else blockwise; FLOPs = 2 (H + V) pairs in the tiles visited
+      reference where T S <= 128², else mosaic_tpu on a TPU that it can compute the call on, else
+      blockwise; FLOPs = 2 (H + V) pairs in the tiles visited
 
     "blockwise" computes all pairs as one tile, without a loop, while the float32 logits of all
     heads and batch examples are few. The limit, and the size of tiles above it, depend on the
@@ -99,7 +119,8 @@ def explain(
               empty (docs/adr/0014); then 512×512, 256×256 or 128×128 pairs (docs/adr/0008)
       others  512 MiB; then 1024×1024 pairs (docs/adr/0018)
 
-    A size that is a symbol of `jax.export` gets tiles of 128×128.
+    A size that is a symbol of `jax.export` gets tiles of 128×128. "mosaic_tpu" has tiles of 512×512
+    pairs at most, with sides that are multiples of 128.
 
     Args:
       query: as in `dot_product_attention`; as in `attend` where it has two axes. The other
@@ -108,18 +129,23 @@ def explain(
       value: see `dot_product_attention`.
       bias: see `dot_product_attention`; `attend` has none.
       mask: see `dot_product_attention`.
+      device: what the call is explained for; None is the default backend. Either a device, which
+        need not be here (`jax.experimental.topologies.get_topology_desc(platform="tpu",
+        topology_name="v5e:2x2").devices[0]`, with the package libtpu), or the name of a platform,
+        "cpu", "gpu" or "tpu".
       options: see `dot_product_attention`, or `attend`.
 
     Returns:
       An `Explanation`; every number holds for these arguments.
 
     Raises:
-      ValueError: as the call itself.
+      ValueError: as the call itself; or the platform is unknown.
       TypeError: as the call itself.
       NotImplementedError: as the call itself: the named implementation cannot compute it.
 
     Cost:
-      Compiles the call and computes which tiles the mask leaves; runs nothing else.
+      Compiles the call, where a compiler for the platform is here, and computes which tiles the
+      mask leaves; runs nothing else.
 
     Example:
       >>> x = jnp.zeros((2, 512, 4, 64))
@@ -129,48 +155,80 @@ def explain(
       ...
       >>> attn_jax.explain(x, x, x).flops == 2 * (64 + 64) * (2 * 4) * 512 * 512
       True
+      >>> attn_jax.explain(x, x, x, is_causal=True, device="tpu").implementation
+      'mosaic_tpu'
 
     See also: `block_mask`, whose `print` draws the tiles.
     """
-    implementation = options.get("implementation")
-    if query.ndim == 2:
-        more = options if bias is None else {"bias": bias, **options}
-        call, sink = checked_call(query, key, value, mask=mask, **more)
-        seen = _look(call, implementation=implementation)
-        lowered = output_jitted.lower(call, sink, implementation=implementation)
-    else:
-        operands, static = checked_heads(query, key, value, bias, mask, **options)
-        seen = _look_at_heads(*operands, **static)
-        lowered = attend_heads_out.lower(*operands, **static)
-    memory = lowered.compile().memory_analysis()
+    implementation, target = options.get("implementation"), _target(device)
+    with _made_for(target.device):
+        if query.ndim == 2:
+            more = options if bias is None else {"bias": bias, **options}
+            operands = checked_call(query, key, value, mask=mask, **more)
+            static = {"implementation": implementation}
+            seen = _look(operands[0], **static, platform=target.platform)
+            memory = _temporary_bytes(output_jitted, operands, static, target)
+        else:
+            operands, static = checked_heads(query, key, value, bias, mask, **options)
+            seen = _look_at_heads(*operands, **static, platform=target.platform)
+            memory = _temporary_bytes(attend_heads_out, operands, static, target)
     width = query.shape[-1] + value.shape[-1]
     given = jax.tree.leaves((query, key, value, bias, mask, options))
-    needed = np.asarray(seen.work.needed)
-    *each, I, J = needed.shape
-    heads = math.prod(each)
-    visited = heads * int(needed.reshape(heads, I, J).any(axis=0).sum())
+    visited, tiles = _tiles(seen.work)
     return Explanation(
         implementation=seen.implementation,
         others=dict(seen.others),
         tiles_visited=visited,
-        tiles=needed.size,
+        tiles=tiles,
         flops=2 * width * seen.work.pairs_per_tile * visited,
         bytes_moved=sum(jnp.asarray(leaf).nbytes for leaf in given if _is_array(leaf))
         + math.prod(_rows(query, key, value)) * value.shape[-1] * jnp.result_type(query).itemsize,
-        temporary_bytes=None if memory is None else memory.temp_size_in_bytes,
-        platform=jax.default_backend(),
+        temporary_bytes=memory,
+        platform=target.platform,
     )
 
 
-@functools.partial(jax.jit, static_argnames=("implementation", "heads"))
-def _look(call: Call, *, implementation: str | None, heads: int = 1) -> _Seen:
-    platform = jax.default_backend()
+def _target(device: jax.Device | str | None) -> _Target:
+    if device is None:
+        return _Target(jax.default_backend(), None)
+    if not isinstance(device, str):
+        return _Target(device.platform, device)
+    if device not in _PLATFORMS:
+        known = ", ".join(map(repr, _PLATFORMS))
+        raise ValueError(f"device {device!r} is unknown; give a device or one of {known}")
+    return _Target(device, None)
+
+
+def _made_for(device: jax.Device | None) -> contextlib.AbstractContextManager:
+    """Inside of it programs are made for a device, which Pallas needs to know of a TPU."""
+    if device is None:
+        return contextlib.nullcontext()
+    return jax.sharding.use_abstract_mesh(Mesh(np.array([device]), "device").abstract_mesh)
+
+
+def _temporary_bytes(function: Any, operands: Any, static: dict, target: _Target) -> int | None:
+    """What XLA allocates for a call, or None where no compiler for the platform reports it."""
+    if target.device is not None:
+        operands = jax.tree.map(functools.partial(_type_on, target.device), operands)
+    elif target.platform != jax.default_backend():
+        return None
+    memory = function.lower(*operands, **static).compile().memory_analysis()
+    return None if memory is None else memory.temp_size_in_bytes
+
+
+def _type_on(device: jax.Device, array: Array) -> jax.ShapeDtypeStruct:
+    sharding = SingleDeviceSharding(device)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
+
+
+@functools.partial(jax.jit, static_argnames=("implementation", "platform", "heads"))
+def _look(call: Call, *, implementation: str | None, platform: str, heads: int = 1) -> _Seen:
     work = dispatch.work(call, implementation, heads, platform)
     others = tuple(dispatch.others(call, implementation, platform).items())
     return _Seen(work, dispatch.choice(call, implementation, platform), others)
 
 
-@functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))
+@functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation", "platform"))
 def _look_at_heads(
     query: Array,
     key: Array,
@@ -179,15 +237,26 @@ def _look_at_heads(
     *,
     dropout_rate: float,
     implementation: str | None,
+    platform: str,
 ) -> _Seen:
     heads = math.prod(batch_of(query, key, value)) * query.shape[-2]
 
     def head(query, key, value, options: dict) -> _Seen:
         call, _ = checked_call(query, key, value, **options, dropout_rate=dropout_rate)
-        return _look(call, implementation=implementation, heads=heads)
+        return _look(call, implementation=implementation, platform=platform, heads=heads)
 
     operands, inputs, _ = lay_out(query, key, value, options)
     return map_levels(head, inputs, in_front(len(inputs[0].at)))(*operands)
+
+
+def _tiles(work: Work) -> tuple[int, int]:
+    """How many tiles all heads and batch examples visit, and how many there are."""
+    needed = np.asarray(work.needed)
+    *each, I, J = needed.shape
+    heads = math.prod(each)
+    if work.each_head_alone:
+        return int(needed.sum()), needed.size
+    return heads * int(needed.reshape(heads, I, J).any(axis=0).sum()), needed.size
 
 
 def _rows(query: Array, key: Array, value: Array) -> tuple[int, ...]:
@@ -199,7 +268,5 @@ def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, Array | np.ndarray)
 
 
-def _bytes(number: int | None) -> str:
-    if number is None:
-        return "unknown"
+def _bytes(number: int) -> str:
     return f"{number / 2**20:.2f} MiB"

@@ -106,12 +106,13 @@ class Work:
     """How much of one head a kernel computes.
 
     `needed` [I J] is True for each tile that the head needs. Where heads or batch examples need
-    different tiles, each of them computes the union. A kernel without tiles has one tile with all
-    T·S pairs.
+    different tiles, each of them computes the union, unless `each_head_alone`. A kernel without
+    tiles has one tile with all T·S pairs.
     """
 
     needed: Any
     pairs_per_tile: int = dataclasses.field(metadata={"static": True})
+    each_head_alone: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 def prepare(

@@ -58,24 +58,19 @@ class Kernel(Protocol):
 
 
 class Candidate(NamedTuple):
-    """What a name of `implementation` stands for, and why the library does not choose it.
+    """What a name of `implementation` stands for, and why the library never chooses it, if so.
 
     "reference" is no kernel: it has `refuses` and `work` alone, and is computed head by head.
     """
 
     kernel: Any
-    reason_against: str
+    reason_against: str | None = None
 
 
 _CANDIDATES = {
-    "reference": Candidate(
-        reference, f"it writes out all T×S logits, and they are more than {SMALL}"
-    ),
-    "blockwise": Candidate(
-        blockwise,
-        f"up to {SMALL} logits a head need no tiles, and on a TPU the fused kernel is preferred",
-    ),
-    "mosaic_tpu": Candidate(MosaicTpu(), f"up to {SMALL} logits a head need no tiles"),
+    "reference": Candidate(reference),
+    "blockwise": Candidate(blockwise),
+    "mosaic_tpu": Candidate(MosaicTpu()),
     "cudnn": Candidate(
         cudnn,
         "it is used by name only: its gradients may differ in their last bits from run to run, "
@@ -134,11 +129,23 @@ def others(call: Call, implementation: str | None, platform: str) -> dict[str, s
     """Every implementation that is not chosen, each with the reason."""
     chosen, refused = choice(call, implementation, platform), refusals(call, platform)
     reasons = {}
-    for name, other in _CANDIDATES.items():
-        why = other.reason_against if implementation is None else f"{chosen!r} was named"
+    for name in _CANDIDATES:
+        why = _reason_against(name, chosen) if implementation is None else f"{chosen!r} was named"
         reasons[name] = f"refused: {refused[name]}" if name in refused else f"not chosen: {why}"
     del reasons[chosen]
     return reasons
+
+
+def _reason_against(name: str, chosen: str) -> str:
+    """Why the library chose another implementation than one that could compute the call."""
+    never = _CANDIDATES[name].reason_against
+    if never is not None:
+        return never
+    if chosen == "reference":
+        return f"up to {SMALL} logits a head need no tiles"
+    if name == "reference":
+        return f"it writes out all T×S logits, and they are more than {SMALL}"
+    return f"{chosen!r} keeps the logits of a tile on the chip"
 
 
 def work(call: Call, implementation: str | None, heads: int, platform: str) -> Work:

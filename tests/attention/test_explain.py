@@ -147,6 +147,7 @@ def test_it_prints_as_a_table_with_units():
         for name in (
             "implementation",
             "reference",
+            "mosaic_tpu",
             "cudnn",
             "tiles",
             "work",
@@ -159,3 +160,40 @@ def test_it_prints_as_a_table_with_units():
     text = "\n".join(lines)
     assert re.search(r"work +0\.\d+ GFLOP forward\ntraffic +0\.\d\d MiB of .*\ntemp.* MiB ", text)
     assert "refused: the platform is cpu" in text
+
+
+def test_another_platform_is_explained_without_a_device_or_compiler_of_it():
+    rows, keys, lengths = 1100, 2100, (1500, 600)
+    explanation = attn_jax.explain(
+        *heads(rows, keys), key_value_seq_lengths=jnp.array(lengths), device="tpu"
+    )
+    assert (explanation.platform, explanation.implementation) == ("tpu", "mosaic_tpu")
+    assert set(explanation.others) == {"reference", "blockwise", "cudnn"}
+    assert "'mosaic_tpu' keeps the logits of a tile" in explanation.others["blockwise"]
+    # Tiles of 512×512: three of queries, five of keys. Each example visits its own.
+    assert (explanation.tiles_visited, explanation.tiles) == (N * 3 * (3 + 2), B * N * 3 * 5)
+    assert explanation.flops == 2 * (H + V) * 512 * 512 * explanation.tiles_visited
+    assert explanation.temporary_bytes is None
+    assert str(explanation).endswith("unknown: no compiler for tpu here reports it")
+
+
+def test_another_platform_has_its_own_reasons():
+    arrays = heads(dtype=jnp.float16)
+    explanation = attn_jax.explain(*arrays, device="tpu")
+    assert explanation.implementation == "blockwise"
+    assert "the dtype is float16" in explanation.others["mosaic_tpu"]
+    assert "platform is tpu, and it needs an NVIDIA GPU" in explanation.others["cudnn"]
+    with pytest.raises(NotImplementedError, match=r"'mosaic_tpu' cannot take .* dtype is float16"):
+        attn_jax.explain(*arrays, device="tpu", implementation="mosaic_tpu")
+
+
+@pytest.mark.parametrize("device", ["cpu", jax.devices("cpu")[0]], ids=["platform", "device"])
+@pytest.mark.parametrize("head", [slice(None), (0, slice(None), 0)], ids=["heads", "one head"])
+def test_the_platform_that_is_here_can_be_named(device, head):
+    arrays = [array[head] for array in heads()]
+    assert attn_jax.explain(*arrays, device=device) == attn_jax.explain(*arrays)
+
+
+def test_an_unknown_platform_is_an_error_that_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"device 'v5e' is unknown; .* 'cpu', 'gpu', 'tpu'"):
+        attn_jax.explain(*heads(), device="v5e")

@@ -112,7 +112,8 @@ TAKEN = {
 @pytest.mark.usefixtures("hopper")
 @pytest.mark.parametrize(("sizes", "options"), TAKEN.values(), ids=TAKEN)
 def test_a_call_that_cudnn_computes_exactly_is_not_refused(sizes, options):
-    assert dispatch.refusals(prepare(*one_head(**sizes), **options), "cuda") == {}
+    refused = dispatch.refusals(prepare(*one_head(**sizes), **options), "cuda")
+    assert refused == {"mosaic_tpu": "the platform is cuda, and it needs a TPU"}
 
 
 @pytest.mark.parametrize(
@@ -139,6 +140,61 @@ def test_older_and_newer_gpus_take_less(monkeypatch, capability, width, reason):
 )
 def test_small_calls_use_reference_and_all_others_blockwise(rows, keys, chosen):
     assert dispatch.choice(prepare(*one_head(rows=rows, keys=keys)), None) == chosen
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "platform", "chosen"),
+    [
+        (128, jnp.bfloat16, "tpu", "reference"),
+        (256, jnp.bfloat16, "tpu", "mosaic_tpu"),
+        (256, jnp.float16, "tpu", "blockwise"),
+        (256, jnp.bfloat16, "cuda", "blockwise"),
+        (256, jnp.bfloat16, None, "blockwise"),
+    ],
+)
+def test_a_tpu_uses_its_fused_kernel_where_that_can_compute_the_call(rows, dtype, platform, chosen):
+    assert dispatch.choice(prepare(*one_head(rows=rows, dtype=dtype)), None, platform) == chosen
+
+
+NO_TILES = "not chosen: up to 16384 logits a head need no tiles"
+ALL_LOGITS = "not chosen: it writes out all T×S logits, and they are more than 16384"
+
+
+@pytest.mark.parametrize(
+    ("rows", "platform", "named", "reasons"),
+    [
+        (128, "tpu", None, {"blockwise": NO_TILES, "mosaic_tpu": NO_TILES}),
+        (
+            256,
+            "tpu",
+            None,
+            {
+                "reference": ALL_LOGITS,
+                "blockwise": "not chosen: 'mosaic_tpu' keeps the logits of a tile on the chip",
+            },
+        ),
+        (
+            256,
+            "cpu",
+            None,
+            {
+                "reference": ALL_LOGITS,
+                "mosaic_tpu": "refused: the platform is cpu, and it needs a TPU",
+            },
+        ),
+        (
+            256,
+            "tpu",
+            "blockwise",
+            dict.fromkeys(("reference", "mosaic_tpu"), "not chosen: 'blockwise' was named"),
+        ),
+    ],
+)
+def test_the_reason_against_an_implementation_suits_the_one_that_is_chosen(
+    rows, platform, named, reasons
+):
+    others = dispatch.others(prepare(*one_head(rows=rows)), named, platform)
+    assert {name: why for name, why in others.items() if name != "cudnn"} == reasons
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ PACKAGES = {
     "benchmark",
     "viewer",
 }
+# Folders of one kernel each, whose files may import each other too.
+KERNEL_PACKAGES = {"_engine/kernels/mosaic_tpu"}
 # Folders in which each file is a layer of its own.
 SPLIT = {"_base", "_engine", "lecture"}
 # Files over 300 lines, each with the number of the ADR that says why.
@@ -162,18 +164,31 @@ def test_every_library_file_belongs_to_a_layer():
 )
 def test_imports_point_down(path):
     here = layer_of(path)
+    is_of_package = here in PACKAGES or kernel_of(path) in KERNEL_PACKAGES
     for other in layers_imported(path):
         assert other in LAYERS, f"{relative(path)} imports attn_jax.{other}, which is no layer"
-        inside = other == here and here in PACKAGES
+        inside = other == here and is_of_package
         assert inside or LAYERS.index(other) < LAYERS.index(here), f"{here} imports {other}"
+
+
+def kernel_of(path: Path) -> str:
+    """The file or folder of the kernel that a file belongs to, without .py."""
+    parts = path.relative_to(ROOT / "attn_jax").with_suffix("").parts
+    return "/".join(parts[:3])
 
 
 def test_kernels_never_import_each_other():
     kernels = ROOT / "attn_jax" / "_engine" / "kernels"
-    for path in kernels.glob("*.py"):
-        assert "_engine.kernels" not in layers_imported(path), relative(path)
+    paths = [path for path in kernels.rglob("*.py") if path != kernels / "__init__.py"]
+    assert {kernel_of(path) for path in paths} >= KERNEL_PACKAGES
+    for path in paths:
+        own = "attn_jax." + kernel_of(path).replace("/", ".")
+        others = {name for name in imports(path) if name.startswith("attn_jax._engine.kernels")}
+        assert all(f"{name}.".startswith(f"{own}.") for name in others), relative(path)
 
 
+# What kernels are written in may be imported by them directly, at their first use.
+PALLAS = ("jax.experimental.pallas",)
 YOUNG = ("jax.experimental", "jax.extend", "jax._src")
 YOUNG_NAMES = {"auto_axes", "pcast", "manual_axis_type", "explicit_axes"}
 
@@ -182,7 +197,9 @@ YOUNG_NAMES = {"auto_axes", "pcast", "manual_axis_type", "explicit_axes"}
 def test_young_parts_of_jax_stand_behind_one_file(path):
     if layer_of(path) == "_base.young_jax":
         return
-    assert not [name for name in imports(path) if name.startswith(YOUNG)]
+    allowed = PALLAS if layer_of(path) == "_engine.kernels" else ()
+    young = {name for name in imports(path) if name.startswith(YOUNG)}
+    assert not [name for name in young if not name.startswith(allowed)]
     used = {node.attr for node in ast.walk(ast.parse(path.read_text())) if hasattr(node, "attr")}
     assert not used & YOUNG_NAMES
 
@@ -199,14 +216,35 @@ def test_flax_stays_in_modules_models_and_what_measures_them(path):
     }
 
 
-def test_importing_attn_jax_imports_no_flax_and_no_tool():
-    program = "import sys, attn_jax; print(*{name.split('.')[0] for name in sys.modules})"
+def modules_after(program: str) -> set[str]:
+    """The names of all modules that are loaded after a program, run in a new process."""
     run = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"{program}\nimport sys; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    loaded = set(run.stdout.split())
+    return set(run.stdout.split())
+
+
+def test_importing_attn_jax_imports_no_flax_no_tool_and_no_pallas():
+    """Pallas takes longer to import than the library itself."""
+    loaded = modules_after("import attn_jax")
     assert "jax" in loaded
-    assert not loaded & DEV_TOOLS
+    assert not {name.split(".")[0] for name in loaded} & DEV_TOOLS
+    assert not [name for name in loaded if name.startswith("jax.experimental.pallas")]
+
+
+_CALL = """
+import attn_jax, jax.numpy as jnp
+x = jnp.ones((256, 8))
+attn_jax.attend(x, x, x)
+"""
+
+
+def test_a_call_off_a_tpu_imports_no_pallas():
+    assert not [name for name in modules_after(_CALL) if name.startswith("jax.experimental.pallas")]
 
 
 _LATER = """

@@ -109,7 +109,10 @@ def test_a_signature_has_the_annotations_of_the_source():
 def test_an_alias_that_is_not_public_is_replaced_by_its_definition():
     arguments, _ = signature(attn_jax.attend)
     assert 'mask: Bool[Array, "#T S"] | masks.MaskFunction | BlockMask | None = None' in arguments
-    assert 'implementation: Literal["reference", "blockwise", "cudnn"] | None' in arguments
+    assert (
+        'implementation: Literal["reference", "blockwise", "mosaic_tpu", "cudnn"] | None'
+        in arguments
+    )
 
 
 def test_a_class_has_the_arguments_of_its_fields_or_of_its_constructor():

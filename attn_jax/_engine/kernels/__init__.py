@@ -1,1 +1,1 @@
-"""Implementations, one a file: the reference, and kernels as `dispatch.Kernel` describes them."""
+"""Implementations, one a file or folder: the reference, and kernels (see `dispatch.Kernel`)."""

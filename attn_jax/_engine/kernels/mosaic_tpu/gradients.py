@@ -142,18 +142,8 @@ def _gradients(
             out[...] = jnp.zeros_like(out)
 
     def add(*, is_partial: bool) -> None:
-        inputs, gradient = (
-            tile.loaded(program, own, ref, visit) for own, ref in zip(given, refs, strict=True)
-        )
-        here = tile.look(program, inputs, visit, is_partial=is_partial)
         needs = {one.needs for one in sums}
-        moved = tile_gradient(
-            program,
-            here,
-            gradient,
-            of_scale="scale" in needs,
-            of_score_mod="score_mod" in needs,
-        )
+        moved = _of_tile(program, given, refs, visit, needs, is_partial=is_partial)
         for one, _, total in in_blocks:
             total[...] += one.share(program, moved)
         for one, out in whole:
@@ -166,6 +156,24 @@ def _gradients(
     def _():
         for one, out, total in in_blocks:
             out[...] = _as_block(one.kind, total[...]).astype(out.dtype)
+
+
+def _of_tile(
+    program: Program,
+    given: tuple[Inputs, Gradient],
+    refs: tuple[Inputs, Gradient],
+    visit: Visit,
+    needs: set[str | None],
+    *,
+    is_partial: bool,
+) -> TileGradient:
+    """The gradient of one tile, from the blocks that belong to its visit."""
+    inputs, gradient = (
+        tile.loaded(program, own, ref, visit) for own, ref in zip(given, refs, strict=True)
+    )
+    here = tile.look(program, inputs, visit, is_partial=is_partial)
+    of = {f"of_{name}": name in needs for name in ("scale", "score_mod")}
+    return tile_gradient(program, here, gradient, **of)
 
 
 def _add_whole(program: Program, visit: Visit, one: Sum, out: Any, share: Array) -> None:

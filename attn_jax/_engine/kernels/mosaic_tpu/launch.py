@@ -117,6 +117,7 @@ def _call(
     results, out_tree = jax.tree.flatten(outputs, is_leaf=_is_output)
     given = jax.tree.leaves(onto)
     aliased = [n for n, result in enumerate(results) if result.kind not in _WHOLE and given]
+    values = [x.values for x in arrays] + [given[n] for n in aliased]
 
     def body(places: Any, flags: Any, *refs: Any) -> None:
         *heads, step = (pl.program_id(n) for n in range(place.rank))
@@ -149,12 +150,7 @@ def _call(
             dimension_semantics=("parallel",) * len(place.heads) + ("arbitrary",),
             vmem_limit_bytes=how.vmem_limit_bytes,
         ),
-    )(
-        visits.place.reshape(-1),
-        visits.flags.reshape(-1),
-        *(x.values for x in arrays),
-        *(given[n] for n in aliased),
-    )
+    )(visits.place.reshape(-1), visits.flags.reshape(-1), *values)
     return jax.tree.unflatten(out_tree, found)
 
 

@@ -51,7 +51,7 @@ def work(call: Call) -> Work:
     """The tiles that are not empty; one at the edge counts as a whole tile."""
     tile = _tile(call, (unmapped(call.pairs), unmapped(call.operands)))
     needed = kinds_of_tiles(call.pairs, tile).some
-    return Work(needed, pairs_per_tile=tile.queries * tile.keys)
+    return Work(needed, pairs_per_tile=tile.queries * tile.keys, each_head_alone=True)
 
 
 def _prepared(
