@@ -16,7 +16,6 @@ import numpy as np
 import attn_jax
 from attn_jax import score_mods
 from tests.helpers.criterion import check
-from tests.helpers.rule_oracle import Rules, attention
 from tests.helpers.rule_options import (
     MASKS,
     OPTIONS,
@@ -26,6 +25,7 @@ from tests.helpers.rule_options import (
     Sizes,
     dropout_rngs,
 )
+from tests.helpers.rule_oracle import Rules, attention
 
 SIZES = {
     "square": Sizes(2, 200, 200, 4, 2, 16, 8),
@@ -96,7 +96,9 @@ def draw(case: Case) -> tuple[dict, dict]:
 
 def options_of(names: tuple[str, ...], arrays: dict, s: Sizes) -> dict:
     """Keyword arguments of the library; masks are combined with `&`, score mods chained."""
-    options: dict[str, Any] = {n: arrays[n] for n in ("query_position", "key_position") if n in arrays}
+    options: dict[str, Any] = {
+        n: arrays[n] for n in ("query_position", "key_position") if n in arrays
+    }
     for name in [n for table in (MASKS, SCORE_MODS) for n in table if n in names]:
         for key, value in OPTIONS[name].call(arrays, s).items():
             options[key] = _combined(key, options[key], value) if key in options else value

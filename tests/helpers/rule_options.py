@@ -231,9 +231,7 @@ MASKS = {
     ),
     "dilated": rule(
         lambda a: masks.dilated(20, 10, 7),
-        lambda a, p: (
-            (p.i - 140 <= p.j) & (p.j <= p.i + 70) & ((p.i - p.j) % 7 == 0)
-        ),
+        lambda a, p: (p.i - 140 <= p.j) & (p.j <= p.i + 70) & ((p.i - p.j) % 7 == 0),
     ),
     "prefix": rule(
         lambda a: masks.prefix(a["length"][:, None]) | masks.causal(),
@@ -260,7 +258,9 @@ MASKS = {
         lambda s, rng: {"pairs": rng.random((s.B, 1, s.T, s.S)) < 0.7},
         lambda a, p: a["pairs"],
     ),
-    "callable": rule(lambda a: lambda i, j: (i * 7 + j * 3) % 5 > 0, lambda a, p: (p.i * 7 + p.j * 3) % 5 > 0),
+    "callable": rule(
+        lambda a: lambda i, j: (i * 7 + j * 3) % 5 > 0, lambda a, p: (p.i * 7 + p.j * 3) % 5 > 0
+    ),
     "callable with arrays": rule(
         lambda a: lambda i, j: a["live"][j] | a["open"][i],
         lambda a, p: a["live"][p.j] | a["open"][p.i],
@@ -304,7 +304,8 @@ SCORE_MODS = {
         lambda a, p: Term(a["w"] * (p.j % 3), {"w": (np.zeros((), int), p.j % 3)}),
     ),
     "by query": lookup(
-        lambda s: (s.T,), lambda a, s: lambda x, i, j: x + a["w"][i] * (j % 2).astype(x.dtype),
+        lambda s: (s.T,),
+        lambda a, s: lambda x, i, j: x + a["w"][i] * (j % 2).astype(x.dtype),
         lambda a, p: Term(a["w"][p.i] * (p.j % 2), {"w": (p.i, p.j % 2)}),
     ),
     "by key": lookup(
@@ -357,8 +358,6 @@ SCORE_MODS = {
 OTHERS = {
     "scale": Option(lambda a, s: {"scale": a["scale"]}, lambda s, rng: {"scale": np.array(0.4)}),
     "sink": Option(lambda a, s: {"sink": a["sink"]}, lambda s, rng: {"sink": rng.normal(size=s.N)}),
-    "dropout": Option(
-        lambda a, s: {"dropout_rate": RATE, "dropout_rng": dropout_rngs(s.B, s.N)}
-    ),
+    "dropout": Option(lambda a, s: {"dropout_rate": RATE, "dropout_rng": dropout_rngs(s.B, s.N)}),
 }
 OPTIONS = MASKS | SCORE_MODS | OTHERS

@@ -31,12 +31,13 @@ class Visits:
     """The entries of each list, chunk by chunk; `count` says how many of N there are.
 
     `place` packs row and column of a tile, `flags` the member of a group of heads and four bits:
-    FIRST and LAST visit of a row, a column or a tile, and whether the tile is FULL or PARTIAL.
+    FIRST and LAST visit of a row, a column or a tile, and whether the tile is FULL or PARTIAL. The
+    leading axes are missing in a list of one head, and the chunks in one chunk.
     """
 
-    place: Int[Array, "C *L N"]
-    flags: Int[Array, "C *L N"]
-    count: Int[Array, "C *L"]
+    place: Int[Array, "*C_L N"]
+    flags: Int[Array, "*C_L N"]
+    count: Int[Array, "*C_L"]
 
 
 class Visit(NamedTuple):
