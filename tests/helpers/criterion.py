@@ -28,7 +28,10 @@ def check(name: str, result, exact, condition, *, naive, greatest_logit: float, 
     assert np.isfinite(result[finite]).all(), f"{name} is not finite"
     assert not result[finite & (condition == 0)].any(), f"{name} should be exactly 0 and is not"
     unit = EPSILON[dtype] * max(_greatest(condition), TINY)
-    error, naive_error = _greatest((result - exact)[finite]), _greatest((naive - exact)[finite])
+    error, naive_error = (
+        _greatest(result[finite] - exact[finite]),
+        _greatest(naive[finite] - exact[finite]),
+    )
     allowed = _allowed(dtype, unit, naive_error, 1 + greatest_logit)
     assert error <= allowed, f"{name}: error {error:.2e} > {allowed:.2e}"
 

@@ -13,7 +13,7 @@ _ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 _PARITY = 0x1BD11BDA
 
 
-def keeps(inputs: tuple[Array, ...], rate: float) -> Bool[Array, "s t"]:
+def keeps(inputs: list[Array], rate: float) -> Bool[Array, "s t"]:
     """True for a weight that is kept, from the seed [1 1] twice, query rows and key rows."""
     *seed, query_row, key_row = inputs
     shape = key_row.shape[0], query_row.shape[1]

@@ -120,8 +120,8 @@ def _gradients(
     sums: tuple[Sum, ...],
     step: Step,
     refs: tuple[Inputs, Gradient],
-    outputs: list[Any],
-    scratch: list[Any],
+    outputs: Any,
+    scratch: Any,
 ) -> None:
     visit, accumulators = step.visit, iter(scratch)
     in_blocks, whole = [], []

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from attn_jax._base.grid import TileShape
 from attn_jax._engine.kernels.mosaic_tpu.dropout import keeps
@@ -75,7 +75,7 @@ class Here(NamedTuple):
     unmasked: Bool[Array, "s t"] | None
 
 
-def loaded(program: Program, inputs: Inputs, refs: Inputs, visit: Visit) -> Inputs:
+def loaded[Tree](program: Program, inputs: Tree, refs: Tree, visit: Visit) -> Tree:
     """The inputs of a tile, read from references; `inputs` say which kind each of them is."""
 
     def load(given: Input, ref: Any) -> Array:
@@ -152,7 +152,7 @@ def product(
     )
 
 
-def column(row: Float[Array, "1 L"]) -> Float[Array, "L 1"]:
+def column(row: Shaped[Array, "1 L"]) -> Shaped[Array, "L 1"]:
     """A row as a column: the chip transposes eight rows at once."""
     return jnp.transpose(jnp.broadcast_to(row, (8, row.shape[1])))[:, :1]
 
@@ -164,7 +164,7 @@ def first_distance(program: Program, visit: Visit) -> Int[Array, ""]:
     return pl.multiple_of(visit.row * t - visit.column * s - s + S, 128)
 
 
-def sheared(row: Float[Array, "1 W"], tile: TileShape) -> Float[Array, "s t"]:
+def sheared(row: Shaped[Array, "1 W"], tile: TileShape) -> Shaped[Array, "s t"]:
     """The tile with entry [a, b] = row[s + b - a], for a row of s + t distances."""
     t, s = tile
     turned = pltpu.roll(jnp.broadcast_to(row, (s, s + t)), 0, 1, stride=1, stride_axis=0)

@@ -31,12 +31,13 @@ class Visits:
     """The entries of each list, chunk by chunk; `count` says how many of N there are.
 
     `place` packs row and column of a tile, `flags` the member of a group of heads and four bits:
-    FIRST and LAST visit of a row, a column or a tile, and whether the tile is FULL or PARTIAL.
+    FIRST and LAST visit of a row, a column or a tile, and whether the tile is FULL or PARTIAL. The
+    leading axes are missing in a list of one head, and the chunks in one chunk.
     """
 
-    place: Int[Array, "C *L N"]
-    flags: Int[Array, "C *L N"]
-    count: Int[Array, "C *L"]
+    place: Int[Array, "*C_L N"]
+    flags: Int[Array, "*C_L N"]
+    count: Int[Array, "*C_L"]
 
 
 class Visit(NamedTuple):
@@ -80,7 +81,8 @@ def visits(kinds: Kinds, order: Order, sizes: tuple[int, ...], grouped: tuple[bo
     listed = some.reshape(*lead, -1, length)
     if order != "tile":
         nothing = ~listed.any(-1, keepdims=True)
-        listed = listed | (nothing & (jnp.arange(length) == 0))
+        is_first = jax.lax.broadcasted_iota(jnp.int32, listed.shape, listed.ndim - 1) == 0
+        listed = listed | (nothing & is_first)
     rows = listed.shape[-2]
     held = min(rows, max(1, MOST_ENTRIES // (length * math.prod(lead))))
     chunks = -(-rows // held)
@@ -90,7 +92,7 @@ def visits(kinds: Kinds, order: Order, sizes: tuple[int, ...], grouped: tuple[bo
         at, count = _compacted(listed)
         here = chunk * entries + at
         unpacked = _unpacked(here // length, here % length, order, tiles)
-        kind = jnp.where(every[at], FULL, PARTIAL) * some[at]
+        kind = jnp.where(some[at], jnp.where(every[at], FULL, PARTIAL), 0)
         return _packed(here // length, unpacked, kind, count)
 
     flat = [_chunked(x.reshape(*lead, rows, length), chunks, held) for x in (listed, some, every)]
@@ -148,6 +150,7 @@ def _packed(
     changes = major != jnp.roll(major, 1)
     first = (step == 0) | changes
     last = (step == count - 1) | jnp.roll(changes, -1)
-    flags = FIRST * first + LAST * last + kind + (number << _FLAG_BITS)
-    flags = jnp.where(step < count, flags, number << _FLAG_BITS)
+    number = number << _FLAG_BITS
+    flags = jnp.where(first, FIRST, 0) + jnp.where(last, LAST, 0) + kind + number
+    flags = jnp.where(step < count, flags, number)
     return Visits((row << _COLUMN_BITS) | column, flags.astype(jnp.int32), count)

@@ -1,0 +1,1 @@
+"""Tests of the fused TPU kernel, which runs interpreted on a CPU."""
