@@ -17,13 +17,18 @@ type Kind = Literal["scalar", "query", "key", "distance", "pair"]
 class Part(NamedTuple):
     """One array computed outside the kernel: what it has an entry for, and its dtype there.
 
-    `dtype` is "float32" or "int32"; booleans are 0 or 1. `has_gradient`: it is floating point and
-    depends on a floating point array of the rule.
+    `dtype` is "float32" or "int32", by pair also "bfloat16" or "int8"; booleans are 0 or 1.
+    `has_gradient`: it is floating point and depends on a floating point array of the rule.
     """
 
     kind: Kind
     dtype: str
     has_gradient: bool
+
+    @property
+    def tile_dtype(self) -> str:
+        """The dtype on a tile, which has 32 bits."""
+        return {"bfloat16": "float32", "int8": "int32"}.get(self.dtype, self.dtype)
 
 
 class RuleCode:
