@@ -48,7 +48,7 @@ class RuleSplit(NamedTuple):
         Each has one leading axis for each vmapped level, the outermost first: of full size where
         the part depends on an array that is mapped there, else of size 1. Then follow two axes: a
         scalar has [1 1], a part by query [1 T], by key [1 S], by distance [1 W], by pair [T S].
-        Each has the dtype of its `Part`.
+        `code.parts` has their dtypes.
 
         Args:
           rule: the rule that was split, or one of equal structure.
@@ -184,28 +184,32 @@ def _reason(eqn: young_jax.JaxprEqn) -> str | None:
 
 
 def _dtype(jaxpr: young_jax.Jaxpr, variable: Any, kind: Kind, name: str) -> str:
-    """The dtype of a part in memory, for a table of pairs the narrowest that has all its values."""
-    made = [eqn for eqn in jaxpr.eqns if variable in eqn.outvars]
-    is_converted = made and made[0].primitive.name == "convert_element_type"
-    source = made[0].invars[0] if kind == "pair" and is_converted else variable
-    dtype = type_of(source).dtype
-    if kind == "pair" and dtype in (jnp.bfloat16, jnp.bool_):
-        return "bfloat16" if dtype == jnp.bfloat16 else "int8"
-    if jnp.issubdtype(dtype, jnp.floating):
-        return "float32"
+    """The dtype of a part outside the kernel."""
+    dtype = type_of(variable).dtype
+    is_float = jnp.issubdtype(dtype, jnp.floating)
     is_integer = dtype == jnp.bool_ or jnp.issubdtype(dtype, jnp.integer)
-    if not is_integer or dtype.itemsize > 4:
+    if not is_float and (not is_integer or dtype.itemsize > 4):
         raise Refused(f"{name} uses values of dtype {dtype}, which the TPU kernel has not")
-    return "int32"
+    if kind == "pair":
+        narrow = {"bfloat16": "bfloat16" if is_float else None, "bool": "int8"}
+        held = narrow.get(str(_before_conversion(jaxpr, variable)))
+        if held is not None:
+            return held
+    return "float32" if is_float else "int32"
+
+
+def _before_conversion(jaxpr: young_jax.Jaxpr, variable: Any) -> jnp.dtype:
+    """The dtype of the value that a variable was converted from, else its own."""
+    for eqn in jaxpr.eqns:
+        if variable in eqn.outvars and eqn.primitive.name == "convert_element_type":
+            return type_of(eqn.invars[0]).dtype
+    return type_of(variable).dtype
 
 
 def _check(code: RuleCode, inside: young_jax.Jaxpr, count: int, name: str) -> None:
     """Checks that a kernel has every operation of the rule on a tile, and of its derivative."""
     shapes = {"scalar": (1, 1), "query": (1, 4), "key": (3, 1)}
-    parts = [
-        jax.ShapeDtypeStruct(shapes.get(part.kind, (3, 4)), part.dtype_on_tile)
-        for part in code.parts
-    ]
+    parts = [jax.ShapeDtypeStruct(shapes.get(p.kind, (3, 4)), p.dtype_on_tile) for p in code.parts]
     tiles = [
         jax.ShapeDtypeStruct((3, 4), jnp.float32),
         jax.ShapeDtypeStruct((1, 4), jnp.int32),

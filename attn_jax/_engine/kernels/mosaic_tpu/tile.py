@@ -204,8 +204,9 @@ def _load(program: Program, kind: str, ref: Any, visit: Visit) -> Array:
     if kind == "key":
         return column(ref[...])
     if kind == "pair":
-        is_float = jnp.issubdtype(ref.dtype, jnp.floating)
-        return jnp.transpose(ref[...].astype(jnp.float32 if is_float else jnp.int32))
+        values = ref[...]
+        is_float = jnp.issubdtype(values.dtype, jnp.floating)
+        return jnp.transpose(values.astype(jnp.float32 if is_float else jnp.int32))
     if kind == "distance":
         return sheared(ref[:, pl.ds(first_distance(program, visit), s + t)], program.tile)
     return ref[...]
