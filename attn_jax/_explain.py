@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from attn_jax._base import notebook
+from attn_jax._base import notebook, young_jax
 from attn_jax._base.axes import in_front, map_levels
 from attn_jax._engine import dispatch
 from attn_jax._engine.call import Call
 from attn_jax._engine.one_head import checked_call, output_jitted
-from attn_jax._heads import attend_heads_out, batch_of, lay_out
+from attn_jax._engine.partition import can_divide
+from attn_jax._heads import attend_heads_out, batch_of, lay_out, mesh_axes
 from attn_jax._multi_head import checked_heads
 
 
@@ -136,11 +137,14 @@ def explain(
     if query.ndim == 2:
         more = options if bias is None else {"bias": bias, **options}
         call, sink = checked_call(query, key, value, mask=mask, **more)
-        seen = _look(call, implementation=implementation)
+        divisible = _is_divisible(query, key, value, are_known=False)
+        seen = _look(call, implementation=implementation, divisible=divisible)
         lowered = output_jitted.lower(call, sink, implementation=implementation)
     else:
         operands, static = checked_heads(query, key, value, bias, mask, **options)
-        seen = _look_at_heads(*operands, **static)
+        known = mesh_axes(*operands[:3]) is not None
+        divisible = _is_divisible(*operands[:3], are_known=known)
+        seen = _look_at_heads(*operands, **static, divisible=divisible)
         lowered = attend_heads_out.lower(*operands, **static)
     memory = lowered.compile().memory_analysis()
     width = query.shape[-1] + value.shape[-1]
@@ -162,15 +166,24 @@ def explain(
     )
 
 
-@functools.partial(jax.jit, static_argnames=("implementation", "heads"))
-def _look(call: Call, *, implementation: str | None, heads: int = 1) -> _Seen:
+def _is_divisible(*arrays: Any, are_known: bool) -> bool:
+    """Whether a kernel can be called on each of the devices that hold the arrays."""
+    shardings = (getattr(array, "sharding", None) for array in arrays)
+    is_divided = any(each is not None and each.num_devices > 1 for each in shardings)
+    target = young_jax.Target(jax.default_backend(), is_divided)
+    return can_divide(target, are_known=are_known)
+
+
+@functools.partial(jax.jit, static_argnames=("implementation", "heads", "divisible"))
+def _look(call: Call, *, implementation: str | None, divisible: bool, heads: int = 1) -> _Seen:
     platform = jax.default_backend()
     work = dispatch.work(call, implementation, heads, platform)
-    others = tuple(dispatch.others(call, implementation, platform).items())
-    return _Seen(work, dispatch.choice(call, implementation, platform), others)
+    others = dispatch.others(call, implementation, platform, divisible=divisible)
+    chosen = dispatch.choice(call, implementation, platform, divisible=divisible)
+    return _Seen(work, chosen, tuple(others.items()))
 
 
-@functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))
+@functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation", "divisible"))
 def _look_at_heads(
     query: Array,
     key: Array,
@@ -179,12 +192,13 @@ def _look_at_heads(
     *,
     dropout_rate: float,
     implementation: str | None,
+    divisible: bool,
 ) -> _Seen:
     heads = math.prod(batch_of(query, key, value)) * query.shape[-2]
 
     def head(query, key, value, options: dict) -> _Seen:
         call, _ = checked_call(query, key, value, **options, dropout_rate=dropout_rate)
-        return _look(call, implementation=implementation, heads=heads)
+        return _look(call, implementation=implementation, divisible=divisible, heads=heads)
 
     operands, inputs, _ = lay_out(query, key, value, options)
     return map_levels(head, inputs, in_front(len(inputs[0].at)))(*operands)
