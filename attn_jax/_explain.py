@@ -13,12 +13,13 @@ import numpy as np
 from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Array, Float
 
-from attn_jax._base import notebook
+from attn_jax._base import notebook, young_jax
 from attn_jax._base.axes import in_front, map_levels
 from attn_jax._engine import dispatch
 from attn_jax._engine.call import Call, Work
 from attn_jax._engine.one_head import checked_call, output_jitted
-from attn_jax._heads import attend_heads_out, batch_of, lay_out
+from attn_jax._engine.partition import can_divide
+from attn_jax._heads import attend_heads_out, batch_of, lay_out, mesh_axes
 from attn_jax._multi_head import checked_heads
 
 _PLATFORMS = ("cpu", "gpu", "tpu")
@@ -166,11 +167,15 @@ def explain(
             more = options if bias is None else {"bias": bias, **options}
             operands = checked_call(query, key, value, mask=mask, **more)
             static = {"implementation": implementation}
-            seen = _look(operands[0], **static, platform=target.platform)
+            divisible = _is_divisible(target, query, key, value, are_known=False)
+            seen = _look(operands[0], **static, platform=target.platform, divisible=divisible)
             memory = _temporary_bytes(output_jitted, operands, static, target)
         else:
             operands, static = checked_heads(query, key, value, bias, mask, **options)
-            seen = _look_at_heads(*operands, **static, platform=target.platform)
+            known = mesh_axes(*operands[:3]) is not None
+            divisible = _is_divisible(target, *operands[:3], are_known=known)
+            where = {"platform": target.platform, "divisible": divisible}
+            seen = _look_at_heads(*operands, **static, **where)
             memory = _temporary_bytes(attend_heads_out, operands, static, target)
     width = query.shape[-1] + value.shape[-1]
     given = jax.tree.leaves((query, key, value, bias, mask, options))
@@ -221,14 +226,26 @@ def _type_on(device: jax.Device, array: Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
 
 
-@functools.partial(jax.jit, static_argnames=("implementation", "platform", "heads"))
-def _look(call: Call, *, implementation: str | None, platform: str, heads: int = 1) -> _Seen:
-    work = dispatch.work(call, implementation, heads, platform)
-    others = tuple(dispatch.others(call, implementation, platform).items())
-    return _Seen(work, dispatch.choice(call, implementation, platform), others)
+def _is_divisible(target: _Target, *arrays: Any, are_known: bool) -> bool:
+    """Whether a kernel can be called on each of the devices that hold the arrays."""
+    shardings = (getattr(array, "sharding", None) for array in arrays)
+    is_divided = any(each is not None and each.num_devices > 1 for each in shardings)
+    return can_divide(young_jax.Target(target.platform, is_divided), are_known=are_known)
 
 
-@functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation", "platform"))
+@functools.partial(jax.jit, static_argnames=("implementation", "platform", "heads", "divisible"))
+def _look(
+    call: Call, *, implementation: str | None, platform: str, divisible: bool, heads: int = 1
+) -> _Seen:
+    work = dispatch.work(call, implementation, heads, platform, divisible=divisible)
+    others = dispatch.others(call, implementation, platform, divisible=divisible)
+    chosen = dispatch.choice(call, implementation, platform, divisible=divisible)
+    return _Seen(work, chosen, tuple(others.items()))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("dropout_rate", "implementation", "platform", "divisible")
+)
 def _look_at_heads(
     query: Array,
     key: Array,
@@ -238,12 +255,14 @@ def _look_at_heads(
     dropout_rate: float,
     implementation: str | None,
     platform: str,
+    divisible: bool,
 ) -> _Seen:
     heads = math.prod(batch_of(query, key, value)) * query.shape[-2]
 
     def head(query, key, value, options: dict) -> _Seen:
         call, _ = checked_call(query, key, value, **options, dropout_rate=dropout_rate)
-        return _look(call, implementation=implementation, platform=platform, heads=heads)
+        where = {"platform": platform, "divisible": divisible}
+        return _look(call, implementation=implementation, **where, heads=heads)
 
     operands, inputs, _ = lay_out(query, key, value, options)
     return map_levels(head, inputs, in_front(len(inputs[0].at)))(*operands)

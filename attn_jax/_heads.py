@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from attn_jax import score_mods
+from attn_jax._base import sharding, young_jax
 from attn_jax._base.axes import Axes, in_front, level, map_levels, without_ones
 from attn_jax._base.leading import lead
 from attn_jax._base.log import compiles
@@ -42,8 +43,32 @@ def _specs(*operands: Any) -> tuple[PartitionSpec, PartitionSpec]:
     return spec, PartitionSpec(*spec[:-1])
 
 
+def mesh_axes(query: Array, key: Array, value: Array) -> tuple[tuple[str, ...], ...] | None:
+    """The explicit mesh axes over which each axis that `lay_out` maps is sharded, innermost first.
+
+    None where one of the mesh's axes is not explicit: types of arrays tell nothing of the others.
+    Query heads that are sharded over more devices than there are key heads are sharded over groups.
+    """
+    mesh = young_jax.explicit_mesh([query, key, value])
+    if mesh is None or not young_jax.is_all_explicit(mesh):
+        return None
+    *batch, _, heads, _ = map(sharding.names, out_spec(query, key, value))
+    N, K = query.shape[-2], key.shape[-2]
+    of_keys = 0
+    while of_keys < len(heads) and K % _devices(mesh, heads[: of_keys + 1]) == 0:
+        of_keys += 1
+    of_groups = heads[of_keys:] if _devices(mesh, heads[:of_keys]) == K else ()
+    full = (*batch_of(query, key, value), K, N // K)
+    each = (*batch, heads[:of_keys], of_groups)
+    mapped = [names for names, size in zip(each, full, strict=True) if size != 1]
+    return tuple(reversed(mapped))
+
+
+def _devices(mesh: Any, names: tuple[str, ...]) -> int:
+    return math.prod(mesh.shape[name] for name in names)
+
+
 @functools.partial(jax.jit, static_argnames=("dropout_rate", "implementation"))
-@on_automatic_axes(_specs)
 def attend_heads(
     query: Float[Array, "*#B T N H"],
     key: Float[Array, "*#B S K H"],
@@ -54,6 +79,22 @@ def attend_heads(
     implementation: Implementation | None,
 ) -> tuple[Float[Array, "*B T N V"], Float[Array, "*B T N"]]:
     """Output and log-sum-exp of every head of every batch example."""
+    static = {"dropout_rate": dropout_rate, "implementation": implementation}
+    over = mesh_axes(query, key, value)
+    return _attend_heads(query, key, value, options, over=over, **static)
+
+
+@on_automatic_axes(_specs)
+def _attend_heads(
+    query: Float[Array, "*#B T N H"],
+    key: Float[Array, "*#B S K H"],
+    value: Float[Array, "*#B S K V"],
+    options: dict[str, Any],
+    *,
+    over: tuple[tuple[str, ...], ...] | None,
+    dropout_rate: float,
+    implementation: Implementation | None,
+) -> tuple[Float[Array, "*B T N V"], Float[Array, "*B T N"]]:
     compiles("attention of many heads", query=query, key=key, value=value, options=options)
 
     def head(query, key, value, options: dict) -> Any:
@@ -63,7 +104,7 @@ def attend_heads(
         return compute(call, sink, implementation=implementation)
 
     operands, inputs, outputs = lay_out(query, key, value, options)
-    out, logsumexp = map_levels(head, inputs, outputs)(*operands)
+    out, logsumexp = map_levels(head, inputs, outputs, mesh_axes=over)(*operands)
     out = with_heads(out, query, key, value)
     return out, logsumexp.reshape(out.shape[:-1])
 

@@ -103,11 +103,16 @@ def level(tree: Any, n: int) -> tuple[Any, Any]:
 
 
 def map_levels(
-    function: Callable, inputs: tuple, outputs: Any, sizes: tuple[int, ...] | None = None
+    function: Callable,
+    inputs: tuple,
+    outputs: Any,
+    sizes: tuple[int, ...] | None = None,
+    mesh_axes: tuple[tuple[str, ...], ...] | None = None,
 ) -> Callable:
     """Maps a function of one head over every vmapped axis of its arguments.
 
-    `sizes` is needed where an axis may be mapped in no argument.
+    `sizes` is needed where an axis may be mapped in no argument. `mesh_axes` are the axes of the
+    mesh over which each vmapped axis is sharded, where they are known.
     """
     leaves = jax.tree.leaves(inputs)
     levels = len(leaves[0].at) if leaves else 0
@@ -115,9 +120,12 @@ def map_levels(
         return function
     in_axes, inside = level(inputs, levels - 1)
     out_axes, outside = level(outputs, levels - 1)
-    mapped = map_levels(function, inside, outside, sizes)
+    mapped = map_levels(function, inside, outside, sizes, mesh_axes)
     size = None if sizes is None else sizes[levels - 1]
-    return jax.vmap(mapped, in_axes=in_axes, out_axes=out_axes, axis_size=size)
+    names = None if mesh_axes is None else mesh_axes[levels - 1]
+    return jax.vmap(
+        mapped, in_axes=in_axes, out_axes=out_axes, axis_size=size, spmd_axis_name=names
+    )
 
 
 def without_ones(arrays: Any, axes: Any) -> tuple[Any, Any]:

@@ -2,8 +2,8 @@
 
 With explicit mesh axes every operation must say how its result is sharded, and `vmap` requires that
 mapped arrays are sharded alike, which options shared by all heads are not. So explicit axes are
-made automatic inside of an attention call. With manual axes, those of `jax.shard_map`, the carry of
-a loop must always vary over the same axes.
+made automatic inside of an attention call, and `_heads.mesh_axes` keeps what they say. With manual
+axes, those of `jax.shard_map`, the carry of a loop must always vary over the same axes.
 https://docs.jax.dev/en/latest/notebooks/explicit-sharding.html
 """
 
@@ -20,6 +20,13 @@ from attn_jax._base import young_jax
 def axes_of(*pairs: tuple[Any, int]) -> PartitionSpec:
     """How a result is sharded by explicit axes that has these axes of (array, axis) each."""
     return PartitionSpec(*(jax.typeof(array).sharding.spec[axis] for array, axis in pairs))
+
+
+def names(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes in an entry of a `PartitionSpec`."""
+    if entry is None:
+        return ()
+    return (entry,) if isinstance(entry, str) else tuple(entry)
 
 
 def on_automatic_axes(out_specs: Callable) -> Callable:

@@ -5,7 +5,7 @@ Where a release of JAX changes one of these, this file is what has to follow.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jax.experimental.custom_partitioning import (
@@ -44,14 +44,20 @@ __all__ = [
     "JaxprEqn",
     "Literal",
     "ShapedArray",
+    "Target",
     "Var",
     "Zero",
     "by_platform",
     "explicit_mesh",
     "instantiate_zeros",
+    "is_all_explicit",
     "jaxpr_as_fun",
     "linearize_from_jvp",
+    "mapped_over",
+    "mesh_sizes",
+    "on_mesh",
     "partitioned",
+    "shapes_like",
     "threefry_2x32",
     "types_like",
     "vary",
@@ -72,9 +78,37 @@ def explicit_mesh(arrays: list) -> Any:
     return next((mesh for mesh in meshes if mesh.explicit_axes), None)
 
 
+def is_all_explicit(mesh: Any) -> bool:
+    """Whether all axes of a mesh are explicit, so that types say how arrays are sharded."""
+    return set(mesh.explicit_axes) == set(mesh.axis_names)
+
+
 def with_automatic_axes(function: Callable, mesh: Any, out_shardings: Any) -> Callable:
     """The function with the explicit axes of a mesh made automatic inside of it."""
     return jax.sharding.auto_axes(function, axes=mesh.explicit_axes, out_sharding=out_shardings)
+
+
+def mapped_over(axis_data: Any) -> tuple[str, ...] | None:
+    """The mesh axes over which the axis of a `vmap` is sharded; None where they are unknown.
+
+    They are known from `spmd_axis_name`, or from explicit axes that were made automatic inside.
+    """
+    given = axis_data.spmd_name
+    return getattr(axis_data, "_ema", None) if given is None else given
+
+
+def on_mesh(function: Callable, in_specs: Any, out_specs: Any) -> Callable:
+    """`jax.shard_map` over the axes of the present mesh that are not manual yet."""
+    names = mesh_sizes().keys()
+    return jax.shard_map(
+        function, in_specs=in_specs, out_specs=out_specs, axis_names=set(names), check_vma=False
+    )
+
+
+def mesh_sizes() -> dict[str, int]:
+    """The size of each axis of the present mesh that is not manual; empty where there is none."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return {name: size for name, size in mesh.shape.items() if name not in mesh.manual_axes}
 
 
 def varying(array: Any) -> frozenset[str]:
@@ -97,6 +131,13 @@ def types_like(like: Any) -> Callable[..., ShapedArray]:
     return functools.partial(ShapedArray, sharding=sharding, manual_axis_type=kind)
 
 
+def shapes_like(like: Any) -> Callable[..., jax.ShapeDtypeStruct]:
+    """Makes the `out_shape` of a Pallas call: results that vary over the manual axes of `like`."""
+    return functools.partial(
+        jax.ShapeDtypeStruct, manual_axis_type=jax.typeof(like).manual_axis_type
+    )
+
+
 def partitioned(
     function: Callable, plan: Callable, inputs: list[list[str]], outputs: list[list[str]]
 ) -> Callable[..., list]:
@@ -114,8 +155,19 @@ def partitioned(
     return divided
 
 
+class Target(NamedTuple):
+    """What a program is lowered for.
+
+    `is_divided` says that the compiler divides it among several devices. Inside of `jax.shard_map`
+    over all axes of a mesh, nothing is left to divide.
+    """
+
+    platform: str
+    is_divided: bool = False
+
+
 def by_platform(operation: HiPrim, *args: Any, needs_devices: bool = False) -> Any:
-    """`operation.on(platform, *args)`, traced when it is known for which platform that is.
+    """`operation.on(target, *args)`, traced when it is known for which target that is.
 
     A program may be lowered for a platform that is not here, and for several. `needs_devices` says
     that `on` may give a call that is divided among devices, such as one of `partitioned`.
@@ -134,10 +186,10 @@ def _divided_call() -> ClosedJaxpr:
     return jax.make_jaxpr(partitioned(lambda x: [x], lambda *_: (), [[]], [[]]))(0.0)
 
 
-def _on(operation: HiPrim, platform: str) -> Callable:
+def _on(operation: HiPrim, target: Target) -> Callable:
     def flat(*leaves: Any) -> list:
         args = jax.tree.unflatten(operation.in_tree, leaves)
-        return jax.tree.leaves(operation.on(platform, *args))  # pyrefly: ignore[missing-attribute]
+        return jax.tree.leaves(operation.on(target, *args))  # pyrefly: ignore[missing-attribute]
 
     return flat
 
@@ -145,7 +197,8 @@ def _on(operation: HiPrim, platform: str) -> Callable:
 def _lowered(context: Any, *leaves: Any, operation: HiPrim, beside: ClosedJaxpr | None) -> Any:
     del beside
     platforms = context.platforms or context.module_context.platforms
-    each = {platform: _on(operation, platform) for platform in platforms}
+    is_divided = _is_divided(context.module_context.axis_context)
+    each = {platform: _on(operation, Target(platform, is_divided)) for platform in platforms}
     (function, *others) = each.values()
     if others:
         function = functools.partial(jax.lax.platform_dependent, **each)
@@ -154,11 +207,20 @@ def _lowered(context: Any, *leaves: Any, operation: HiPrim, beside: ClosedJaxpr 
     return mlir.lower_fun(function)(context, *leaves)
 
 
+def _is_divided(axis_context: Any) -> bool:
+    """Whether the compiler divides a program among devices, by the context of its lowering."""
+    mesh = getattr(axis_context, "mesh", None)
+    if mesh is None:
+        return getattr(axis_context, "num_devices", 1) > 1
+    manual = {*axis_context.manual_axes, *mesh.manual_axes}
+    return any(name not in manual for name in mesh.axis_names)
+
+
 _by_platform = Primitive("by_platform")
 _by_platform.multiple_results = True
 _by_platform.def_abstract_eval(lambda *_, operation, beside: operation.out_avals_flat)
 _by_platform.def_impl(
-    lambda *leaves, operation, beside: _on(operation, jax.default_backend())(*leaves)
+    lambda *leaves, operation, beside: _on(operation, Target(jax.default_backend()))(*leaves)
 )
 # One function of the program, which equal operations call: each layer of a model is one.
 mlir.register_lowering(_by_platform, _lowered, inline=False)

@@ -19,7 +19,7 @@ from attn_jax._engine import dispatch, online_softmax
 from attn_jax._engine.call import Call, Operands, Pairs
 from attn_jax._engine.online_softmax import JvpInputs, Residuals
 from attn_jax._engine.operation import Operation
-from attn_jax._engine.partition import on_each_device
+from attn_jax._engine.partition import MeshAxes, are_known, can_divide, on_each_device
 from attn_jax._engine.tile_sum import (
     Wanted,
     accumulate,
@@ -41,8 +41,8 @@ def attention(call: Call, implementation: str | None) -> tuple[Table, Table]:
     if 0 in call.sizes:
         return _empty(call)
     args = vary_alike(tuple(call))
-    operation = _Attention.of(args, unmapped(args), sizes=(), implementation=implementation)
-    return operation(*args)
+    params = {"sizes": (), "mesh_axes": (), "implementation": implementation}
+    return _Attention.of(args, unmapped(args), **params)(*args)
 
 
 def _empty(call: Call) -> tuple[Table, Table]:
@@ -59,21 +59,38 @@ def _results(operands: Operands) -> tuple[Table, Table]:
 
 
 class _KernelOperation(Operation):
-    """An operation that a kernel may compute."""
+    """An operation that a kernel may compute.
+
+    `mesh_axes` are the axes of the mesh over which each vmapped axis is sharded, None where they
+    are unknown: along automatic mesh axes, XLA chooses.
+    """
 
     implementation: str | None
+    mesh_axes: MeshAxes
+
+    @property
+    def shared_params(self) -> dict[str, Any]:
+        """The parameters that an operation has in common with its derivatives."""
+        return {name: self.params[name] for name in ("sizes", "mesh_axes", "implementation")}
+
+    def params_with_axis(self, axis_data):
+        mesh_axes = (*self.mesh_axes, young_jax.mapped_over(axis_data))
+        return super().params_with_axis(axis_data) | {"mesh_axes": mesh_axes}
 
     def expand(self, *args):
         needs_devices = dispatch.needs_devices(self.implementation)
         return young_jax.by_platform(self, *args, needs_devices=needs_devices)
 
-    def kernel(self, call: Call, platform: str) -> dispatch.Kernel:
-        return dispatch.kernel(call, self.implementation, platform)
+    def kernel(self, call: Call, target: young_jax.Target) -> dispatch.Kernel:
+        divisible = can_divide(target, are_known=are_known(self.mesh_axes))
+        return dispatch.kernel(call, self.implementation, target.platform, divisible=divisible)
 
-    def computed(self, kernel: dispatch.Kernel, function: Callable, *args: Any) -> Any:
+    def computed(
+        self, kernel: dispatch.Kernel, target: young_jax.Target, function: Callable, *args: Any
+    ) -> Any:
         """`function(layout, *args)`, on each device alone where the engine divides the kernel."""
-        if kernel.divided_by == "engine":
-            return on_each_device(function, self.layout, self.out_aval)(*args)
+        if kernel.divided_by == "engine" and target.is_divided:
+            return on_each_device(function, self.layout, self.out_aval, self.mesh_axes)(*args)
         return function(self.layout, *args)
 
 
@@ -83,14 +100,14 @@ class _Attention(_KernelOperation):
     def results_of_one_head(self):
         return _results(self.arguments)
 
-    def on(self, platform, *args):
-        kernel = self.kernel(Call(self.pairs, self.arguments), platform)
-        tile = self.tile(platform)
+    def on(self, target, *args):
+        kernel = self.kernel(Call(self.pairs, self.arguments), target)
+        tile = self.tile(target.platform)
 
         def forward(layout: Layout, *args: Any) -> tuple[Table, Table]:
             return kernel.forward(Call(*args), layout, tile)
 
-        return self.computed(kernel, forward, *args)
+        return self.computed(kernel, target, forward, *args)
 
     def jvp(self, primals, tangents):
         (pairs, operands), tangents = primals, without_zeros(tangents[1])
@@ -186,16 +203,17 @@ class _Vjp(_Derivative):
         structure = jax.tree.structure(where_wanted(self.wanted, inputs[1].operands))
         return jax.tree.unflatten(structure, self.to)
 
-    def params_with_axis(self, size):
-        return super().params_with_axis(size) | {"to": tuple(axes.mapped(0) for axes in self.to)}
+    def params_with_axis(self, axis_data):
+        to = tuple(axes.mapped(0) for axes in self.to)
+        return super().params_with_axis(axis_data) | {"to": to}
 
-    def on(self, platform, *args):
-        kernel = self.kernel(Call(self.pairs, self.arguments.operands), platform)
+    def on(self, target, *args):
+        kernel = self.kernel(Call(self.pairs, self.arguments.operands), target)
 
         def backward(layout: Layout, pairs: Pairs, residuals: Residuals) -> Operands:
             return kernel.backward(pairs, residuals, layout, self.wanted)
 
-        return self.computed(kernel, backward, *args)
+        return self.computed(kernel, target, backward, *args)
 
     def by_tiles(self, *args):
         pairs, residuals = args
@@ -214,7 +232,7 @@ class _Vjp(_Derivative):
 
 def _call_jvp(op: _KernelOperation, args: tuple, axes: tuple) -> tuple[_Jvp, tuple[Table, Table]]:
     """The `_Jvp` that belongs to an operation, and its results."""
-    jvp = _Jvp.of(args, axes, sizes=op.sizes, implementation=op.implementation)
+    jvp = _Jvp.of(args, axes, **op.shared_params)
     return jvp, jvp(*args)
 
 
@@ -242,8 +260,7 @@ def _call_vjp(
     vjp = _Vjp.of(
         (pairs, residuals),
         (pair_axes, axes_of_residuals),
-        sizes=op.sizes,
-        implementation=op.implementation,
+        **op.shared_params,
         wanted=wanted,
         to=tuple(jax.tree.leaves(to)),
     )

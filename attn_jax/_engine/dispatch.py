@@ -1,5 +1,6 @@
 """Which kernel computes a call on which platform, and why another does not."""
 
+import functools
 import math
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -90,15 +91,41 @@ def check_name(implementation: str | None) -> None:
         raise ValueError(f"implementation {implementation!r} is unknown; choose from {known}")
 
 
-def refusals(call: Call, platform: str | None) -> dict[str, str]:
-    """The implementations that cannot compute a call exactly, each with its reason."""
-    reasons = {
-        name: candidate.kernel.refuses(call, platform) for name, candidate in _CANDIDATES.items()
-    }
+_NOT_DIVIDED = (
+    "the program is divided over several TPUs, which XLA cannot do with this kernel (jax#38196); "
+    "it can be called where all mesh axes are explicit (jax.sharding.AxisType.Explicit), under "
+    "jax.vmap with spmd_axis_name and jax.set_mesh, or inside of jax.shard_map over all mesh axes"
+)
+
+
+def refusals(call: Call, platform: str | None, *, divisible: bool = True) -> dict[str, str]:
+    """The implementations that cannot compute a call exactly, each with its reason.
+
+    `divisible` is False where no kernel can be divided among the devices by the engine.
+    """
+    reasons = {name: _refusal(name, call, platform, divisible=divisible) for name in _CANDIDATES}
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def choice(call: Call, implementation: str | None, platform: str | None = None) -> str:
+def _refusal(name: str, call: Call, platform: str | None, *, divisible: bool) -> str | None:
+    kernel = _CANDIDATES[name].kernel
+    reason = kernel.refuses(call, platform)
+    if reason is None and not divisible and _is_divided_by_engine(kernel):
+        return _NOT_DIVIDED
+    return reason
+
+
+def _is_divided_by_engine(kernel: Any) -> bool:
+    return getattr(kernel, "divided_by", None) == "engine"  # "reference" has none
+
+
+def choice(
+    call: Call,
+    implementation: str | None,
+    platform: str | None = None,
+    *,
+    divisible: bool = True,
+) -> str:
     """The named implementation; where none is named, the one that the library chooses.
 
     That is "reference" for small calls, else on a TPU "mosaic_tpu" where it can compute the call
@@ -112,12 +139,13 @@ def choice(call: Call, implementation: str | None, platform: str | None = None) 
         if small:
             return "reference"
         is_fused = (
-            platform == "tpu" and _CANDIDATES["mosaic_tpu"].kernel.refuses(call, platform) is None
+            platform == "tpu"
+            and _refusal("mosaic_tpu", call, platform, divisible=divisible) is None
         )
         return "mosaic_tpu" if is_fused else "blockwise"
-    refuses = _CANDIDATES[implementation].kernel.refuses
-    if refuses(call, platform) is not None:
-        reason = refuses(call, platform or jax.default_backend())
+    refusal = functools.partial(_refusal, implementation, call, divisible=divisible)
+    if refusal(platform) is not None:
+        reason = refusal(platform or jax.default_backend())
         raise NotImplementedError(
             f"implementation {implementation!r} cannot take this call: {reason}; use "
             "implementation=None or 'blockwise'"
@@ -125,9 +153,12 @@ def choice(call: Call, implementation: str | None, platform: str | None = None) 
     return implementation
 
 
-def others(call: Call, implementation: str | None, platform: str) -> dict[str, str]:
+def others(
+    call: Call, implementation: str | None, platform: str, *, divisible: bool = True
+) -> dict[str, str]:
     """Every implementation that is not chosen, each with the reason."""
-    chosen, refused = choice(call, implementation, platform), refusals(call, platform)
+    chosen = choice(call, implementation, platform, divisible=divisible)
+    refused = refusals(call, platform, divisible=divisible)
     reasons = {}
     for name in _CANDIDATES:
         why = _reason_against(name, chosen) if implementation is None else f"{chosen!r} was named"
@@ -148,18 +179,23 @@ def _reason_against(name: str, chosen: str) -> str:
     return f"{chosen!r} keeps the logits of a tile on the chip"
 
 
-def work(call: Call, implementation: str | None, heads: int, platform: str) -> Work:
+def work(
+    call: Call, implementation: str | None, heads: int, platform: str, *, divisible: bool = True
+) -> Work:
     """How much the chosen implementation computes of one head."""
-    return _CANDIDATES[choice(call, implementation, platform)].kernel.work(call, heads, platform)
+    chosen = kernel(call, implementation, platform, divisible=divisible)
+    return chosen.work(call, heads, platform)
 
 
-def kernel(call: Call, implementation: str | None, platform: str) -> Kernel:
+def kernel(
+    call: Call, implementation: str | None, platform: str, *, divisible: bool = True
+) -> Kernel:
     """The kernel of `choice`, for the platform that a program is lowered for.
 
     Raises:
       NotImplementedError: the named implementation cannot compute the call exactly there.
     """
-    return _CANDIDATES[choice(call, implementation, platform)].kernel
+    return _CANDIDATES[choice(call, implementation, platform, divisible=divisible)].kernel
 
 
 def needs_devices(implementation: str | None) -> bool:

@@ -67,8 +67,8 @@ class Operation(Primitive):
         order = _order_of(self.in_avals[1], inputs[1], len(self.sizes))
         return jax.tree.map(order, self.results, is_leaf=tables.is_table)
 
-    def on(self, platform: str, *args: Any) -> Any:
-        """The results, computed by operations of JAX that suit a platform."""
+    def on(self, target: young_jax.Target, *args: Any) -> Any:
+        """The results, computed by operations of JAX that suit a platform and its devices."""
         raise NotImplementedError
 
     def expand(self, *args):
@@ -96,13 +96,13 @@ class Operation(Primitive):
             out = self(*args)
             return out, jax.tree.map(lambda _: None, out)
         inputs = jax.tree.map(Axes.mapped, self.layout.inputs, dims)
-        mapped = self.of(args, inputs, **self.params_with_axis(axis_data.size))
+        mapped = self.of(args, inputs, **self.params_with_axis(axis_data))
         out_dims, _ = level(mapped.layout.outputs, len(self.sizes))
         return mapped(*args), out_dims
 
-    def params_with_axis(self, size: int) -> dict[str, Any]:
-        """The parameters of the operation with one more vmapped axis."""
-        return self.params | {"sizes": (*self.sizes, size)}
+    def params_with_axis(self, axis_data: Any) -> dict[str, Any]:
+        """The parameters of the operation with one more vmapped axis, as JAX describes it."""
+        return self.params | {"sizes": (*self.sizes, axis_data.size)}
 
     def _full(self, leaf, axes):
         return jax.ShapeDtypeStruct(axes.full_shape(leaf.shape, self.sizes), leaf.dtype)

@@ -1,15 +1,21 @@
 """A kernel that XLA cannot divide, on a mesh: each device computes the heads that it holds.
 
 XLA divides its own operations among devices, but no custom call, such as a Pallas kernel. This file
-tells XLA how to divide one: along vmapped axes (heads and batch examples). Other axes are gathered.
-XLA for TPUs lacks custom partitioning (https://github.com/jax-ml/jax/issues/38196): several TPUs
-need `jax.shard_map`, inside of which nothing is left to divide.
-https://docs.jax.dev/en/latest/jax.experimental.custom_partitioning.html
+divides one along vmapped axes (heads and batch examples). Other axes are gathered. There are two
+ways, and docs/adr/0021 has what was tried:
+
+- `jax.shard_map`, where the sharding of vmapped axes is known when a call is traced: from explicit
+  mesh axes, or from the `spmd_axis_name` of a `jax.vmap`.
+- custom partitioning, in which XLA tells the sharding when it compiles. XLA for TPUs lacks it
+  (https://github.com/jax-ml/jax/issues/38196).
+  https://docs.jax.dev/en/latest/jax.experimental.custom_partitioning.html
+
+Inside of the user's `jax.shard_map` nothing is left to divide, and the kernel is called as it is.
 """
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,8 +25,26 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from attn_jax._base import numerics, young_jax
 from attn_jax._base.axes import Axes, Layout
 
+type MeshAxes = tuple[tuple[str, ...] | None, ...]
+"""The axes of the mesh over which each vmapped axis is sharded; None where they are unknown."""
 
-def on_each_device(function: Callable, layout: Layout, results: Any) -> Callable:
+
+def can_divide(target: young_jax.Target, *, are_known: bool) -> bool:
+    """Whether a kernel can be called on each device of a program, if there are several.
+
+    `are_known` says whether it is known how vmapped axes are sharded.
+    """
+    return not target.is_divided or target.platform != "tpu" or are_known
+
+
+def are_known(mesh_axes: MeshAxes) -> bool:
+    """Whether one knows, while a call is lowered, how its vmapped axes are sharded."""
+    return bool(young_jax.mesh_sizes()) and any(names is not None for names in mesh_axes)
+
+
+def on_each_device(
+    function: Callable, layout: Layout, results: Any, mesh_axes: MeshAxes
+) -> Callable:
     """Returns a function of the operands that calls `function(layout, *operands)` on each device.
 
     There operands are the device's part of the arrays, and `layout.sizes` the sizes of that part. A
@@ -37,6 +61,10 @@ def on_each_device(function: Callable, layout: Layout, results: Any) -> Callable
             operands = jax.tree.unflatten(in_tree, leaves)
             return jax.tree.leaves(function(layout._replace(sizes=sizes), *operands))
 
+        if are_known(mesh_axes):
+            over = [names or () for names in mesh_axes]
+            mapped = _on_mesh(of_sizes, layout.sizes, over, (leaves, own), (types, to))
+            return jax.tree.unflatten(out_tree, mapped(*leaves))
         everything = functools.partial(of_sizes, layout.sizes)
         plan = functools.partial(_plan, of_sizes, layout.sizes, own, to)
         names = _names(leaves, own, "operand"), _names(types, to, "result")
@@ -45,6 +73,40 @@ def on_each_device(function: Callable, layout: Layout, results: Any) -> Callable
         )
 
     return divided
+
+
+def _on_mesh(
+    of_sizes: Callable,
+    sizes: tuple[int, ...],
+    over: list[tuple[str, ...]],
+    inputs: tuple[list, list[Axes]],
+    outputs: tuple[list, list[Axes]],
+) -> Callable:
+    """The function of all devices, where `over` says how vmapped axes are sharded."""
+
+    def specs(arrays: list, axes: list[Axes]) -> list[PartitionSpec]:
+        return [_spec(array.ndim, own, over) for array, own in zip(arrays, axes, strict=True)]
+
+    of_one_device = _of_one_device(of_sizes, sizes, outputs[1], over, young_jax.mesh_sizes())
+    return young_jax.on_mesh(of_one_device, tuple(specs(*inputs)), specs(*outputs))
+
+
+def _of_one_device(
+    of_sizes: Callable,
+    sizes: tuple[int, ...],
+    to: list[Axes],
+    over: list[tuple[str, ...]],
+    mesh_sizes: Mapping[str, int],
+) -> Callable:
+    """The function of one device: of its part of the operands, its part of the results."""
+    devices = [math.prod(mesh_sizes[name] for name in names) for names in over]
+    held = tuple(size // n for size, n in zip(sizes, devices, strict=True))
+
+    def of_one_device(*leaves: Any) -> list:
+        results = of_sizes(held, *leaves)
+        return [_summed(array, axes, over) for array, axes in zip(results, to, strict=True)]
+
+    return of_one_device
 
 
 def _names(arrays: Any, axes: list[Axes], kind: str) -> list[list[str]]:
@@ -70,12 +132,7 @@ def _plan(
     """A mesh, the function of one device on it, and how results and operands are sharded."""
     mesh = _with_prime_axes(mesh)
     over = [_mesh_axes(mesh, level, size, inputs, own) for level, size in enumerate(sizes)]
-    devices = [math.prod(mesh.shape[name] for name in names) for names in over]
-    held = tuple(size // n for size, n in zip(sizes, devices, strict=True))
-
-    def of_one_device(*leaves: Any) -> list:
-        results = of_sizes(held, *leaves)
-        return [_summed(array, axes, over) for array, axes in zip(results, to, strict=True)]
+    of_one_device = _of_one_device(of_sizes, sizes, to, over, mesh.shape)
 
     def shardings(arrays: Any, axes: list[Axes]) -> list[NamedSharding]:
         specs = (_spec(array.ndim, own, over) for array, own in zip(arrays, axes, strict=True))

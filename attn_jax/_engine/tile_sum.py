@@ -142,9 +142,9 @@ class _TileSum(Operation):
     def results_of_one_head(self):
         return jax.eval_shape(self.function, self.arguments, None)
 
-    def on(self, platform, *args):
+    def on(self, target, *args):
         pairs, operands = args
-        tile = self.tile(platform)
+        tile = self.tile(target.platform)
         rows, sums = _by_query(self.results)
         start = jax.tree.map(lambda x: jnp.zeros((tile.queries, *x.shape[1:]), x.dtype), rows)
 

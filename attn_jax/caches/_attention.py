@@ -13,7 +13,7 @@ from attn_jax._base import checks, numerics
 from attn_jax._base.axes import map_levels
 from attn_jax._base.sharding import on_automatic_axes
 from attn_jax._engine.dispatch import Implementation
-from attn_jax._heads import lay_out, out_spec, with_heads
+from attn_jax._heads import lay_out, mesh_axes, out_spec, with_heads
 from attn_jax._multi_head import checked_heads, dot_product_attention
 from attn_jax.caches import UNUSED, Held
 
@@ -108,13 +108,18 @@ def _with_causal(mask: masks.MaskFunction | None, window: int | None) -> masks.M
 
 
 @functools.partial(jax.jit, static_argnames=("splits", "implementation"))
+def _attend_in_parts(*operands: Any, **static: Any) -> Float[Array, "B T N V"]:
+    return _attend_heads_in_parts(*operands, over=mesh_axes(*operands[:3]), **static)
+
+
 @on_automatic_axes(out_spec)
-def _attend_in_parts(
+def _attend_heads_in_parts(
     query: Float[Array, "B T N H"],
     key: Float[Array, "B S K H"],
     value: Float[Array, "B S K V"],
     options: dict[str, Any],
     *,
+    over: tuple[tuple[str, ...], ...] | None,
     splits: int,
     implementation: Implementation | None,
 ) -> Float[Array, "B T N V"]:
@@ -139,7 +144,7 @@ def _attend_in_parts(
         return _merge(*jax.vmap(part)(*parts), sink)
 
     operands, inputs, outputs = lay_out(query, key, value, options)
-    out = map_levels(head, inputs, outputs)(*operands)
+    out = map_levels(head, inputs, outputs, mesh_axes=over)(*operands)
     return with_heads(out, query, key, value)
 
 

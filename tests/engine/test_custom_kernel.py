@@ -4,136 +4,27 @@ It has no rule for `vmap` or derivatives. Still every transform has the right nu
 forward and backward passes are those of the kernel.
 """
 
-import dataclasses
-import math
 import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import pytest
-from jax.experimental import pallas as pl
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import attn_jax
-from attn_jax._base.axes import Axes, fit, in_front, map_levels
-from attn_jax._base.tables import Table
+from attn_jax._base.axes import Axes
 from attn_jax._engine import dispatch, partition
-from attn_jax._engine.call import Work
-from attn_jax._engine.tile_sum import where_wanted
 from tests.helpers.draws import draw
 from tests.helpers.tolerance import assert_close
+from tests.helpers.toy_kernel import ToyKernel
 
 B, T, S, N, K, H, V = 2, 5, 7, 6, 3, 4, 8
 
 
-class ToyKernel:
-    """Plain attention: one head per grid step, all its pairs at once."""
-
-    divided_by = "engine"
-
-    def __init__(self):
-        self.passes = []
-        self.heads = []
-
-    def refuses(self, call, platform):
-        del platform
-        options = {"mask": call.pairs.mask, "score_mod": call.operands.score_mod}
-        given = [name for name, option in options.items() if option is not None]
-        return f"{given[0]} is given" if given else None
-
-    def forward(self, call, layout, tile):
-        del tile
-        self.passes.append("forward")
-        self.heads.append(math.prod(layout.sizes))
-        arrays = [*_folded(call.operands, layout.inputs[1], layout.sizes)]
-        L, rows, width = *arrays[0].shape[:2], arrays[2].shape[2]
-        shapes = _shapes(arrays[0].dtype, (L, rows, width), (L, 1, rows))
-        out, logsumexp = _call_with_one_head_per_grid_step(_forward, arrays, shapes)
-        out_axes, row_axes = layout.outputs
-        results = (
-            _one_as_batch_axes(out, out_axes.values, layout),
-            _one_as_batch_axes(logsumexp[:, 0], row_axes.values, layout),
-        )
-        return tuple(Table(values, "query") for values in results)
-
-    def backward(self, pairs, residuals, layout, wanted):
-        del pairs
-        self.passes.append("backward")
-        self.heads.append(math.prod(layout.sizes))
-        assert residuals.d_logsumexp.values is None, "the toy knows no such cotangent"
-        given, own = residuals.operands, layout.inputs[1]
-        arrays = [*_folded(given, own.operands, layout.sizes)]
-        arrays.append(_batch_axes_as_one(residuals.d_out.values, own.d_out.values, layout.sizes))
-        shapes = _shapes(arrays[0].dtype, *(array.shape for array in arrays[:3]))
-        found = _call_with_one_head_per_grid_step(_backward, arrays, shapes)
-        tables = {}
-        for name, values in zip(("query", "key", "value"), found, strict=True):
-            over, axes = getattr(given, name).over, getattr(layout.outputs, name).values
-            tables[name] = Table(
-                None if axes is None else _one_as_batch_axes(values, axes, layout), over
-            )
-        return dataclasses.replace(where_wanted(wanted, given), **tables)
-
-    def work(self, call, heads, platform):
-        del heads, platform
-        return Work(jnp.ones((1, 1), bool), pairs_per_tile=math.prod(call.sizes))
-
-
-def _folded(given, axes, sizes):
-    """Query, key and value as [heads L width], the scale in the query."""
-    for name in ("query", "key", "value"):
-        yield _batch_axes_as_one(getattr(given, name).values, getattr(axes, name).values, sizes)
-
-
-def _batch_axes_as_one(array, axes, sizes):
-    """All vmapped axes in front, as one axis; shared arrays are repeated."""
-    array = map_levels(lambda core: core, (axes,), in_front(len(sizes)), sizes)(array)
-    return array.reshape(math.prod(sizes), *array.shape[len(sizes) :])
-
-
-def _one_as_batch_axes(array, axes, layout):
-    levels = layout.sizes[::-1]
-    return fit(array.reshape(*levels, *array.shape[1:]), in_front(len(levels)), axes)
-
-
-def _shapes(dtype, *shapes):
-    return [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
-
-
-def _call_with_one_head_per_grid_step(kernel, arrays, shapes):
-    def block(array):
-        return pl.BlockSpec((1, *array.shape[1:]), lambda n: (n, 0, 0))
-
-    return pl.pallas_call(
-        kernel,
-        shapes,
-        grid=(arrays[0].shape[0],),
-        in_specs=[block(array) for array in arrays],
-        out_specs=[block(shape) for shape in shapes],
-        interpret=True,
-    )(*arrays)
-
-
-def _head(query, key, value):
-    logits = jnp.dot(query, key.T, precision="highest") / math.sqrt(query.shape[1])
-    logsumexp = jax.nn.logsumexp(logits, axis=1)
-    weights = jnp.exp(logits - logsumexp[:, None])
-    return jnp.dot(weights, value, precision="highest"), logsumexp
-
-
-def _forward(query, key, value, out, logsumexp):
-    out[0], logsumexp[0, 0] = _head(query[0], key[0], value[0])
-
-
-def _backward(query, key, value, d_out, d_query, d_key, d_value):
-    _, pull = jax.vjp(lambda *rows: _head(*rows)[0], query[0], key[0], value[0])
-    d_query[0], d_key[0], d_value[0] = pull(d_out[0])
-
-
 @pytest.fixture
 def toy(monkeypatch, no_type_hook):  # the hook allows the names of our own kernels only
-    kernel = ToyKernel()
+    kernel = ToyKernel(interpret=True)
     row = dispatch.Candidate(kernel, "it is a toy")
     monkeypatch.setitem(dispatch._CANDIDATES, "toy", row)
     jax.clear_caches()
@@ -237,22 +128,92 @@ def test_gradients_of_half_precision_are_summed_over_devices_in_float32():
     assert jaxpr.out_avals[0].dtype == jnp.bfloat16
 
 
-def test_inside_of_shard_map_it_is_called_as_it_is(toy):
+@pytest.mark.parametrize("key_heads", [4, 2, 1])
+@pytest.mark.parametrize("split", ["batch", "heads", "both", "neither"])
+def test_explicit_axes_say_how_the_kernel_is_divided(toy, split, key_heads):
+    """Nothing is gathered: four heads on four devices, whose axes key heads and groups share."""
+    names, kind = ("data", "of_keys", "of_groups"), AxisType.Explicit
+    mesh = jax.make_mesh((2, 2, 2), names, axis_types=(kind, kind, kind))
+    over = {4: names[1:], 2: names[1:2], 1: None}[key_heads]
+    by_batch = "data" if split in ("batch", "both") else None
+    by_head = split in ("heads", "both")
+    spec = PartitionSpec(by_batch, None, names[1:] if by_head else None)
+    of_keys = PartitionSpec(by_batch, None, over if by_head else None)
+    arrays = draw(3, (2, T, 4, H), (2, S, key_heads, H), (2, S, key_heads, V), dtype=jnp.float32)
+    placed = [
+        jax.device_put(array, NamedSharding(mesh, each))
+        for array, each in zip(arrays, (spec, of_keys, of_keys), strict=True)
+    ]
+    step = jax.jit(jax.value_and_grad(partial(loss, attention("toy")), argnums=(0, 1, 2)))
+    compiled = step.lower(*placed).compile()
+    text = compiled.as_text()
+    assert not GATHERED.findall(text)
+    heads = 2 * 4 // {"batch": 2, "heads": 4, "both": 8, "neither": 1}[split]
+    assert toy.heads == [heads, heads]  # custom partitioning would trace all heads first
+    ours, wanted = compiled(*placed), gradients(attention("reference"), *arrays)
+    for one, other, array in zip(ours[1], wanted, placed, strict=True):
+        assert one.sharding.is_equivalent_to(array.sharding, one.ndim)
+        assert_close(one, other, gradient=True, roundings=2)
+
+
+def test_a_vmap_says_how_the_kernel_is_divided(toy):
+    """By explicit axes of its arguments, or by `spmd_axis_name` along automatic ones."""
+    arrays = draw(4, (4, T, H), (4, S, H), (4, S, V), dtype=jnp.float32)
+    attend = partial(attn_jax.attend, implementation="toy")
+    wanted = jax.vmap(partial(attn_jax.attend, implementation="reference"))(*arrays)
+    for kind, options in ((AxisType.Explicit, {}), (AxisType.Auto, {"spmd_axis_name": "data"})):
+        mesh = jax.make_mesh((4,), ("data",), axis_types=(kind,))
+        placed = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec("data")))
+        toy.heads.clear()
+        with jax.set_mesh(mesh):
+            compiled = jax.jit(jax.vmap(attend, **options)).lower(*placed).compile()
+        assert toy.heads == [1]
+        assert not GATHERED.findall(compiled.as_text())
+        assert_close(compiled(*placed), wanted, roundings=2)
+
+
+def test_where_one_mesh_axis_is_automatic_the_compiler_says_how_to_divide(toy):
+    kinds = (AxisType.Explicit, AxisType.Auto)
+    mesh = jax.make_mesh((2, 4), ("data", "heads"), axis_types=kinds)
+    arrays = draw(5, (2, T, 4, H), (2, S, 4, H), (2, S, 4, V), dtype=jnp.float32)
+    placed = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec("data", None, "heads")))
+    compiled = jax.jit(attention("toy")).lower(*placed).compile()
+    assert toy.heads == [8, 1]
+    assert not GATHERED.findall(compiled.as_text())
+    assert_close(compiled(*placed), attention("reference")(*arrays), roundings=2)
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_inside_of_shard_map_it_is_called_as_it_is(toy, kind):
     arrays = rows()
-    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
     spec = PartitionSpec("data")
     mapped = jax.shard_map(
         partial(gradients, attention("toy")),
         mesh=mesh,
         in_specs=spec,
         out_specs=spec,
-        check_vma=False,  # a Pallas call would have to tell over which axes its results vary
+        check_vma=False,  # the interpreter of Pallas fails with it; test_tpu_compile.py has both
     )
+    placed = jax.device_put(arrays, NamedSharding(mesh, spec))
     for one, wanted in zip(
-        mapped(*arrays), gradients(attention("reference"), *arrays), strict=True
+        mapped(*placed), gradients(attention("reference"), *arrays), strict=True
     ):
         assert_close(one, wanted, gradient=True, roundings=2)
     assert toy.heads == [N, N]
+
+
+def test_automatic_axes_on_tpus_are_a_reason_against_the_kernel(toy, monkeypatch):
+    del toy
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    arrays = draw(6, (2, T, 4, H), (2, S, 4, H), (2, S, 4, V), dtype=jnp.float32)
+    reasons = {}
+    for kind in (AxisType.Auto, AxisType.Explicit):
+        mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+        placed = jax.device_put(arrays, NamedSharding(mesh, PartitionSpec("data")))
+        reasons[kind] = attn_jax.explain(*placed).others["toy"]
+    assert re.match("refused: .*several TPUs.*explicit.*shard_map", reasons[AxisType.Auto])
+    assert reasons[AxisType.Explicit] == "not chosen: it is a toy"
 
 
 def test_the_refusal_names_the_argument_and_explain_gives_the_reason(toy):

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 COMPILER = ROOT / ".tpu"
-PROGRAM = ROOT / "tests" / "programs" / "compile_for_tpu.py"
+PROGRAMS = ROOT / "tests" / "programs"
 
 pytestmark = pytest.mark.skipif(
     (platform.system(), platform.machine()) != ("Linux", "x86_64"),
@@ -19,8 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def compiled():
+def output_of(program):
     assert (COMPILER / "libtpu").exists(), "the TPU compiler is missing: run `make tpu`"
     environment = dict(
         os.environ,
@@ -31,7 +30,7 @@ def compiled():
         TPU_WORKER_HOSTNAMES="localhost",
     )
     run = subprocess.run(
-        [sys.executable, PROGRAM],
+        [sys.executable, PROGRAMS / program],
         env=environment,
         cwd=ROOT,
         capture_output=True,
@@ -40,6 +39,16 @@ def compiled():
     )
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    return output_of("compile_for_tpu.py")
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    return output_of("compile_kernel_for_tpu.py")
 
 
 def test_dot_product_attention_compiles_and_moves_nothing_between_chips(compiled):
@@ -72,3 +81,59 @@ def test_memory_of_long_attention_is_linear_on_every_chip(compiled, name, chips)
     assert short["collectives"] == long["collectives"] == {}
     # Arrays in on-chip memory are not counted, so the ratio is a little over 4.
     assert 3 * short["temporary_bytes"] < long["temporary_bytes"] < 4.4 * short["temporary_bytes"]
+
+
+DEVICES = {"batch": 2, "heads": 2, "both": 4, "neither": 1}
+
+
+@pytest.mark.parametrize("key_heads", ["all", "half", "one"])
+@pytest.mark.parametrize("layout", DEVICES)
+def test_with_explicit_axes_each_chip_calls_a_kernel_with_its_own_heads(kernel, layout, key_heads):
+    """Nothing is gathered. Gradients of a key head that chips share are summed over these chips."""
+    report = kernel["v5e:2x2"][f"{layout}, {key_heads}"]
+    heads = 4 * 4 // DEVICES[layout]
+    assert report["heads"] == [heads, heads]  # forward and backward
+    is_shared = key_heads == "one" and layout in ("heads", "both")
+    assert set(report["collectives"]) == ({"all-reduce"} if is_shared else set())
+
+
+@pytest.mark.parametrize("key_heads", ["all", "half", "one"])
+def test_on_256_chips_a_kernel_gathers_nothing(kernel, key_heads):
+    report = kernel["v6e:16x16"][f"both, {key_heads}"]
+    assert report["heads"] == [4, 4]
+    assert set(report["collectives"]) == ({"all-reduce"} if key_heads == "one" else set())
+
+
+@pytest.mark.parametrize(("mesh", "heads"), [("v5e:2x2", 4), ("v6e:16x16", 4)])
+def test_the_forward_pass_alone_is_one_call_on_each_chip(kernel, mesh, heads):
+    assert kernel[mesh]["forward"] == {"collectives": {}, "heads": [heads]}
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [
+        ("spmd_axis_name", [1]),
+        ("shard_map, check_vma=True", [4, 4]),
+        ("shard_map, check_vma=False", [4, 4]),
+    ],
+)
+def test_where_the_caller_says_how_axes_are_divided_automatic_axes_will_do(kernel, name, heads):
+    assert kernel["automatic"][name] == {"collectives": {}, "heads": heads}
+
+
+def test_with_automatic_axes_a_named_kernel_is_refused_with_the_remedies(kernel):
+    report = kernel["automatic"]["named kernel"]
+    assert report["error"] == "NotImplementedError"
+    assert "implementation 'toy' cannot take this call" in report["message"]
+    for remedy in ("AxisType.Explicit", "spmd_axis_name", "jax.shard_map", "'blockwise'"):
+        assert remedy in report["message"]
+
+
+def test_with_automatic_axes_the_library_chooses_what_the_compiler_divides(kernel):
+    assert kernel["automatic"]["library's choice"] == {"collectives": {}, "heads": []}
+
+
+def test_the_compiler_for_tpus_still_lacks_custom_partitioning(kernel):
+    """When this fails, `partition.can_divide` may say True for TPUs."""
+    message = kernel["automatic"]["custom partitioning"]["message"]
+    assert "Custom emitter for CustomSPMDPartitioning not found" in message
