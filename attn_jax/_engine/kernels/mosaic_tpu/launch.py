@@ -15,7 +15,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array
 
+from attn_jax._base import young_jax
 from attn_jax._base.grid import TileShape
+from attn_jax._base.sharding import vary_alike
 from attn_jax._engine.kernels.mosaic_tpu.visits import Visit, Visits, member, unpack
 
 type Kind = Literal["query rows", "key rows", "query", "key", "pair", "distance", "scalar", "total"]
@@ -85,6 +87,7 @@ def launch(
     zeros = jax.tree.map(
         lambda out: jnp.zeros((*lead, *out.shape), out.dtype), outputs, is_leaf=_is_output
     )
+    zeros, _, visits = vary_alike((zeros, inputs, visits))
 
     def one_chunk(done: Any, chunk: Visits) -> tuple[Any, None]:
         found = run(chunk, done)
@@ -118,6 +121,8 @@ def _call(
     given = jax.tree.leaves(onto)
     aliased = [n for n, result in enumerate(results) if result.kind not in _WHOLE and given]
     values = [x.values for x in arrays] + [given[n] for n in aliased]
+    places, flags, *values = vary_alike((visits.place, visits.flags, *values))
+    shape_like = young_jax.shapes_like(places)
 
     def body(places: Any, flags: Any, *refs: Any) -> None:
         *heads, step = (pl.program_id(n) for n in range(place.rank))
@@ -142,7 +147,7 @@ def _call(
             out_specs=[place.spec(x.kind, (*place.leading, *x.shape)) for x in results],
             scratch_shapes=scratch,
         ),
-        out_shape=[jax.ShapeDtypeStruct((*place.leading, *x.shape), x.dtype) for x in results],
+        out_shape=[shape_like((*place.leading, *x.shape), x.dtype) for x in results],
         input_output_aliases={2 + len(arrays) + k: n for k, n in enumerate(aliased)},
         interpret=how.interpret,
         name=f"attn_jax_{name}",
@@ -150,7 +155,7 @@ def _call(
             dimension_semantics=("parallel",) * len(place.heads) + ("arbitrary",),
             vmem_limit_bytes=how.vmem_limit_bytes,
         ),
-    )(visits.place.reshape(-1), visits.flags.reshape(-1), *values)
+    )(places.reshape(-1), flags.reshape(-1), *values)
     return jax.tree.unflatten(out_tree, found)
 
 
