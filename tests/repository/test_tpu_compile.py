@@ -28,6 +28,7 @@ def output_of(program):
         TPU_SKIP_MDS_QUERY="1",
         TPU_ACCELERATOR_TYPE="v5litepod-4",
         TPU_WORKER_HOSTNAMES="localhost",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # else two programs at once fail for a lock file
     )
     run = subprocess.run(
         [sys.executable, PROGRAMS / program],
