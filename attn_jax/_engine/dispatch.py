@@ -183,8 +183,8 @@ def work(
     call: Call, implementation: str | None, heads: int, platform: str, *, divisible: bool = True
 ) -> Work:
     """How much the chosen implementation computes of one head."""
-    chosen = kernel(call, implementation, platform, divisible=divisible)
-    return chosen.work(call, heads, platform)
+    chosen = choice(call, implementation, platform, divisible=divisible)
+    return _CANDIDATES[chosen].kernel.work(call, heads, platform)
 
 
 def kernel(
