@@ -17,7 +17,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294
 COMPILED := JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0 \
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled
 
-.PHONY: run test docs test-cpus test-oldest test-newest test-browser package test-gpu-compile test-peers results env lint types unit wheel tpu gpu lock clean
+.PHONY: run test docs test-cpus test-oldest test-newest test-browser package test-gpu-compile test-peers results env lint types unit wheel tpu tpu-example gpu lock clean
 
 run: $(STAMP)
 	$(PY) -m experiments.translate $(ARGS)
@@ -61,6 +61,9 @@ $(STAMP): requirements/dev.txt
 	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt; \
 	fi && touch $@
 
+# With these settings the TPU compiler looks for no TPU.
+FOR_A_TPU := PYTHONPATH=.tpu:. JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 TPU_ACCELERATOR_TYPE=v5litepod-4 TPU_WORKER_HOSTNAMES=localhost
+
 # The TPU compiler, in a separate folder: inside .venv, JAX would try to start a TPU at every import.
 $(TPU): requirements/tpu.txt $(STAMP)
 	@if [ "$$(uname -sm)" = "Linux x86_64" ]; then \
@@ -70,6 +73,10 @@ $(TPU): requirements/tpu.txt $(STAMP)
 	else mkdir -p .tpu; fi && touch $@
 
 tpu: $(TPU)
+
+# Compiles the TPU kernel for a v5e on a machine without one.
+tpu-example: $(TPU)
+	$(FOR_A_TPU) $(PY) -m examples.fused_on_tpu
 
 # NVIDIA's compiler, also in a separate folder. `make test` does not use it, because the download is 1.8 GB.
 $(GPU): requirements/gpu.txt $(STAMP)

@@ -120,8 +120,8 @@ def explain(
               empty (docs/adr/0014); then 512×512, 256×256 or 128×128 pairs (docs/adr/0008)
       others  512 MiB; then 1024×1024 pairs (docs/adr/0018)
 
-    A size that is a symbol of `jax.export` gets tiles of 128×128. "mosaic_tpu" has tiles of 512×512
-    pairs at most, with sides that are multiples of 128.
+    A size that is a symbol of `jax.export` gets tiles of 128×128. The sides of "mosaic_tpu"'s
+    tiles are multiples of 128, at most 512, or 1024 on a v6e.
 
     Args:
       query: as in `dot_product_attention`; as in `attend` where it has two axes. The other

@@ -37,6 +37,7 @@ FACTS = {
     "alibi_slopes": r"loss \de-02 -> \de-0[5-9]\nlearned \[0\.25",
     "bahdanau": r"output \[9 5 1 4 1 3\]\n·····■\n····■·\n···■··\n··■···\n·■····\n■·····\n",
     "checkpoint_heads": r"config\.json model\.safetensors\n.* hbadce as hbadce\n.*heads\.html",
+    "fused_on_tpu": r"implementation  blockwise\n(.*\n)+.* one cpu: \d+\.\d MiB .*\nloss 0\.\d+, ",
     "gemma": r"differs from plain jnp by \de-0[5-9]\n.*82% empty\n▒·{15}\n■▒",
     "generate": r"\] -> (.*\n)+.*gives the same tokens\n.*32 KiB\n.*10 KiB\n.*28 KiB\nsampled",
     "gpt": r"given: The cat that was sitting\nmodel:  on the mat, .* the dog, jumped\. \n",
