@@ -11,7 +11,7 @@ import pytest
 from jax.experimental.pallas import tpu as pltpu
 
 from attn_jax._engine.attention import _KernelOperation
-from attn_jax._engine.kernels.mosaic_tpu import MosaicTpu, launch
+from attn_jax._engine.kernels.mosaic_tpu import launch
 from attn_jax._engine.kernels.mosaic_tpu.visits import FIRST, Visit
 from tests.engine.mosaic_tpu.conftest import clear_caches, interpreted_by
 from tests.helpers.fused_cases import Case, assert_near, results
@@ -57,8 +57,12 @@ def strict():
     with pytest.MonkeyPatch.context() as patch:
         interpreted_by(patch, STRICT)
         # Its callbacks are in order, which a program that is traced in a lowering cannot say.
-        patch.setattr(MosaicTpu, "divided_by", "compiler")
         patch.setattr(_KernelOperation, "expand", lambda self, *args: self.on("cpu", *args))
+        patch.setattr(
+            _KernelOperation,
+            "computed",
+            lambda self, _, function, *args: function(self.layout, *args),
+        )
         yield patch
     pltpu.reset_tpu_interpret_mode_state()
     clear_caches()
