@@ -87,7 +87,8 @@ def launch(
     zeros = jax.tree.map(
         lambda out: jnp.zeros((*lead, *out.shape), out.dtype), outputs, is_leaf=_is_output
     )
-    zeros, _, visits = vary_alike((zeros, inputs, visits))
+    arrays = [x.values for x in jax.tree.leaves(inputs, is_leaf=_is_input)]
+    zeros, _, visits = vary_alike((zeros, arrays, visits))
 
     def one_chunk(done: Any, chunk: Visits) -> tuple[Any, None]:
         found = run(chunk, done)
