@@ -118,6 +118,7 @@ def _call(
     given = jax.tree.leaves(onto)
     aliased = [n for n, result in enumerate(results) if result.kind not in _WHOLE and given]
     values = [x.values for x in arrays] + [given[n] for n in aliased]
+    untouched = [pl.BlockSpec(memory_space=pl.ANY) for _ in aliased]
 
     def body(places: Any, flags: Any, *refs: Any) -> None:
         *heads, step = (pl.program_id(n) for n in range(place.rank))
@@ -135,10 +136,7 @@ def _call(
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(*place.heads, jnp.maximum(jnp.max(visits.count), 1)),
-            in_specs=[
-                *(place.spec(x.kind, x.values.shape) for x in arrays),
-                *(pl.BlockSpec(memory_space=pl.ANY) for _ in aliased),
-            ],
+            in_specs=[*(place.spec(x.kind, x.values.shape) for x in arrays), *untouched],
             out_specs=[place.spec(x.kind, (*place.leading, *x.shape)) for x in results],
             scratch_shapes=scratch,
         ),
