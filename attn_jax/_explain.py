@@ -1,28 +1,26 @@
 """What an attention call would do, and cost, without running it."""
 
-import contextlib
 import dataclasses
 import functools
 import math
 import textwrap
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Array, Float
 
+from attn_jax import _prediction, _roofline
 from attn_jax._base import notebook, young_jax
 from attn_jax._base.axes import in_front, map_levels
-from attn_jax._engine import dispatch
+from attn_jax._engine import dispatch, tpu_tiles
 from attn_jax._engine.call import Call, Work
 from attn_jax._engine.one_head import checked_call, output_jitted
 from attn_jax._engine.partition import can_divide
 from attn_jax._heads import attend_heads_out, batch_of, lay_out, mesh_axes
 from attn_jax._multi_head import checked_heads
-
-_PLATFORMS = ("cpu", "gpu", "tpu")
+from attn_jax._target import Target, made_for, target_of, temporary_bytes
 
 
 @jax.tree_util.register_dataclass
@@ -31,6 +29,9 @@ class _Seen:
     """The facts about one head that are known before compilation."""
 
     work: Work
+    on_chip: _roofline.Work | None
+    """What the chip does for the head in the forward pass, where that can be predicted."""
+    chip: str | None = dataclasses.field(metadata={"static": True})
     implementation: str = dataclasses.field(metadata={"static": True})
     others: tuple[tuple[str, str], ...] = dataclasses.field(metadata={"static": True})
 
@@ -42,7 +43,9 @@ class Explanation:
     `explain` returns it. Tiles, FLOPs and bytes are those of the forward pass of all heads and
     batch examples. FLOPs are 2 (H + V) for each pair of a visited tile, masked or not. Bytes are
     those of arguments and results, which move at least once. Temporary bytes are what XLA allocates
-    in addition; None where no compiler for the platform is here.
+    in addition; None where no compiler for the platform is here. Predicted seconds are those of the
+    fused TPU kernel by a roofline, on one chip, without the start of a kernel. They are None for
+    other kernels and chips, for float32, dropout and T×S arrays, and for less than 128 queries.
 
     Example:
       >>> x = jnp.zeros((512, 8))
@@ -58,6 +61,7 @@ class Explanation:
     flops: int
     bytes_moved: int
     temporary_bytes: int | None
+    predicted_seconds: float | None
     platform: str
 
     def __repr__(self) -> str:
@@ -78,19 +82,19 @@ class Explanation:
             "work": f"{self.flops / 1e9:.3f} GFLOP forward",
             "traffic": f"{_bytes(self.bytes_moved)} of arguments and results",
             "temporary": self._temporary(),
+            **self._predicted(),
         }
+
+    def _predicted(self) -> dict[str, str]:
+        if self.predicted_seconds is None:
+            return {}
+        time = f"{self.predicted_seconds * 1e6:.1f} µs forward"
+        return {"predicted": f"{time}, by a roofline; not measured"}
 
     def _temporary(self) -> str:
         if self.temporary_bytes is None:
             return f"unknown: no compiler for {self.platform} here reports it"
         return f"{_bytes(self.temporary_bytes)} at most, compiled for {self.platform}"
-
-
-class _Target(NamedTuple):
-    """The platform that a call is explained for, and the device, where the user names one."""
-
-    platform: str
-    device: jax.Device | None
 
 
 def explain(
@@ -161,22 +165,22 @@ def explain(
 
     See also: `block_mask`, whose `print` draws the tiles.
     """
-    implementation, target = options.get("implementation"), _target(device)
-    with _made_for(target.device):
+    implementation, target = options.get("implementation"), target_of(device)
+    with made_for(target):
         if query.ndim == 2:
             more = options if bias is None else {"bias": bias, **options}
             operands = checked_call(query, key, value, mask=mask, **more)
             static = {"implementation": implementation}
             divisible = _is_divisible(target, query, key, value, are_known=False)
             seen = _look(operands[0], **static, platform=target.platform, divisible=divisible)
-            memory = _temporary_bytes(output_jitted, operands, static, target)
+            memory = temporary_bytes(output_jitted, operands, static, target)
         else:
             operands, static = checked_heads(query, key, value, bias, mask, **options)
             known = mesh_axes(*operands[:3]) is not None
             divisible = _is_divisible(target, *operands[:3], are_known=known)
             where = {"platform": target.platform, "divisible": divisible}
             seen = _look_at_heads(*operands, **static, **where)
-            memory = _temporary_bytes(attend_heads_out, operands, static, target)
+            memory = temporary_bytes(attend_heads_out, operands, static, target)
     width = query.shape[-1] + value.shape[-1]
     given = jax.tree.leaves((query, key, value, bias, mask, options))
     visited, tiles = _tiles(seen.work)
@@ -189,44 +193,12 @@ def explain(
         bytes_moved=sum(jnp.asarray(leaf).nbytes for leaf in given if _is_array(leaf))
         + math.prod(_rows(query, key, value)) * value.shape[-1] * jnp.result_type(query).itemsize,
         temporary_bytes=memory,
+        predicted_seconds=_prediction.seconds_of(seen.chip, seen.on_chip),
         platform=target.platform,
     )
 
 
-def _target(device: jax.Device | str | None) -> _Target:
-    if device is None:
-        return _Target(jax.default_backend(), None)
-    if not isinstance(device, str):
-        return _Target(device.platform, device)
-    if device not in _PLATFORMS:
-        known = ", ".join(map(repr, _PLATFORMS))
-        raise ValueError(f"device {device!r} is unknown; give a device or one of {known}")
-    return _Target(device, None)
-
-
-def _made_for(device: jax.Device | None) -> contextlib.AbstractContextManager:
-    """Inside of it programs are made for a device, which Pallas needs to know of a TPU."""
-    if device is None:
-        return contextlib.nullcontext()
-    return jax.sharding.use_abstract_mesh(Mesh(np.array([device]), "device").abstract_mesh)
-
-
-def _temporary_bytes(function: Any, operands: Any, static: dict, target: _Target) -> int | None:
-    """What XLA allocates for a call, or None where no compiler for the platform reports it."""
-    if target.device is not None:
-        operands = jax.tree.map(functools.partial(_type_on, target.device), operands)
-    elif target.platform != jax.default_backend():
-        return None
-    memory = function.lower(*operands, **static).compile().memory_analysis()
-    return None if memory is None else memory.temp_size_in_bytes
-
-
-def _type_on(device: jax.Device, array: Array) -> jax.ShapeDtypeStruct:
-    sharding = SingleDeviceSharding(device)
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=sharding)
-
-
-def _is_divisible(target: _Target, *arrays: Any, are_known: bool) -> bool:
+def _is_divisible(target: Target, *arrays: Any, are_known: bool) -> bool:
     """Whether a kernel can be called on each of the devices that hold the arrays."""
     shardings = (getattr(array, "sharding", None) for array in arrays)
     is_divided = any(each is not None and each.num_devices > 1 for each in shardings)
@@ -240,7 +212,8 @@ def _look(
     work = dispatch.work(call, implementation, heads, platform, divisible=divisible)
     others = dispatch.others(call, implementation, platform, divisible=divisible)
     chosen = dispatch.choice(call, implementation, platform, divisible=divisible)
-    return _Seen(work, chosen, tuple(others.items()))
+    on_chip = _prediction.forward_on_chip(call, work)
+    return _Seen(work, on_chip, tpu_tiles.present_chip(), chosen, tuple(others.items()))
 
 
 @functools.partial(

@@ -10,6 +10,7 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from attn_jax._base.grid import TileShape
 from attn_jax._block_mask import block_mask
@@ -124,15 +125,18 @@ BY_KEY = Pass(
 )
 
 
+type Count = int | Float[Array, ""]
+
+
 class Tiles(NamedTuple):
     """How many tiles a kernel visits, how many of them are partial, and their shape."""
 
-    visited: int
-    partial: int
+    visited: Count
+    partial: Count
     shape: TileShape
 
     @property
-    def pairs(self) -> int:
+    def pairs(self) -> Count:
         return self.visited * self.shape.queries * self.shape.keys
 
 

@@ -107,12 +107,15 @@ class Work:
 
     `needed` [I J] is True for each tile that the head needs. Where heads or batch examples need
     different tiles, each of them computes the union, unless `each_head_alone`. A kernel without
-    tiles has one tile with all T·S pairs.
+    tiles has one tile with all T·S pairs. A kernel whose time can be predicted also gives the shape
+    of its tiles, and which of those that are needed are `partial`.
     """
 
     needed: Any
     pairs_per_tile: int = dataclasses.field(metadata={"static": True})
     each_head_alone: bool = dataclasses.field(default=False, metadata={"static": True})
+    tile: TileShape | None = dataclasses.field(default=None, metadata={"static": True})
+    partial: Any = None
 
 
 def prepare(

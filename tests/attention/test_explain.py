@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import attn_jax
-from attn_jax import masks, scores
+from attn_jax import _roofline, masks, scores
+from attn_jax._engine import tpu_tiles
 from attn_jax._engine.kernels import cudnn
 from tests.helpers.draws import draw
 
@@ -197,3 +198,40 @@ def test_the_platform_that_is_here_can_be_named(device, head):
 def test_an_unknown_platform_is_an_error_that_names_the_known_ones():
     with pytest.raises(ValueError, match=r"device 'v5e' is unknown; .* 'cpu', 'gpu', 'tpu'"):
         attn_jax.explain(*heads(), device="v5e")
+
+
+@pytest.fixture
+def v5e(monkeypatch):
+    """Explains for a v5e wherever the chip is asked for."""
+    monkeypatch.setattr(tpu_tiles, "present_chip", lambda: "v5e")
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("v5e")
+def test_the_predicted_time_is_that_of_the_roofline_for_each_head():
+    query, key, value = draw(2, (B, 1100, N, 64), *[(B, 1100, K, 64)] * 2, dtype=jnp.bfloat16)
+    explanation = attn_jax.explain(query, key, value, is_causal=True, device="tpu")
+    head = _roofline.Call(1100, 1100, 64, 64, 2, masks.causal())
+    wanted = B * N * _roofline.predicted_seconds("v5e", head)
+    np.testing.assert_allclose(explanation.predicted_seconds, wanted, rtol=1e-6)
+    assert re.search(
+        r"\npredicted +\d+\.\d µs forward, by a roofline; not measured$", str(explanation)
+    )
+
+
+NOT_PREDICTED = {
+    "float32": (jnp.float32, {}),
+    "dropout": (jnp.bfloat16, {"dropout_rate": 0.5, "dropout_rng": jax.random.key(0)}),
+    "bias": (jnp.bfloat16, {"bias": jnp.zeros((1, 1, T, S))}),
+    "another kernel": (jnp.bfloat16, {"implementation": "blockwise"}),
+}
+
+
+@pytest.mark.usefixtures("v5e")
+@pytest.mark.parametrize(("dtype", "options"), NOT_PREDICTED.values(), ids=NOT_PREDICTED)
+def test_no_time_is_predicted_where_the_roofline_does_not_count_all_work(dtype, options):
+    explanation = attn_jax.explain(*heads(dtype=dtype), **options, device="tpu")
+    assert explanation.predicted_seconds is None
+    assert "predicted" not in str(explanation)

@@ -314,3 +314,15 @@ def test_a_missing_tool_is_one_line_that_says_what_to_install(name, monkeypatch,
     assert command.main([]) == 1
     message = f"python -m attn_jax.benchmark needs {name}: pip install 'attn-jax[benchmark]'\n"
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"), [("mosaic_tpu", "it needs a TPU"), ("cudnn", "it needs an NVIDIA GPU")]
+)
+def test_a_kernel_of_an_accelerator_is_a_contender_that_says_what_it_needs(name, needs):
+    if jax.default_backend() != "cpu":
+        pytest.skip("the accelerator's own kernel can be a contender here")
+    shape = Shape("others", T=160, S=192, N=2, K=1, H=8)
+    inputs = Inputs(Case(shape, "bfloat16", backward=False), seed=0)
+    with pytest.raises(measure.Unsupported, match=f"the platform is cpu, and {needs}"):
+        EVERYONE[f"attn_jax {name}"].prepare(inputs)

@@ -68,6 +68,8 @@ LAYERS = [
     "_tune",
     "_rule_cost",
     "_roofline",
+    "_prediction",
+    "_target",
     "_explain",
     "lecture.functions",
     "lecture.layers",

@@ -44,5 +44,6 @@ def test_the_example_compiles_a_training_step_with_the_fused_kernel_for_a_v5e():
     # Of 4×4 tiles of 512×512, causal and documents leave 8 in each example, for each of 4 heads.
     assert re.search(r"^tiles +64 of 128 visited", printed, re.MULTILINE)
     assert "compiled for tpu" in printed
+    assert re.search(r"^predicted +\d+\.\d µs forward, .*not measured$", printed, re.MULTILINE)
     [temporary] = re.findall(r"on one TPU v5 lite: (\d+\.\d) MiB of temporaries", printed)
     assert 0 < float(temporary) < 4  # the logits take 128 MiB, a query 2 MiB

@@ -124,27 +124,14 @@ def _call(
     values = [x.values for x in arrays] + [given[n] for n in aliased]
     places, flags, *values = vary_alike((visits.place, visits.flags, *values))
     shape_like = young_jax.shapes_like(places)
-
-    def body(places: Any, flags: Any, *refs: Any) -> None:
-        *heads, step = (pl.program_id(n) for n in range(place.rank))
-        at = place.entry(heads, step)
-        own, rest = refs[: len(arrays)], refs[len(arrays) + len(aliased) :]
-        kernel(
-            Step(unpack(places[at], flags[at]), step == 0),
-            jax.tree.unflatten(in_tree, own),
-            jax.tree.unflatten(out_tree, rest[: len(results)]),
-            rest[len(results) :],
-        )
+    untouched = [pl.BlockSpec(memory_space=pl.ANY) for _ in aliased]
 
     found = pl.pallas_call(
-        body,
+        _body(kernel, place, in_tree, out_tree, len(aliased)),
         grid_spec=pltpu.PrefetchScalarGridSpec(
             num_scalar_prefetch=2,
             grid=(*place.heads, jnp.maximum(jnp.max(visits.count), 1)),
-            in_specs=[
-                *(place.spec(x.kind, x.values.shape) for x in arrays),
-                *(pl.BlockSpec(memory_space=pl.ANY) for _ in aliased),
-            ],
+            in_specs=[*(place.spec(x.kind, x.values.shape) for x in arrays), *untouched],
             out_specs=[place.spec(x.kind, (*place.leading, *x.shape)) for x in results],
             scratch_shapes=scratch,
         ),
@@ -158,6 +145,24 @@ def _call(
         ),
     )(places.reshape(-1), flags.reshape(-1), *values)
     return jax.tree.unflatten(out_tree, found)
+
+
+def _body(kernel: Callable, place: "_Place", in_tree: Any, out_tree: Any, untouched: int) -> Any:
+    """The program of a grid step; `untouched` results are operands too, and are not read."""
+    inputs, results = in_tree.num_leaves, out_tree.num_leaves
+
+    def body(places: Any, flags: Any, *refs: Any) -> None:
+        *heads, step = (pl.program_id(n) for n in range(place.rank))
+        at = place.entry(heads, step)
+        own, rest = refs[:inputs], refs[inputs + untouched :]
+        kernel(
+            Step(unpack(places[at], flags[at]), step == 0),
+            jax.tree.unflatten(in_tree, own),
+            jax.tree.unflatten(out_tree, rest[:results]),
+            rest[results:],
+        )
+
+    return body
 
 
 class _Place(NamedTuple):

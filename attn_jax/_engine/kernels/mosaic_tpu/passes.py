@@ -50,8 +50,9 @@ def backward(
 def work(call: Call) -> Work:
     """The tiles that are not empty; one at the edge counts as a whole tile."""
     tile = _tile(call, (unmapped(call.pairs), unmapped(call.operands)))
-    needed = kinds_of_tiles(call.pairs, tile).some
-    return Work(needed, pairs_per_tile=tile.queries * tile.keys, each_head_alone=True)
+    some, every = kinds_of_tiles(call.pairs, tile)
+    pairs = tile.queries * tile.keys
+    return Work(some, pairs, each_head_alone=True, tile=tile, partial=some & ~every)
 
 
 def _prepared(
