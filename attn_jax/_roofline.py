@@ -10,7 +10,6 @@ import functools
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
 
 from attn_jax._base.grid import TileShape
 from attn_jax._block_mask import block_mask
@@ -125,7 +124,7 @@ BY_KEY = Pass(
 )
 
 
-type Count = int | Float[Array, ""]
+type Count = Any  # an int, or a number of JAX in a traced program
 
 
 class Tiles(NamedTuple):
