@@ -168,9 +168,8 @@ def _of_tile(
     is_partial: bool,
 ) -> TileGradient:
     """The gradient of one tile, from the blocks that belong to its visit."""
-    inputs, gradient = (
-        tile.loaded(program, own, ref, visit) for own, ref in zip(given, refs, strict=True)
-    )
+    inputs: Inputs = tile.loaded(program, given[0], refs[0], visit)
+    gradient: Gradient = tile.loaded(program, given[1], refs[1], visit)
     here = tile.look(program, inputs, visit, is_partial=is_partial)
     of = {f"of_{name}": name in needs for name in ("scale", "score_mod")}
     return tile_gradient(program, here, gradient, **of)
