@@ -29,6 +29,7 @@ def compiled():
         TPU_SKIP_MDS_QUERY="1",
         TPU_ACCELERATOR_TYPE="v5litepod-4",
         TPU_WORKER_HOSTNAMES="localhost",
+        ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # test_tpu_kernel.py may run at the same time
     )
     run = subprocess.run(
         [sys.executable, PROGRAM],

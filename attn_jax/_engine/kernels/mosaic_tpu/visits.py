@@ -97,7 +97,8 @@ def visits(kinds: Kinds, order: Order, sizes: tuple[int, ...], grouped: tuple[bo
     run = of_list
     for _ in lead:
         run = jax.vmap(run, in_axes=(0, 0, 0, None))
-    return jax.vmap(run)(*flat, jnp.arange(chunks, dtype=jnp.int32))
+    # One chunk after another: all chunks together take four times as long to compile.
+    return jax.lax.map(lambda chunk: run(*chunk), (*flat, jnp.arange(chunks, dtype=jnp.int32)))
 
 
 def _in_order(
