@@ -1,6 +1,6 @@
 """Writes the table of docs/tpu.md from the rows of compile_tpu_kernel.py.
 
-    .venv/bin/python -m tests.programs.tpu_table
+.venv/bin/python -m tests.programs.tpu_table
 """
 
 import json

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import tpu_table
 from tests.programs.compile_tpu_kernel import largest_on_chip, pair_arrays
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -112,3 +113,10 @@ def test_the_largest_array_in_on_chip_memory_is_found():
     text = "bf16[4,8]{1,0:T(8,128)S(1)} pred[40]{0:S(1)} f32[100]{0} s32[9]{0:T(128)S(1)}"
     assert largest_on_chip(text) == 4 * 8 * 2
     assert largest_on_chip("f32[100]{0}") == 0
+
+
+def test_the_page_has_the_table_of_the_stored_rows():
+    page, rows = tpu_table.PAGE.read_text("utf-8"), tpu_table.stored()
+    assert page == tpu_table.with_table(page, rows), "run python -m tests.programs.tpu_table"
+    assert f"{rows[0]['cpu_seconds']:.1f} s" in page
+    assert not any("error" in row for row in rows)
