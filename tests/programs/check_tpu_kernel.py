@@ -57,6 +57,7 @@ def main() -> None:
     reports = {
         "cases": {name: case(*of) for name, of in CASES.items()},
         "long": {T: long_attention(v5e, T) for T in LENGTHS},
+        "a million tokens": long_attention(v5e, 2**20),
     }
     print(json.dumps(reports))
 
