@@ -139,7 +139,7 @@ def after_dropout(
     program: Program, weights: Float[Array, "s t"], keep: Bool[Array, "s t"] | None
 ) -> Float[Array, "s t"]:
     """Weights, or their cotangents, with those that are dropped set to 0 and the rest scaled."""
-    if keep is None:
+    if keep is None or program.dropout_rate is None:
         return weights
     return jnp.where(keep, weights * (1 / (1 - program.dropout_rate)), 0)
 
