@@ -55,7 +55,8 @@ def _forward(program: Program, given: Inputs, step: Step, refs: Inputs, outputs:
         maximum[...] = new
         total[...] = fade * total[...] + jnp.sum(weights, axis=0, keepdims=True)
         value = tile.kept(inputs.value, here, 1)
-        own = tile.product(program, value, tile.after_dropout(program, weights, here), 0, 0)
+        kept = tile.after_dropout(program, weights, tile.not_dropped(program, here))
+        own = tile.product(program, value, kept, 0, 0)
         weighted[...] = fade * weighted[...] + own
 
     pl.when(visit.has(FULL))(functools.partial(add, is_partial=False))

@@ -37,7 +37,8 @@ def tile_gradient(
     weights = jnp.exp2(tile.logits(program, raw, here) - gradient.logsumexp)
     value, d_out = tile.kept(here.inputs.value, here, 1), tile.kept(gradient.d_out, here, 0)
     by_value = tile.product(program, value, d_out, 1, 1)
-    d_weights = tile.after_dropout(program, by_value, here) + gradient.d_unit
+    keep = tile.not_dropped(program, here)
+    d_weights = tile.after_dropout(program, by_value, keep) + gradient.d_unit
     d_logit = weights * d_weights
     if here.unmasked is not None:  # NaN in the cotangent of a query that is fully masked
         d_logit = jnp.where(here.unmasked, d_logit, 0)
@@ -50,7 +51,7 @@ def tile_gradient(
         tile.kept(here.inputs.query, here, 0),
         tile.kept(here.inputs.key, here, 1),
         d_out,
-        tile.after_dropout(program, weights, here),
+        tile.after_dropout(program, weights, keep),
         d_scaled * here.inputs.scale,
         d_scale,
         d_score_mod,

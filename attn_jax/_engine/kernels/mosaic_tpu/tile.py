@@ -128,13 +128,19 @@ def kept(rows: Float[Array, "L H"], here: Here, axis: int) -> Float[Array, "L H"
     return jnp.where(some > 0, rows, jnp.zeros_like(rows))
 
 
+def not_dropped(program: Program, here: Here) -> Bool[Array, "s t"] | None:
+    """True for the weights that dropout keeps; None where it keeps all."""
+    if program.dropout_rate is None:
+        return None
+    return keeps(here.inputs.dropout, program.dropout_rate)
+
+
 def after_dropout(
-    program: Program, weights: Float[Array, "s t"], here: Here
+    program: Program, weights: Float[Array, "s t"], keep: Bool[Array, "s t"] | None
 ) -> Float[Array, "s t"]:
     """Weights, or their cotangents, with those that are dropped set to 0 and the rest scaled."""
-    if program.dropout_rate is None:
+    if keep is None or program.dropout_rate is None:
         return weights
-    keep = keeps(here.inputs.dropout, program.dropout_rate)
     return jnp.where(keep, weights * (1 / (1 - program.dropout_rate)), 0)
 
 
