@@ -90,13 +90,13 @@ def test_a_block_past_the_end_is_seen(strict):
         return size, (lambda visit: (visit.column + 2, 0)) if kind == "key rows" else at
 
     strict.setattr(launch, "_block", past_the_end)
-    with pytest.raises(jax.errors.JaxRuntimeError, match="(?i)out-of-bounds"):
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"(?i)out-of-bounds"):
         results(SMALL, "mosaic_tpu")
 
 
 def test_two_cores_that_write_one_block_are_seen(strict):
     strict.setattr(launch, "_levels", lambda head, number, sizes, grouped: [head * 0] * len(sizes))
-    with pytest.raises(jax.errors.JaxRuntimeError, match="(?i)race"):
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"(?i)race"):
         results(SMALL, "mosaic_tpu")
 
 
