@@ -7,7 +7,7 @@ import pytest
 from jax.export import symbolic_shape
 
 import attn_jax
-from attn_jax import masks
+from attn_jax import masks, score_mods
 from attn_jax._engine import dispatch
 from attn_jax._engine.kernels.mosaic_tpu import MosaicTpu
 from tests.engine.mosaic_tpu.conftest import clear_caches
@@ -42,6 +42,14 @@ REFUSED = {
     "lookup by query and key": (
         {"mask": lambda: lambda i, j: (jnp.arange(400) % 3 > 0)[i + j]},
         "mask looks an array up by more than one of query, key and logit; the TPU kernel takes",
+    ),
+    "lookup by a distance of given positions": (
+        {
+            "score_mod": score_mods.relative_bias(np.ones(8, np.float32), bidirectional=True),
+            "query_position": jnp.arange(T) + 9,
+            "key_position": jnp.arange(S),
+        },
+        "array[f(i - j)] where query_position and key_position are left out",
     ),
     "a vector a pair": (
         {"score_mod": lambda x, i, j: x + jnp.sum(jnp.cos(x * np.ones(3, np.float32)))},
