@@ -17,7 +17,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294
 COMPILED := JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.05 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=0 \
   JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/compiled
 
-.PHONY: run test docs test-cpus test-oldest test-newest test-browser package test-gpu-compile test-peers results env lint types unit wheel tpu tpu-example gpu lock clean
+.PHONY: run test docs test-cpus test-oldest test-newest test-browser package test-fused-tpu test-gpu-compile test-peers results env lint types unit wheel tpu tpu-example gpu lock clean
 
 run: $(STAMP)
 	$(PY) -m experiments.translate $(ARGS)
@@ -150,6 +150,10 @@ QUICK := XLA_FLAGS="$$XLA_FLAGS --xla_backend_optimization_level=0"
 unit: $(STAMP) $(TPU)
 	$(QUICK) $(COMPILED)-quickly $(PYTEST) --ignore=tests/experiments --ignore=tests/browser $(ARGS)
 	$(QUICK) $(PYTEST) --dist loadfile tests/experiments
+
+# All cases of the fused TPU kernel, interpreted, of which `make test` runs a part: about an hour on two cores.
+test-fused-tpu: $(STAMP)
+	EVERY_CASE=1 $(QUICK) $(COMPILED)-quickly $(PYTEST) -q tests/engine/mosaic_tpu $(ARGS)
 
 # Runs the tests that compare bits again, with XLA compiling for CPUs with AVX2, with AVX-512, and for this CPU. Each
 # kind has its own folder of compiled functions. For one kind: make test-cpus CPUS=AVX2.

@@ -8,7 +8,7 @@ from tests.helpers.fused_cases import Case, assert_near, results
 
 CASES = [
     Case("square", ("causal", "slopes", "by distance")),
-    Case("wide", ("documents", "dropout", "shared table"), "each its own"),
+    Case("wide", ("documents", "dropout", "slope"), "each its own"),
     Case("tall", ("array", "bias of heads", "sink")),
 ]
 

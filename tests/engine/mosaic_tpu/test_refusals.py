@@ -2,11 +2,15 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax.export import symbolic_shape
 
 import attn_jax
-from attn_jax import masks
+from attn_jax import masks, score_mods
+from attn_jax._engine import dispatch
+from attn_jax._engine.kernels.mosaic_tpu import MosaicTpu
+from tests.engine.mosaic_tpu.conftest import clear_caches
 from tests.helpers.draws import draw
 
 T, S, H, V = 130, 130, 8, 5
@@ -39,8 +43,16 @@ REFUSED = {
         {"mask": lambda: lambda i, j: (jnp.arange(400) % 3 > 0)[i + j]},
         "mask looks an array up by more than one of query, key and logit; the TPU kernel takes",
     ),
+    "lookup by a distance of given positions": (
+        {
+            "score_mod": score_mods.relative_bias(np.ones(8, np.float32), bidirectional=True),
+            "query_position": jnp.arange(T) + 9,
+            "key_position": jnp.arange(S),
+        },
+        "array[f(i - j)] where query_position and key_position are left out",
+    ),
     "a vector a pair": (
-        {"score_mod": lambda x, i, j: x + jnp.sum(jnp.cos(x * jnp.arange(3.0)))},
+        {"score_mod": lambda x, i, j: x + jnp.sum(jnp.cos(x * np.ones(3, np.float32)))},
         "score_mod computes with an array of shape [3] for each pair",
     ),
     "narrow numbers": (
@@ -97,7 +109,7 @@ def test_a_score_mod_without_a_derivative_is_refused():
         call(score_mod=lambda x, i, j: broken(x))
 
 
-@pytest.mark.usefixtures("interpreted")
+@pytest.mark.usefixtures("interpreted", "no_type_hook")
 def test_a_size_that_is_a_symbol_is_refused():
     (t,) = symbolic_shape("t")
     query = jax.ShapeDtypeStruct((t, H), jnp.float32)
@@ -106,10 +118,13 @@ def test_a_size_that_is_a_symbol_is_refused():
     def attend(query, key):
         return attn_jax.attend(query, key, key, implementation="mosaic_tpu")
 
-    with pytest.raises(NotImplementedError, match="a size is a symbol of jax.export"):
+    with pytest.raises(NotImplementedError, match=r"a size is a symbol of jax\.export"):
         jax.export.export(jax.jit(attend))(query, key)
 
 
-def test_on_a_cpu_it_is_refused_where_it_is_not_interpreted():
+def test_on_a_cpu_it_is_refused_where_it_is_not_interpreted(monkeypatch):
+    row = dispatch.Candidate(MosaicTpu(), "it is not interpreted")
+    monkeypatch.setitem(dispatch._CANDIDATES, "mosaic_tpu", row)
+    clear_caches()
     with pytest.raises(NotImplementedError, match="the platform is cpu, and it needs a TPU"):
         call()

@@ -14,9 +14,9 @@ from attn_jax._base.axes import Axes, fit
 def folded(array: Array, own: Axes) -> Array:
     """The array with a leading axis for each vmapped axis."""
     levels = range(len(own.at) - 1, -1, -1)
-    order = [own.at[n] for n in levels if own.at[n] is not None] + own.core(array.ndim)
+    mapped = [axis for n in levels if (axis := own.at[n]) is not None]
     shared = [place for place, n in enumerate(levels) if own.at[n] is None]
-    return jax.lax.expand_dims(jnp.transpose(array, order), shared)
+    return jax.lax.expand_dims(jnp.transpose(array, mapped + own.core(array.ndim)), shared)
 
 
 def unfolded(array: Array, to: Axes) -> Array:

@@ -211,8 +211,10 @@ class _Place(NamedTuple):
             own = (level if size > 1 else 0 for level, size in zip(levels, lead, strict=True))
             return (*own, *at(visit))
 
-        memory = {"memory_space": pltpu.SMEM} if kind == "scalar" else {}
-        return pl.BlockSpec((*(None,) * len(lead), *block), index, **memory)
+        block = (*(None,) * len(lead), *block)
+        if kind == "scalar":
+            return pl.BlockSpec(block, index, memory_space=pltpu.SMEM)
+        return pl.BlockSpec(block, index)
 
     def _levels(self, heads: list[Any], number: Any) -> list[Any]:
         """The index along each vmapped axis, of a head and of the member of a group."""

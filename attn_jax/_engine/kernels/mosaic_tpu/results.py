@@ -12,10 +12,12 @@ from attn_jax._engine.call import Operands
 from attn_jax._engine.kernels.mosaic_tpu import tile
 from attn_jax._engine.kernels.mosaic_tpu.arrays import Prepared
 from attn_jax._engine.kernels.mosaic_tpu.folding import unfolded
+from attn_jax._engine.kernels.mosaic_tpu.gradient_tile import has_gradient
 from attn_jax._engine.kernels.mosaic_tpu.gradients import Sum
+from attn_jax._engine.kernels.mosaic_tpu.launch import Kind
 from attn_jax._engine.tile_sum import where_wanted
 
-_KIND_OF_SUM = {"scalar": "total"}
+_KIND_OF_SUM: dict[Kind, Kind] = {"scalar": "total"}
 
 
 def spread(
@@ -92,25 +94,26 @@ def gradients_of(
 
 def _of_parts(prepared: Prepared) -> dict[Any, Sum]:
     """The gradients of the parts of a score mod."""
-    code, given = prepared.program.score_mod, prepared.inputs.score_mod
+    code = prepared.program.score_mod
+    has = has_gradient(code) if code is not None else ()
     found: dict[Any, Sum] = {}
-    for n, (part, array) in enumerate(zip(code.parts, given, strict=True)):
-        if part.has_gradient:
-            *leading, rows, columns = array.values.shape
+    for n, part in enumerate(prepared.inputs.score_mod):
+        if has[n]:
+            *leading, rows, columns = part.values.shape
             kind = _KIND_OF_SUM.get(part.kind, part.kind)
 
             def share(program: Any, moved: Any, n: int = n) -> Array:
                 del program
                 return moved.d_score_mod[n]
 
-            dtype = array.values.dtype
+            dtype = part.values.dtype
             found[n] = Sum(kind, (rows, columns), dtype, tuple(leading), share, "score_mod")
     return found
 
 
 def _unpadded(prepared: Prepared, n: int, gradient: Array) -> Array:
     T, S = prepared.program.sizes
-    kind = prepared.program.score_mod.parts[n].kind
+    kind = prepared.inputs.score_mod[n].kind
     if kind == "pair":
         return gradient[..., :T, :S]
     return gradient[..., : {"query": T, "key": S}.get(kind)]

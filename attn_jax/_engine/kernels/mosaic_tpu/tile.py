@@ -86,19 +86,19 @@ def loaded[Tree](program: Program, inputs: Tree, refs: Tree, visit: Visit) -> Tr
 
 def look(program: Program, inputs: Inputs, visit: Visit, *, is_partial: bool) -> Here:
     """The tile with its positions, and with its unmasked pairs where some may be masked."""
-    i, j = _rows(program, visit)
-    positions = (i, j) if inputs.positions is None else inputs.positions
+    row, column = _rows(program, visit)
+    i, j = (row, column) if inputs.positions is None else inputs.positions
     if not is_partial:
-        return Here(inputs, *positions, None)
+        return Here(inputs, i, j, None)
     (T, S), (t, s) = program.sizes, program.tile
     unmasked = jnp.ones((s, t), bool)
     if program.mask is not None:
-        unmasked = _to_tile(rewritten(program.mask.on_tile)(positions, inputs.mask), program)
+        unmasked = _to_tile(rewritten(program.mask.on_tile)((i, j), inputs.mask), program)
     if T % t:
-        unmasked = unmasked & (i < T)
+        unmasked = unmasked & (row < T)
     if S % s:
-        unmasked = unmasked & (j < S)
-    return Here(inputs, *positions, unmasked)
+        unmasked = unmasked & (column < S)
+    return Here(inputs, i, j, unmasked)
 
 
 def scores(program: Program, here: Here) -> Float[Array, "s t"]:

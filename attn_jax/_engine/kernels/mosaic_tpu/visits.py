@@ -76,7 +76,7 @@ def visits(kinds: Kinds, order: Order, sizes: tuple[int, ...], grouped: tuple[bo
     minor = group + [axis for axis in (row, column) if axis not in major]
     some, every = (_in_order(flags, sizes, grouped, outer + major + minor) for flags in kinds)
     lead = some.shape[: len(outer)]
-    tiles = kinds.some.shape[-2:]
+    *_, I, J = kinds.some.shape
     length = math.prod(some.shape[len(outer) + len(major) :])
     listed = some.reshape(*lead, -1, length)
     if order != "tile":
@@ -91,7 +91,7 @@ def visits(kinds: Kinds, order: Order, sizes: tuple[int, ...], grouped: tuple[bo
     def of_list(listed: Any, some: Any, every: Any, chunk: Any) -> Visits:
         at, count = _compacted(listed)
         here = chunk * entries + at
-        unpacked = _unpacked(here // length, here % length, order, tiles)
+        unpacked = _unpacked(here // length, here % length, order, (I, J))
         kind = jnp.where(some[at], jnp.where(every[at], FULL, PARTIAL), 0)
         return _packed(here // length, unpacked, kind, count)
 
