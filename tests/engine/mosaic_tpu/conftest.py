@@ -3,8 +3,8 @@
 import jax
 import pytest
 
-from attn_jax._engine import dispatch
-from attn_jax._engine.kernels.mosaic_tpu import MosaicTpu, passes
+from attn_jax._engine import dispatch, tpu_tiles
+from attn_jax._engine.kernels.mosaic_tpu import MosaicTpu
 from tests.helpers import fused_cases
 
 SIDE = 128
@@ -14,7 +14,7 @@ def interpreted_by(patch: pytest.MonkeyPatch, interpret) -> None:
     """Makes "mosaic_tpu" an interpreted kernel with tiles of 128×128."""
     row = dispatch.Candidate(MosaicTpu(interpret=interpret), "it is interpreted")
     patch.setitem(dispatch._CANDIDATES, "mosaic_tpu", row)
-    patch.setattr(passes, "_LARGEST_TILE", SIDE)
+    patch.setattr(tpu_tiles, "_UNKNOWN", tpu_tiles._UNKNOWN._replace(side=SIDE))
 
 
 def clear_caches() -> None:
