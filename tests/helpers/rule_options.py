@@ -187,9 +187,9 @@ def root_term(a, p):
 
 
 def documents(s: Sizes, rng: Any) -> dict:
-    """Three documents or so for each example, and padding at the end."""
+    """Eight documents or so for each example, and padding at the end."""
     L = max(s.T, s.S)
-    ids = np.cumsum(rng.random((s.B, 1, L)) < 3 / L, axis=-1)
+    ids = np.cumsum(rng.random((s.B, 1, L)) < 8 / L, axis=-1)
     ids[..., -L // 10 :] = -1
     return {"ids": ids.astype(np.int32)}
 
