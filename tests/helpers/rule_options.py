@@ -333,11 +333,10 @@ SCORE_MODS = {
         entry(lambda a, p: a["segment"][p.j]),
         segment,
     ),
-    "by two segments": lookup(
-        lambda s: (5, 5),
-        lambda a, s: lambda x, i, j: x + a["w"][a["segment"][i], a["segment"][j]],
-        entry(lambda a, p: a["segment"][p.i] * 5 + a["segment"][p.j]),
-        segment,
+    "by two blocks": lookup(
+        lambda s: (s.T // 40 + 1, s.S // 40 + 1),
+        lambda a, s: lambda x, i, j: x + a["w"][i // 40, j // 40],
+        entry(lambda a, p: p.i // 40 * (p.sizes.S // 40 + 1) + p.j // 40),
     ),
     "root": lookup(
         lambda s: (),
