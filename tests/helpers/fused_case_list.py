@@ -31,7 +31,7 @@ square | strictly before, root
 square | not causal, by distance, cap
 square | callable, number
 square | callable with arrays, by a key's segment
-square | later queries, by two segments
+square | later queries, by two blocks
 square | later keys, gain
 square | nothing, slopes
 square | causal, by pair

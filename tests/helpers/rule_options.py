@@ -187,9 +187,9 @@ def root_term(a, p):
 
 
 def documents(s: Sizes, rng: Any) -> dict:
-    """Three documents or so for each example, and padding at the end."""
+    """Eight documents or so for each example, and padding at the end."""
     L = max(s.T, s.S)
-    ids = np.cumsum(rng.random((s.B, 1, L)) < 3 / L, axis=-1)
+    ids = np.cumsum(rng.random((s.B, 1, L)) < 8 / L, axis=-1)
     ids[..., -L // 10 :] = -1
     return {"ids": ids.astype(np.int32)}
 
@@ -333,11 +333,10 @@ SCORE_MODS = {
         entry(lambda a, p: a["segment"][p.j]),
         segment,
     ),
-    "by two segments": lookup(
-        lambda s: (5, 5),
-        lambda a, s: lambda x, i, j: x + a["w"][a["segment"][i], a["segment"][j]],
-        entry(lambda a, p: a["segment"][p.i] * 5 + a["segment"][p.j]),
-        segment,
+    "by two blocks": lookup(
+        lambda s: (s.T // 40 + 1, s.S // 40 + 1),
+        lambda a, s: lambda x, i, j: x + a["w"][i // 40, j // 40],
+        entry(lambda a, p: p.i // 40 * (p.sizes.S // 40 + 1) + p.j // 40),
     ),
     "root": lookup(
         lambda s: (),

@@ -14,6 +14,7 @@ from tests.engine.mosaic_tpu.conftest import clear_caches
 from tests.helpers.draws import draw
 
 T, S, H, V = 130, 130, 8, 5
+SEGMENT = np.arange(T, dtype=np.int32) // 40
 
 REFUSED = {
     "wide rows": ({"H": 513}, "query and value are 513 and 5 wide, and it takes 1 to 512"),
@@ -42,6 +43,14 @@ REFUSED = {
     "lookup by query and key": (
         {"mask": lambda: lambda i, j: (jnp.arange(400) % 3 > 0)[i + j]},
         "mask looks an array up by more than one of query, key and logit; the TPU kernel takes",
+    ),
+    "lookup by entries of two sides": (
+        {
+            "score_mod": lambda x, i, j: (
+                x + jnp.ones((4, 4))[jnp.asarray(SEGMENT)[i], jnp.asarray(SEGMENT)[j]]
+            )
+        },
+        "score_mod looks an array up by more than one of query, key and logit",
     ),
     "lookup by a distance of given positions": (
         {

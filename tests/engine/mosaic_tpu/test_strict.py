@@ -37,7 +37,7 @@ CASES = [
     Case("width 80", ("array of heads",)),
     Case("width 256", ("bias for all",)),
     Case("square", ("nothing", "slopes")),
-    Case("square", ("later queries", "by two segments")),
+    Case("square", ("later queries", "by two blocks")),
     Case("square", ("later keys", "gain")),
     Case("square", ("block mask", "by query")),
     Case("square", ("prefix", "causal table")),

@@ -114,7 +114,7 @@ def test_two_batch_axes_and_shared_key_heads():
 
     def gradients(name, query, key, value, slope):
         def attend(query, key, value, slope):
-            mod = score_mods.alibi(slope)
+            mod = score_mods.alibi(slope[None, None])
             return attn_jax.dot_product_attention(
                 query, key, value, is_causal=True, score_mod=mod, implementation=name
             )
