@@ -300,7 +300,7 @@ SCORE_MODS = {
     "shared table": table(bidirectional=True, per_head=False),
     "number": lookup(
         lambda s: (),
-        lambda a, s: lambda x, i, j: x + a["w"] * (j % 3).astype(x.dtype),
+        lambda a, s: lambda x, i, j: x + a["w"].astype(x.dtype) * (j % 3).astype(x.dtype),
         lambda a, p: Term(a["w"] * (p.j % 3), {"w": (np.zeros((), int), p.j % 3)}),
     ),
     "by query": lookup(

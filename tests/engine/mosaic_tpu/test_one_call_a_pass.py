@@ -8,6 +8,7 @@ import pytest
 
 import attn_jax
 from attn_jax import masks, score_mods
+from attn_jax._base.young_jax import Target
 from tests.helpers.draws import draw
 from tests.helpers.primitives import primitives
 
@@ -31,11 +32,14 @@ def calls_and_sizes(jaxpr) -> tuple[int, int]:
     return calls, greatest
 
 
+HERE = Target("cpu", is_divided=False)
+
+
 def passes(function, *arrays) -> list[tuple[str, int, int]]:
     """Each operation of a program by name, with its Pallas calls and its greatest array."""
     found = []
     for operation in primitives(jax.make_jaxpr(function)(*arrays).jaxpr):
-        jaxpr = jax.make_jaxpr(lambda *args, of=operation: of.on("cpu", *args))(*operation.in_avals)
+        jaxpr = jax.make_jaxpr(lambda *args, of=operation: of.on(HERE, *args))(*operation.in_avals)
         found.append((type(operation).__name__, *calls_and_sizes(jaxpr.jaxpr)))
     return found
 

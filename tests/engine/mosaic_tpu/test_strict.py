@@ -10,6 +10,7 @@ import jax
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
+from attn_jax._base.young_jax import Target
 from attn_jax._engine.attention import _KernelOperation
 from attn_jax._engine.kernels.mosaic_tpu import launch
 from attn_jax._engine.kernels.mosaic_tpu.visits import FIRST, Visit
@@ -49,6 +50,7 @@ CASES = [
     Case("tall", ("bias that hides", "dropout")),
 ]
 IN_MAKE_TEST = 5
+HERE = Target("cpu", is_divided=False)
 
 
 @pytest.fixture
@@ -57,11 +59,11 @@ def strict():
     with pytest.MonkeyPatch.context() as patch:
         interpreted_by(patch, STRICT)
         # Its callbacks are in order, which a program that is traced in a lowering cannot say.
-        patch.setattr(_KernelOperation, "expand", lambda self, *args: self.on("cpu", *args))
+        patch.setattr(_KernelOperation, "expand", lambda self, *args: self.on(HERE, *args))
         patch.setattr(
             _KernelOperation,
             "computed",
-            lambda self, _, function, *args: function(self.layout, *args),
+            lambda self, kernel, target, function, *args: function(self.layout, *args),
         )
         yield patch
     pltpu.reset_tpu_interpret_mode_state()
@@ -95,7 +97,10 @@ def test_a_block_past_the_end_is_seen(strict):
 
 
 def test_two_cores_that_write_one_block_are_seen(strict):
-    strict.setattr(launch, "_levels", lambda head, number, sizes, grouped: [head * 0] * len(sizes))
+    def first_head(place, heads, number):
+        return [number * 0] * len(place.grouped)
+
+    strict.setattr(launch._Place, "_levels", first_head)
     with pytest.raises(jax.errors.JaxRuntimeError, match=r"(?i)race"):
         results(SMALL, "mosaic_tpu")
 
