@@ -54,7 +54,7 @@ wide | causal, slopes | at the end
 wide | causal, documents, slopes, cap | each its own
 wide | window, slope, sink | keys moved
 wide | prefix, slope | each its own
-wide | causal, key padding, gain | keys moved
+wide | causal, key padding, by key | keys moved
 wide | dilated, bias of heads | at the end
 wide | documents, dropout, slopes | each its own
 one query | causal, slopes, sink | at the end

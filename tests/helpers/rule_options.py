@@ -159,10 +159,15 @@ def bucket(distance: np.ndarray, *, bidirectional: bool) -> np.ndarray:
 def lookup(size: Callable[[Sizes], tuple], mod: Callable, term: Callable, more=nothing) -> Option:
     """A plain callable with a learned array `w`; `mod(arrays, sizes)` is the score mod."""
     return Option(
-        lambda a, s: {"score_mod": mod(a, s)},
+        lambda a, s: {"score_mod": mod(a | in_float32(a, "w", "u"), s)},
         lambda s, rng: {"w": rng.normal(size=size(s))} | more(s, rng),
         term=term,
     )
+
+
+def in_float32(a: dict, *names: str) -> dict:
+    """Some arrays in the dtype of logits."""
+    return {name: a[name].astype(jnp.float32) for name in names if name in a}
 
 
 def entry(index: Callable[[dict, Pairs], np.ndarray]) -> Callable:
@@ -344,7 +349,7 @@ SCORE_MODS = {
         root_term,
     ),
     "gain": Option(
-        lambda a, s: {"score_mod": lambda x, i, j: x * a["gain"][j]},
+        lambda a, s: {"score_mod": lambda x, i, j: x * a["gain"].astype(x.dtype)[j]},
         lambda s, rng: {"gain": rng.uniform(0.5, 1.5, size=s.S)},
     ),
     "cap": Option(
