@@ -18,6 +18,7 @@ from attn_jax import score_mods
 from tests.helpers.criterion import check
 from tests.helpers.rule_kinds import Pairs, Sizes, dropout_rngs
 from tests.helpers.rule_options import MASKS, OPTIONS, RATE, SCORE_MODS
+from tests.helpers.rule_oracle import Rules, attention
 
 SIZES = {
     "square": Sizes(2, 200, 200, 4, 2, 16, 8),

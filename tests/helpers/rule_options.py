@@ -7,7 +7,6 @@ import attn_jax
 from attn_jax import masks, score_mods
 from tests.helpers.rule_kinds import (
     Option,
-    Term,
     array,
     bias,
     documents,
