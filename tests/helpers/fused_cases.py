@@ -16,15 +16,8 @@ import numpy as np
 import attn_jax
 from attn_jax import score_mods
 from tests.helpers.criterion import check
-from tests.helpers.rule_options import (
-    MASKS,
-    OPTIONS,
-    RATE,
-    SCORE_MODS,
-    Pairs,
-    Sizes,
-    dropout_rngs,
-)
+from tests.helpers.rule_kinds import Pairs, Sizes, dropout_rngs
+from tests.helpers.rule_options import MASKS, OPTIONS, RATE, SCORE_MODS
 from tests.helpers.rule_oracle import Rules, attention
 
 SIZES = {

@@ -38,57 +38,69 @@ def attention(given: dict, rules: Rules) -> tuple[dict, dict]:
     scale, cap, sink [N] and gain [S], which multiplies the scaled logits of a key.
     """
     query, key, value, cotangent = _heads_first(given)
-    dtype = query.dtype
-    scale = dtype.type(given.get("scale", query.shape[-1] ** -0.5))
-    gain = given.get("gain", np.ones(key.shape[-2], dtype))
     raw = query @ _turned(key)
-    with np.errstate(invalid="ignore"):
-        plain = scale * gain * raw + sum((term.value for term in rules.terms), np.zeros((), dtype))
-    size = scale * gain * (np.abs(query) @ _turned(np.abs(key)))
-    for term in rules.terms:
-        size = size + np.abs(np.where(np.isfinite(term.value), term.value, 0))
+    plain, size = _logits(given, rules, raw, np.abs(query) @ _turned(np.abs(key)))
     bent, slope, d_cap = _capped(plain, given.get("cap"))
     unmasked = np.broadcast_to(rules.unmasked, raw.shape) & (bent > -np.inf)
     p, p_sink, lse = _softmax(np.where(unmasked, bent, -np.inf), given.get("sink"))
-    keep = np.ones((), dtype) if rules.keep is None else rules.keep.astype(dtype)
+    keep = 1 if rules.keep is None else rules.keep.astype(query.dtype)
     d_lse = np.swapaxes(given["cotangent_lse"], 1, 2)[..., None]
-    d_p = keep * (cotangent @ _turned(value))
-    d_p_size = keep * (np.abs(cotangent) @ _turned(np.abs(value)))
-    mean, mean_size = (np.sum(p * x, axis=-1, keepdims=True) for x in (d_p, d_p_size))
-
-    results = {"out": (p * keep) @ value, "lse": lse, "d_value": _turned(p * keep) @ cotangent}
-    results["greatest_logit"] = np.max(np.abs(np.where(unmasked, bent, 0)), initial=0)
-    sizes = {
-        "out": (p * keep) @ np.abs(value),
+    results: dict = {"lse": lse, "greatest_logit": np.max(np.abs(bent), initial=0, where=unmasked)}
+    sizes: dict = {
         "lse": 1 + np.sum(p * size, axis=-1) + np.abs(np.where(lse > -np.inf, lse, 0)),
-        "d_value": _turned(p * keep) @ np.abs(cotangent),
     }
-    turn = p * (d_p - mean + d_lse), p * (d_p_size + mean_size + np.abs(d_lse))
-    if "sink" in given:
-        results["d_sink"] = np.sum(p_sink * (d_lse - mean)[..., 0], axis=(0, 2))
-        sizes["d_sink"] = np.sum(p_sink * (mean_size + np.abs(d_lse))[..., 0], axis=(0, 2))
-    for into, d_logit, change in ((results, turn[0], np.asarray), (sizes, turn[1], np.abs)):
-        d_logit = np.where(unmasked, d_logit, 0)
-        d_plain = d_logit * slope
+    for into, change, sign in ((results, np.asarray, -1), (sizes, np.abs, 1)):
+        into["out"] = (p * keep) @ change(value)
+        into["d_value"] = _turned(p * keep) @ change(cotangent)
+        d_p = keep * (change(cotangent) @ _turned(change(value)))
+        mean = np.sum(p * d_p, axis=-1, keepdims=True)
+        d_logit = np.where(unmasked, p * (d_p + sign * mean + change(d_lse)), 0)
+        if "sink" in given:
+            into["d_sink"] = np.sum(p_sink * (sign * mean + change(d_lse))[..., 0], axis=(0, 2))
         if "cap" in given:
             into["d_cap"] = np.sum(d_logit * change(d_cap))
-        into["d_scale"] = np.sum(d_plain * change(gain * raw))
-        into["d_gain"] = np.sum(d_plain * change(scale * raw), axis=(0, 1, 2))
-        into["d_query"] = scale * (d_plain * gain) @ change(key)
-        into["d_key"] = scale * _turned(d_plain * gain) @ change(query)
+        _gradients_of_logits(into, change, d_logit * slope, (raw, query, key), given)
         for term in rules.terms:
             for name, (index, derivative) in term.by.items():
-                shape = given[name].shape
-                found = _by_entry(index, d_plain, change(derivative), unmasked, shape)
-                into[f"d_{name}"] = found.astype(dtype)
+                shares = d_logit * slope * np.where(unmasked, change(derivative), 0)
+                into[f"d_{name}"] = _by_entry(index, shares, given[name])
     return _in_shape(results, given), _in_shape(sizes, given)
 
 
-def _by_entry(index, d_plain, derivative, unmasked, shape):
+def _logits(given: dict, rules: Rules, raw, raw_size) -> tuple:
+    """The logits before the cap, and the sum of the sizes of their terms."""
+    factor = _scale(given) * _gain(given)
+    logit, size = factor * raw, factor * raw_size
+    for term in rules.terms:
+        logit = logit + term.value
+        size = size + np.abs(np.where(np.isfinite(term.value), term.value, 0))
+    return logit, size
+
+
+def _gradients_of_logits(into: dict, change, d_plain, arrays, given: dict) -> None:
+    """Gradients of all that the logits come from but terms, by the logits before the cap."""
+    raw, query, key = (change(array) for array in arrays)
+    scale, gain = _scale(given), _gain(given)
+    into["d_scale"] = np.sum(d_plain * gain * raw)
+    into["d_gain"] = np.sum(d_plain * scale * raw, axis=(0, 1, 2))
+    into["d_query"] = scale * (d_plain * gain) @ key
+    into["d_key"] = scale * _turned(d_plain * gain) @ query
+
+
+def _scale(given: dict):
+    dtype = given["query"].dtype.type
+    return dtype(given.get("scale", given["query"].shape[-1] ** -0.5))
+
+
+def _gain(given: dict):
+    return given.get("gain", np.ones(given["key"].shape[1], given["key"].dtype))
+
+
+def _by_entry(index, shares, array):
     """The sums over all pairs that read each entry of an array."""
-    shares = d_plain * np.where(unmasked, derivative, 0)
     flat = np.broadcast_to(index, shares.shape).ravel()
-    return np.bincount(flat, shares.ravel(), int(np.prod(shape))).reshape(shape)
+    found = np.bincount(flat, shares.ravel(), array.size)
+    return found.reshape(array.shape).astype(array.dtype)
 
 
 def _capped(plain, cap):
