@@ -8,7 +8,7 @@ from attn_jax.benchmark import first_step
 from attn_jax.benchmark.first_step import CONTENDERS, Calls, calls, causal, gradient_of, lowered
 
 # What it was when last counted, and a little more: a change that calls more should know it.
-MOST = {"forward": Calls(240, 1520), "gradient": Calls(300, 3750)}
+MOST = {"forward": Calls(242, 1520), "gradient": Calls(303, 3750)}
 
 
 def test_what_is_called_is_counted():

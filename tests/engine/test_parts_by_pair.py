@@ -30,4 +30,4 @@ def test_an_array_by_pair_keeps_its_width_and_a_mask_takes_bytes(dtype):
     positions = jnp.arange(T), jnp.arange(S)
     (found,) = cut.outside(rule, *positions, (Axes(), Axes()), jnp.arange(-S, T), ())
     assert_equal(found, array)
-    assert jnp.dtype(cut.code.parts[0].tile_dtype).itemsize == 4
+    assert jnp.dtype(cut.code.parts[0].dtype_on_tile).itemsize == 4

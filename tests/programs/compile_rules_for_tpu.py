@@ -5,6 +5,7 @@ prints JSON: for each operation and rule, with its derivative where it is floati
 compiler says against it, or null.
 """
 
+import functools
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -25,10 +26,6 @@ from attn_jax._engine.rules import rewritten, split
 from attn_jax._engine.rules.rewrite import FORMULAS, TAKEN
 
 SHAPE = KEYS, QUERIES = 256, 128
-MESH = Mesh(
-    np.array(topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices[:1]),
-    ("chip",),
-)
 TOGETHER = 12  # operations in one kernel, which compile sooner than one in each
 DTYPES = ("float32", "int32", "uint32", "bool")
 # What jnp has for booleans, and the kernel has not, or JAX refuses when it is called.
@@ -144,6 +141,12 @@ def derivative(function: Callable) -> Callable:
     return both
 
 
+@functools.cache
+def one_chip() -> Mesh:
+    chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    return Mesh(np.array(chips[:1]), ("chip",))
+
+
 def error_of(function: Callable, types: list[jax.ShapeDtypeStruct]) -> str | None:
     """What the compiler says against a function of tiles, rewritten; None where it takes it."""
     results = jax.tree.leaves(jax.eval_shape(function, *types))
@@ -154,10 +157,10 @@ def error_of(function: Callable, types: list[jax.ShapeDtypeStruct]) -> str | Non
         for ref, value in zip(refs[len(types) :], values, strict=True):
             ref[...] = value
 
-    sharding = NamedSharding(MESH, PartitionSpec())
+    sharding = NamedSharding(one_chip(), PartitionSpec())
     types = [jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding) for x in types]
     try:
-        with jax.sharding.use_abstract_mesh(MESH.abstract_mesh):
+        with jax.sharding.use_abstract_mesh(one_chip().abstract_mesh):
             jax.jit(pl.pallas_call(kernel, out_shape=results)).lower(*types).compile()
     except Exception as error:  # any failure of the compiler is what this program looks for
         return f"{type(error).__name__}: {str(error)[:300]}"
@@ -175,7 +178,7 @@ def on_tile(rule, *, takes_logit: bool) -> tuple[Callable, list[jax.ShapeDtypeSt
     types += [jax.ShapeDtypeStruct((1, QUERIES), jnp.int32)]
     types += [jax.ShapeDtypeStruct((KEYS, 1), jnp.int32)]
     count = len(types)
-    types += [jax.ShapeDtypeStruct(shapes.get(p.kind, SHAPE), p.dtype) for p in code.parts]
+    types += [jax.ShapeDtypeStruct(shapes.get(p.kind, SHAPE), p.dtype_on_tile) for p in code.parts]
     floats = [n for n, x in enumerate(types) if x.dtype == jnp.float32]
 
     def both(*arrays: jax.Array):

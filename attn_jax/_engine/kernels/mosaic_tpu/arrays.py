@@ -19,6 +19,9 @@ from attn_jax._engine.kernels.mosaic_tpu.tile import LOG2_E, Gradient, Inputs, P
 from attn_jax._engine.online_softmax import Residuals
 from attn_jax._engine.rules import RuleSplit, split
 
+type Splits = tuple[RuleSplit | None, RuleSplit | None]
+"""The mask and the score mod of a call, each cut in two."""
+
 PRECISIONS = {
     None: None,
     "default": jax.lax.Precision.DEFAULT,
@@ -39,10 +42,15 @@ class Prepared(NamedTuple):
     """From gradients of parts of the score mod, by number, to those of its arrays."""
 
 
-def prepare(call: Call, axes: tuple[Pairs, Operands], sizes: tuple[int, ...], tile: TileShape):
+def prepare(
+    call: Call,
+    axes: tuple[Pairs, Operands],
+    sizes: tuple[int, ...],
+    splits: Splits,
+    tile: TileShape,
+) -> Prepared:
     """The program and the arrays of a call whose arrays have the vmapped axes `axes`."""
     (pairs, operands), (pair_axes, own) = call, axes
-    splits = rules_of(call, (pair_axes, own))
     program = Program(
         tile=tile,
         sizes=sizes_of(operands, own),
@@ -97,7 +105,7 @@ def cotangents(program: Program, residuals: Residuals, axes: Residuals) -> Gradi
     )
 
 
-def rules_of(call: Call, axes: tuple[Pairs, Operands]) -> tuple[RuleSplit | None, RuleSplit | None]:
+def rules_of(call: Call, axes: tuple[Pairs, Operands]) -> Splits:
     """The mask and the score mod of a call, each cut in two; None where there is none.
 
     Raises:

@@ -18,6 +18,8 @@ from attn_jax._engine.online_softmax import Residuals
 
 # The compiler writes out the cipher's hundred operations for all pairs of a tile.
 _SIDE_WITH_DROPOUT = 256
+# It writes out the turns of a vector by distance too: ten for a side of 1024.
+_SIDE_BY_DISTANCE = 512
 
 
 def forward(call: Call, layout: Layout, interpret: Any) -> tuple[Table, Table]:
@@ -49,7 +51,8 @@ def backward(
 
 def work(call: Call) -> Work:
     """The tiles that are not empty; one at the edge counts as a whole tile."""
-    tile = _tile(call, (unmapped(call.pairs), unmapped(call.operands)))
+    axes = unmapped(call.pairs), unmapped(call.operands)
+    tile = _tile(call, axes, arrays.rules_of(call, axes))
     some, every = kinds_of_tiles(call.pairs, tile)
     pairs = tile.queries * tile.keys
     return Work(some, pairs, each_head_alone=True, tile=tile, partial=some & ~every)
@@ -58,13 +61,14 @@ def work(call: Call) -> Work:
 def _prepared(
     call: Call, axes: Any, sizes: tuple[int, ...], interpret: Any
 ) -> tuple[Prepared, Launch]:
-    tile = _tile(call, axes)
+    splits = arrays.rules_of(call, axes)
+    tile = _tile(call, axes, splits)
     limit = tpu_tiles.vmem_limit_bytes(tpu_tiles.present_chip())
     how = Launch(tile, sizes[::-1], interpret, limit)
-    return arrays.prepare(call, axes, sizes, tile), how
+    return arrays.prepare(call, axes, sizes, splits, tile), how
 
 
-def _tile(call: Call, axes: tuple[Pairs, Operands]) -> TileShape:
+def _tile(call: Call, axes: tuple[Pairs, Operands], splits: arrays.Splits) -> TileShape:
     """The tile of a block mask, else one that suits the chip."""
     (pairs, operands), (_, own) = call, axes
     if pairs.tile is not None:
@@ -77,6 +81,9 @@ def _tile(call: Call, axes: tuple[Pairs, Operands]) -> TileShape:
     tile = tpu_tiles.tile_of(
         tpu_tiles.present_chip(), head_dim=H, value_dim=V, dtype=dtype, T=T, S=S
     )
-    if operands.dropout is None:
-        return tile
-    return TileShape(*(min(side, _SIDE_WITH_DROPOUT) for side in tile))
+    parts = [part for cut in splits if cut is not None for part in cut.code.parts]
+    by_distance = any(part.kind == "distance" for part in parts)
+    most = _SIDE_BY_DISTANCE if by_distance else max(tile)
+    if operands.dropout is not None:
+        most = _SIDE_WITH_DROPOUT
+    return TileShape(*(min(side, most) for side in tile))
