@@ -44,8 +44,7 @@ def on_each_chip(mesh: Mesh, query: Any, key: Any, value: Any, **options: Any) -
     attend = functools.partial(
         attn_jax.dot_product_attention, **options | {"implementation": "mosaic_tpu"}
     )
-    # Pallas' results do not say over which mesh axes they vary, so that is not checked.
-    divided = jax.shard_map(attend, mesh=mesh, in_specs=heads, out_specs=heads, check_vma=False)
+    divided = jax.shard_map(attend, mesh=mesh, in_specs=heads, out_specs=heads)
     return divided(query, key, value)
 
 
