@@ -1,45 +1,10 @@
 """The library compiles for 4 to 256 TPU chips with the real compiler, without a TPU."""
 
-import json
-import os
-import platform
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-COMPILER = ROOT / ".tpu"
-PROGRAMS = ROOT / "tests" / "programs"
+from tests.helpers.tpu_compiler import needs_the_compiler, output_of
 
-pytestmark = pytest.mark.skipif(
-    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
-    reason="the TPU compiler is published for Linux on x86-64 only",
-)
-
-
-def output_of(program):
-    assert (COMPILER / "libtpu").exists(), "the TPU compiler is missing: run `make tpu`"
-    environment = dict(
-        os.environ,
-        PYTHONPATH=os.pathsep.join([str(COMPILER), str(ROOT)]),
-        JAX_PLATFORMS="cpu",
-        TPU_SKIP_MDS_QUERY="1",
-        TPU_ACCELERATOR_TYPE="v5litepod-4",
-        TPU_WORKER_HOSTNAMES="localhost",
-        ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # else two programs at once fail for a lock file
-    )
-    run = subprocess.run(
-        [sys.executable, PROGRAMS / program],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+pytestmark = needs_the_compiler
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,13 @@
 """`make tpu-example` compiles the TPU kernel for a v5e, on a machine without one."""
 
 import os
-import platform
 import re
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
+from tests.helpers.tpu_compiler import COMPILER, ROOT, needs_the_compiler
 
-ROOT = Path(__file__).resolve().parents[2]
-
-pytestmark = pytest.mark.skipif(
-    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
-    reason="the TPU compiler is published for Linux on x86-64 only",
-)
+pytestmark = needs_the_compiler
 
 
 def settings() -> dict[str, str]:
@@ -27,7 +20,7 @@ def settings() -> dict[str, str]:
 
 
 def test_the_example_compiles_a_training_step_with_the_fused_kernel_for_a_v5e():
-    assert (ROOT / ".tpu" / "libtpu").exists(), "the TPU compiler is missing: run `make tpu`"
+    assert (COMPILER / "libtpu").exists(), "the TPU compiler is missing: run `make tpu`"
     run = subprocess.run(
         [sys.executable, "-m", "examples.fused_on_tpu"],
         # Other tests may use the compiler at the same time.

@@ -3,21 +3,12 @@
 `make test` compiles nine cases of the table in docs/tpu.md; its command compiles them all.
 """
 
-import json
-import os
-import platform
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
+from tests.helpers.tpu_compiler import needs_the_compiler, output_of
 from tests.programs import tpu_table
 from tests.programs.compile_tpu_kernel import largest_on_chip, pair_arrays
 
-ROOT = Path(__file__).resolve().parents[2]
-COMPILER = ROOT / ".tpu"
-PROGRAM = ROOT / "tests" / "programs" / "check_tpu_kernel.py"
 MIB = 2**20
 HELD_BY_PAIR = {
     "mask array": {"pred", "s8"},  # the mask, and its copy for the kernel
@@ -26,34 +17,10 @@ HELD_BY_PAIR = {
 }
 """The dtypes of arrays with an entry for each pair, where a call has such an array itself."""
 
-needs_the_compiler = pytest.mark.skipif(
-    (platform.system(), platform.machine()) != ("Linux", "x86_64"),
-    reason="the TPU compiler is published for Linux on x86-64 only",
-)
-
 
 @pytest.fixture(scope="module")
 def compiled():
-    assert (COMPILER / "libtpu").exists(), "the TPU compiler is missing: run `make tpu`"
-    environment = dict(
-        os.environ,
-        PYTHONPATH=os.pathsep.join([str(COMPILER), str(ROOT)]),
-        JAX_PLATFORMS="cpu",
-        TPU_SKIP_MDS_QUERY="1",
-        TPU_ACCELERATOR_TYPE="v5litepod-4",
-        TPU_WORKER_HOSTNAMES="localhost",
-        ALLOW_MULTIPLE_LIBTPU_LOAD="1",  # test_tpu_compile.py may run at the same time
-    )
-    run = subprocess.run(
-        [sys.executable, PROGRAM],
-        env=environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return json.loads(run.stdout.splitlines()[-1])
+    return output_of("check_tpu_kernel.py")
 
 
 @needs_the_compiler

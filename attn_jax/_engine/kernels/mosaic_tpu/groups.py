@@ -71,7 +71,7 @@ def _is_group(
     """Whether queries alone are mapped by a vmapped axis, few enough for one tile."""
     (pairs, operands), (pair_axes, own) = call, axes
     rules = pairs.mask, operands.score_mod
-    by_distance = pairs.in_order and rules != (None, None)
+    may_use_distances = pairs.in_order and any(rule is not None for rule in rules)
     others = pair_axes, dataclasses.replace(own, query=None)
     return (
         sizes[level] * T <= MOST_QUERIES
@@ -79,7 +79,7 @@ def _is_group(
         and all(one.at[level] is None for one in jax.tree.leaves(others))
         and pairs.lists is None
         and operands.dropout is None
-        and not by_distance
+        and not may_use_distances
         and not any(map(_has_queries, jax.tree.leaves(rules, is_leaf=tables.is_table)))
     )
 
